@@ -1,0 +1,1 @@
+"""Data: raw recordings, normalised arrays, batches, augmentations. Import the module you need."""
