@@ -1,0 +1,159 @@
+"""Graph-convolution backbone: channel-wise topologies over joints, multi-scale convolutions over frames.
+
+The arithmetic is the reference's; its layout is not. Inside, tensors are (N M, C, V, T), frames contiguous, so that the
+1x1 convolutions and the joint mixing are plain matrix products. Layers of the reference that read the same input are one
+parameter here (the three subsets, the four temporal branches); `model.reference` joins and splits them.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.graph import NUM_SUBSETS, adjacency
+
+
+class GraphConvolution(nn.Module):
+    """Mixes joints by topologies that depend on channel and sample.
+
+    For each subset k (self, inward, outward) with a = conv1(x), b = conv2(x), both averaged over frames:
+    topology_k[c, u, v] = alpha * conv4(tanh(a[u] - b[v])) + PA_k[u, v]; the output is BN(sum_k topology_k conv3(x)) + down(x).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, graph: Tensor):
+        super().__init__()
+        r = 8 if in_channels == 3 else max(in_channels // 8, 1)
+        self.PA = nn.Parameter(graph.clone())  # (3, V, V)
+        self.alpha = nn.Parameter(torch.zeros(1))
+        self.relation_weight = nn.Parameter(_kaiming(2, NUM_SUBSETS, r, in_channels, fan_out=r))
+        self.relation_bias = nn.Parameter(torch.zeros(2, NUM_SUBSETS, r))
+        self.topology_weight = nn.Parameter(_kaiming(NUM_SUBSETS, out_channels, r, fan_out=out_channels))
+        self.topology_bias = nn.Parameter(torch.zeros(NUM_SUBSETS, out_channels))
+        # Subset innermost, so that (subset, joint) is one contiguous axis of the joint mixing.
+        self.value_weight = nn.Parameter(_kaiming(out_channels, NUM_SUBSETS, in_channels, fan_out=out_channels))
+        self.value_bias = nn.Parameter(torch.zeros(out_channels, NUM_SUBSETS))
+        self.bn = nn.BatchNorm2d(out_channels)
+        nn.init.constant_(self.bn.weight, 1e-6)
+        self.down = Projection(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C_out, V, T) of x (N, C_in, V, T)."""
+        n, _, v, t = x.shape
+        value = pointwise(x, self.value_weight.flatten(0, 1), self.value_bias.flatten())  # (N, C * 3, V, T)
+        value = value.view(-1, NUM_SUBSETS * v, t)  # (N * C, 3 * V, T)
+        y = torch.bmm(self.topology(x), value).view(n, -1, v, t)  # (N, C, V, T)
+        return F.relu(self.bn(y) + self.down(x))
+
+    def topology(self, x: Tensor) -> Tensor:
+        """Return the mixing matrices (N * C_out, V, 3 * V) of x (N, C_in, V, T)."""
+        n, _, v, _ = x.shape
+        # A 1x1 convolution commutes with the mean over frames: average first, on V instead of V T columns.
+        ab = torch.einsum("jkrc,ncv->jnkrv", self.relation_weight, x.mean(dim=-1))
+        ab = ab + self.relation_bias[:, None, :, :, None]  # (2, N, 3, r, V)
+        relation = torch.tanh(ab[0].unsqueeze(-1) - ab[1].unsqueeze(-2))  # (N, 3, r, V, V)
+        mix = torch.matmul(self.topology_weight * self.alpha, relation.flatten(3))  # (N, 3, C, V * V)
+        constant = self.PA[:, None] + (self.topology_bias * self.alpha)[:, :, None, None]  # (3, C, V, V)
+        mix = mix.view(n, NUM_SUBSETS, -1, v, v) + constant
+        return mix.permute(0, 2, 3, 1, 4).reshape(-1, v, NUM_SUBSETS * v)  # (N * C, V, 3 * V)
+
+
+class TemporalConvolution(nn.Module):
+    """Four branches over frames, a quarter of the channels each: kernel 5, kernel 5 dilated by 2, max-pool 3, identity."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        quarter = channels // 4
+        self.quarter = quarter
+        self.stem = Projection(channels, channels, fan_out=quarter)
+        self.conv1 = _temporal_conv(quarter, dilation=1)
+        self.conv2 = _temporal_conv(quarter, dilation=2)
+        self.bn = nn.BatchNorm2d(3 * quarter)
+        for bn in (self.stem.bn, self.bn):
+            nn.init.normal_(bn.weight, 1.0, 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C, V, T) of x (N, C, V, T)."""
+        x = self.stem(x)
+        x, identity = x.split([3 * self.quarter, self.quarter], dim=1)
+        narrow, wide, pooled = F.relu(x).chunk(3, dim=1)
+        pooled = F.max_pool2d(pooled, (1, 3), stride=1, padding=(0, 1))
+        branches = self.bn(torch.cat([self.conv1(narrow), self.conv2(wide), pooled], dim=1))
+        return torch.cat([branches, identity], dim=1)
+
+
+class Projection(nn.Module):
+    """1x1 convolution and BatchNorm; `fan_out` is that of the reference's single layer where this joins several."""
+
+    def __init__(self, in_channels: int, out_channels: int, fan_out: int | None = None):
+        super().__init__()
+        self.weight = nn.Parameter(_kaiming(out_channels, in_channels, fan_out=fan_out or out_channels))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C_out, V, T) of x (N, C_in, V, T)."""
+        return self.bn(pointwise(x, self.weight, self.bias))
+
+
+class Unit(nn.Module):
+    """Graph convolution, temporal convolution, outer residual, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, graph: Tensor, residual: bool = True):
+        super().__init__()
+        self.gcn = GraphConvolution(in_channels, out_channels, graph)
+        self.tcn = TemporalConvolution(out_channels)
+        self.residual = Projection(in_channels, out_channels) if residual else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C_out, V, T) of x (N, C_in, V, T)."""
+        y = self.tcn(self.gcn(x))
+        return F.relu(y if self.residual is None else y + self.residual(x))
+
+
+class Backbone(nn.Module):
+    """BatchNorm over every (body, joint, coordinate), then three units 3 -> c, c -> 4 c, 4 c -> c.
+
+    Args:
+        channels: c, a multiple of 4; the paper's is 64.
+        joints: V.
+        bodies: M.
+        links: (joint, parent) pairs of the skeleton.
+    """
+
+    def __init__(self, channels: int, joints: int, bodies: int, links: Sequence[tuple[int, int]]):
+        super().__init__()
+        graph = adjacency(joints, links)
+        self.data_bn = nn.BatchNorm1d(bodies * joints * 3)
+        self.l1 = Unit(3, channels, graph, residual=False)
+        self.l2 = Unit(channels, 4 * channels, graph)
+        self.l3 = Unit(4 * channels, channels, graph)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, M, c, V, T) of skeletons x (N, 3, T, V, M) in metres."""
+        n, c, t, v, m = x.shape
+        x = x.permute(0, 4, 3, 1, 2).reshape(n, m * v * c, t)  # (N, M * V * C, T)
+        x = self.data_bn(x).view(n * m, v, c, t).transpose(1, 2).contiguous()  # (N * M, C, V, T)
+        x = self.l3(self.l2(self.l1(x)))
+        return x.view(n, m, -1, v, t)
+
+
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the 1x1 convolution (N, C_out, V, T) of x (N, C_in, V, T) by weight (C_out, C_in) and bias (C_out,).
+
+    One batched product in the tensor's own layout: on CPUs about twice as fast as a convolution, which reorders its input.
+    """
+    n, _, v, t = x.shape
+    y = torch.baddbmm(bias[:, None].expand(n, -1, 1), weight.expand(n, -1, -1), x.flatten(2))
+    return y.view(n, -1, v, t)
+
+
+def _temporal_conv(channels: int, dilation: int) -> nn.Conv2d:
+    conv = nn.Conv2d(channels, channels, (1, 5), padding=(0, 2 * dilation), dilation=(1, dilation))
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out")
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def _kaiming(*shape: int, fan_out: int) -> Tensor:
+    return torch.randn(shape) * (2 / fan_out) ** 0.5

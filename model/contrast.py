@@ -1,0 +1,95 @@
+"""SCD-Net's pre-training: momentum encoder, queues of keys, cross-domain contrast with a global anchor."""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.decoder import PretrainingEncoder
+from model.encoder import Encoder
+
+DOMAINS = ("t", "s", "i")
+PAIRS = ("ti", "si", "it", "is")  # query's domain, key's domain
+
+
+class SCDNet(nn.Module):
+    """Contrasts the domains of two views: L = nce(z_t, k_i) + nce(z_s, k_i) + nce(z_i, k_t) + nce(z_i, k_s).
+
+    Args:
+        encoder: an `Encoder` or its arguments.
+        dim: size of the embeddings.
+        K: keys in each queue; a multiple of the batch.
+        m: momentum of the key encoder.
+        T: temperature.
+    """
+
+    def __init__(self, encoder: Encoder | dict, dim: int = 128, K: int = 8192, m: float = 0.999, T: float = 0.2):
+        super().__init__()
+        self.K, self.m, self.T = K, m, T
+        encoder = Encoder(**encoder) if isinstance(encoder, dict) else encoder
+        self.sizes = dict(encoder=encoder.sizes, dim=dim, K=K)
+        self.encoder_q = PretrainingEncoder(encoder, dim)
+        self.encoder_k = copy.deepcopy(self.encoder_q).requires_grad_(False)
+        for domain in DOMAINS:
+            self.register_buffer(f"queue_{domain}", F.normalize(torch.randn(dim, K), dim=0))
+        self.register_buffer("queue_pointer", torch.zeros(1, dtype=torch.long))
+
+    @property
+    def queues(self) -> dict[str, Tensor]:
+        """The keys of each domain, (dim, K), normalised over dim; the buffers themselves."""
+        return {domain: getattr(self, f"queue_{domain}") for domain in DOMAINS}
+
+    def forward(self, q: Tensor, k: Tensor) -> dict[str, Tensor]:
+        """Return the logits (N, 1 + K) of each pair, positive at 0; in training also move the key encoder and the queues.
+
+        Args:
+            q: first view, (N, 3, T, V, M), metres.
+            k: second view, same shape.
+
+        Raises:
+            ValueError: in training, K is not a multiple of N.
+        """
+        if self.training and self.K % len(q):
+            raise ValueError(f"K = {self.K} is not a multiple of the batch of {len(q)}")
+        queries = dict(zip(DOMAINS, map(_normalise, self.encoder_q(q)), strict=True))
+        with torch.no_grad():
+            if self.training:
+                self.update_key_encoder()
+            keys = dict(zip(DOMAINS, map(_normalise, self.encoder_k(k)), strict=True))
+            # Copies: the enqueueing below must not change what the backward pass will read.
+            queues = {domain: queue.clone() for domain, queue in self.queues.items()}
+        logits = {a + b: self.logits(queries[a], keys[b], queues[b]) for a, b in PAIRS}
+        if self.training:
+            self.enqueue(keys)
+        return logits
+
+    def logits(self, q: Tensor, k: Tensor, queue: Tensor) -> Tensor:
+        """Return [q . k, q . queue] / T, (N, 1 + K), of q and k (N, dim) and queue (dim, K), all normalised."""
+        positive = (q * k).sum(dim=1, keepdim=True)  # (N, 1)
+        return torch.cat([positive, q @ queue], dim=1) / self.T
+
+    @staticmethod
+    def loss(logits: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the InfoNCE of each pair, a scalar: cross-entropy against index 0. Their sum is the training loss."""
+        return {pair: F.cross_entropy(x, x.new_zeros(len(x), dtype=torch.long)) for pair, x in logits.items()}
+
+    @torch.no_grad()
+    def update_key_encoder(self) -> None:
+        """Move the key encoder's parameters: k = m k + (1 - m) q. Its BatchNorm statistics are its own."""
+        keys, queries = list(self.encoder_k.parameters()), list(self.encoder_q.parameters())
+        torch._foreach_mul_(keys, self.m)
+        torch._foreach_add_(keys, queries, alpha=1 - self.m)
+
+    @torch.no_grad()
+    def enqueue(self, keys: dict[str, Tensor]) -> None:
+        """Replace the oldest keys of each queue by `keys`, each (N, dim) and normalised."""
+        n = len(keys["t"])
+        columns = (self.queue_pointer + torch.arange(n, device=self.queue_pointer.device)) % self.K  # (N,)
+        for domain, queue in self.queues.items():
+            queue.index_copy_(1, columns, keys[domain].T.to(queue.dtype))
+        self.queue_pointer.add_(n).remainder_(self.K)
+
+
+def _normalise(z: Tensor) -> Tensor:
+    return F.normalize(z, dim=1)

@@ -1,0 +1,54 @@
+"""Shared by the tests: the goldens, measured on the reference implementation, and small inputs."""
+
+import json
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+GOLDENS = ROOT / "tests" / "goldens"
+
+
+class Golden:
+    """A golden file: arrays by key, `meta` decoded, and the weights and inputs that follow from name, shape and seed."""
+
+    def __init__(self, name: str):
+        self.arrays = np.load(GOLDENS / f"{name}.npz")
+        self.meta = json.loads(bytes(self.arrays["meta"])) if "meta" in self.arrays.files else {}
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return torch.from_numpy(self.arrays[key])
+
+    def uniform(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """Return uniform numbers in [-1, 1) that follow from seed, name and shape."""
+        rng = np.random.default_rng([self.meta["seed"], zlib.crc32(name.encode())])
+        return torch.from_numpy((rng.random(int(np.prod(shape))) * 2 - 1).reshape(shape))
+
+    def weight(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """Return the tensor of that name of the golden network."""
+        u, leaf = self.uniform(name, shape), name.rsplit(".", 1)[-1]
+        if leaf == "num_batches_tracked":
+            return torch.zeros(shape, dtype=torch.long)
+        if leaf == "running_var":
+            u = 1 + 0.5 * u
+        elif leaf == "running_mean":
+            u = 0.1 * u
+        elif leaf == "alpha":
+            u = 0.5 + 0.1 * u
+        elif len(shape) >= 2:
+            u = u * np.sqrt(3 / np.prod(shape[1:]))
+        elif leaf == "weight":
+            u = 1 + 0.1 * u
+        else:
+            u = 0.1 * u
+        return u.float()
+
+
+@pytest.fixture(scope="session")
+def model_golden() -> Golden:
+    return Golden("model")

@@ -1,0 +1,156 @@
+"""Sizes, initialisation, closed forms and invariants of the model."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from model import DownstreamModel, Encoder, SCDNet
+from model.reference import from_reference, is_reference, sizes, to_reference
+
+SMALL = dict(hidden_size=16, num_head=2, channels=4)
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def small_net(**kwargs):
+    torch.manual_seed(0)
+    return SCDNet(dict(SMALL, **kwargs), dim=8, K=12)
+
+
+def test_parameter_counts_at_full_size():
+    with torch.device("meta"):
+        net = SCDNet(encoder={})
+        downstream = DownstreamModel(Encoder(), num_classes=60)
+    assert count(net.encoder_q.encoder) == 74_447_664
+    assert count(net.encoder_q.encoder.backbone_t) == count(net.encoder_q.encoder.backbone_s) == 363_928
+    assert count(net.encoder_q) == 92_017_840
+    assert count(downstream) == 74_693_484
+    assert net.sizes["dim"] == 128 and net.sizes["K"] == 8192 and net.sizes["encoder"]["hidden_size"] == 2048
+
+
+def test_initialisation_is_the_references():
+    torch.manual_seed(0)
+    net = SCDNet(dict(hidden_size=256, num_head=8), dim=128, K=64)
+    state = to_reference(net.state_dict())
+    for name, tensor in state.items():
+        leaf = name.rsplit(".", 1)[-1]
+        if tensor.dim() == 4 and tensor[..., 0].numel() > 2000:  # Kaiming-normal, fan out
+            fan_out = tensor.shape[0] * tensor.shape[2] * tensor.shape[3]
+            assert tensor.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.1), name
+        if tensor.dim() == 2 and leaf in ("weight", "in_proj_weight"):  # Xavier-uniform
+            bound = (6 / sum(tensor.shape)) ** 0.5
+            assert 0.98 * bound < tensor.abs().max() <= bound, name
+        if ".convs." in name and leaf == "bias" or name.endswith("alpha"):
+            assert not tensor.any(), name
+        if name.endswith("gcn1.bn.weight"):
+            assert torch.all(tensor == 1e-6), name
+    branch_norms = torch.cat([t for n, t in state.items() if ".branches." in n and n.endswith(".1.weight")])
+    assert branch_norms.std().item() == pytest.approx(0.02, rel=0.15)
+    for q, k in zip(net.encoder_q.parameters(), net.encoder_k.parameters(), strict=True):
+        assert torch.equal(q, k) and not k.requires_grad
+
+
+def test_loss_against_plain_numpy_form():
+    net = small_net()
+    q, k, queue = F.normalize(torch.randn(5, 8)), F.normalize(torch.randn(5, 8)), F.normalize(torch.randn(8, 12), dim=0)
+    expected = 0.0
+    for n in range(5):
+        similarities = [float(q[n] @ k[n])] + [float(q[n] @ queue[:, j]) for j in range(12)]
+        exps = torch.tensor(similarities, dtype=torch.float64).div(net.T).exp()
+        expected += -torch.log(exps[0] / exps.sum()).item() / 5
+    assert net.loss({"ti": net.logits(q, k, queue)})["ti"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_queue_is_a_ring_of_the_latest_keys():
+    net = small_net().train()
+    for step in range(4):  # 16 keys into 12 places
+        keys = {d: F.normalize(torch.full((4, 8), float(step + 1)) + torch.randn(4, 8), dim=1) for d in "tsi"}
+        net.enqueue(keys)
+        columns = [(4 * step + i) % 12 for i in range(4)]
+        for d in "tsi":
+            assert torch.equal(net.queues[d][:, columns].T, keys[d])
+    assert net.queue_pointer.item() == 4
+
+
+def test_evaluation_leaves_queue_and_key_encoder_alone():
+    net = small_net().eval()
+    before = {name: t.clone() for name, t in net.state_dict().items()}
+    net(torch.randn(5, 3, 64, 25, 2), torch.randn(5, 3, 64, 25, 2))  # 5 does not divide 12: no matter here
+    assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
+
+
+def test_momentum_update_moves_parameters_only():
+    net = small_net().train()
+    with torch.no_grad():
+        for p in net.encoder_q.parameters():
+            p.add_(1.0)
+    before = [p.clone() for p in net.encoder_k.parameters()]
+    buffers = [b.clone() for b in net.encoder_k.buffers()]
+    net.update_key_encoder()
+    for k, old, q in zip(net.encoder_k.parameters(), before, net.encoder_q.parameters(), strict=True):
+        torch.testing.assert_close(k, net.m * old + (1 - net.m) * q)
+    assert all(torch.equal(a, b) for a, b in zip(net.encoder_k.buffers(), buffers, strict=True))
+
+
+def test_frame_order_of_tokens_does_not_matter_to_the_transformers():
+    """No positional encoding: only the backbone's convolutions see time, so a still clip has one temporal token."""
+    encoder = Encoder(**SMALL).eval()
+    x = torch.randn(2, 3, 1, 25, 2).expand(2, 3, 64, 25, 2)
+    v_t, _ = encoder(x)
+    v_rolled, _ = encoder(x.roll(5, dims=2))
+    torch.testing.assert_close(v_t, v_rolled)
+
+
+def test_wrong_sizes_are_named():
+    with pytest.raises(ValueError, match="not a multiple of num_head"):
+        Encoder(hidden_size=10, num_head=4)
+    with pytest.raises(ValueError, match="not a multiple of 4"):
+        Encoder(hidden_size=16, num_head=2, channels=6)
+    with pytest.raises(ValueError, match="outside a skeleton of 20 joints"):
+        Encoder(**SMALL, joints=20)
+    with pytest.raises(ValueError, match=r"clips are \(N, 3, 64, 25, 2\)"):
+        Encoder(**SMALL)(torch.randn(2, 3, 60, 25, 2))
+    with pytest.raises(ValueError, match="K = 12 is not a multiple of the batch of 5"):
+        small_net().train()(torch.randn(5, 3, 64, 25, 2), torch.randn(5, 3, 64, 25, 2))
+
+
+@pytest.mark.parametrize("other", [dict(num_layer=2), dict(frames=32), dict(bodies=1), dict(joints=3, links=[(0, 1), (2, 1)])])
+def test_other_sizes_run_and_are_read_off_the_shapes(other):
+    encoder = Encoder(**(SMALL | other)).eval()
+    s = encoder.sizes
+    v_t, v_s = encoder(torch.randn(2, 3, s["frames"], s["joints"], s["bodies"]))
+    assert v_t.shape == v_s.shape == (2, 16)
+    assert sizes(encoder.state_dict()) == {key: value for key, value in s.items() if key != "num_head"}
+
+
+def test_reference_round_trip():
+    for module in (small_net(num_layer=2), DownstreamModel(SMALL, num_classes=5), Encoder(**SMALL)):
+        ours = module.state_dict()
+        theirs = to_reference(ours)
+        assert is_reference(theirs) and not is_reference(ours)
+        back = from_reference({f"module.{name}": tensor for name, tensor in theirs.items()})
+        assert back.keys() == ours.keys()
+        assert all(torch.equal(back[name], ours[name]) for name in ours)
+
+
+def test_reference_names_follow_the_golden(model_golden):
+    meta = model_golden.meta
+    net = SCDNet(dict(hidden_size=meta["hidden_size"], num_head=meta["num_head"]), dim=meta["dim"], K=meta["K"])
+    theirs = to_reference(net.state_dict())
+    assert {name: list(t.shape) for name, t in theirs.items()} == {name: shape for name, shape in meta["state_dict"]}
+
+
+def test_bad_reference_is_named():
+    theirs = to_reference(small_net().state_dict())
+    lacking = {k: v for k, v in theirs.items() if k != "encoder_q.encoder.channel_t.0.bias"}
+    with pytest.raises(ValueError, match="lacks encoder_q.encoder.channel_t.0.bias"):
+        from_reference(lacking)
+    with pytest.raises(ValueError, match="surplus is no tensor of the reference"):
+        from_reference(theirs | {"surplus": torch.zeros(1)})
+    with pytest.raises(ValueError, match="do not fit together"):
+        name = "encoder_q.encoder.gcn_t.l2.tcn1.branches.0.1.weight"
+        from_reference(theirs | {"encoder_q.encoder.gcn_t.l2.gcn1.convs.0.conv3.bias": torch.zeros(3), name: torch.zeros(1)})
+    with pytest.raises(ValueError, match="no encoder"):
+        sizes({"fc.weight": torch.zeros(3, 4)})
