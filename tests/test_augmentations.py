@@ -1,0 +1,158 @@
+"""The augmentations equal the reference, a slow NumPy form, and their own invariants; the draws have the method's ranges."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import Golden
+
+from feeder import augmentations as A
+from feeder.skeleton import MIRROR, ROOT
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return Golden("augment")
+
+
+def close(ours, theirs):
+    torch.testing.assert_close(ours, theirs, rtol=2e-4, atol=1e-5)
+
+
+def random_clips(seed, n=3, t=20):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, 3, t, 25, 2, generator=generator), generator
+
+
+def test_crops(golden):
+    x = golden["x"][None]
+    for i, crop in enumerate(golden.meta["crops"]):
+        close(A.crop_resize(x, torch.tensor([crop["start"]]), torch.tensor([crop["length"]]))[0], golden[f"crop{i}"])
+    lengths = torch.tensor(golden.meta["center_num_frames"])
+    close(A.centre_crop(x.expand(len(lengths), -1, -1, -1, -1), lengths), torch.stack([golden[f"center{i}"] for i in range(4)]))
+
+
+def test_pointwise_operations(golden):
+    x, meta = golden["crop1"][None], golden.meta
+    close(A.motion(x)[0], golden["motion"])
+    close(A.bone(x)[0], golden["bone"])
+    close(A.flip(x)[0], golden["flip"])
+    close(A.shear(x, torch.tensor([meta["shear"]]))[0], golden["shear"])
+    degrees = torch.tensor([case["degrees"] for case in meta["rotate"]])
+    close(A.rotate(x.expand(3, -1, -1, -1, -1), degrees), torch.stack([golden[f"rotate{i}"] for i in range(3)]))
+    blocks = torch.zeros(1, 16, dtype=torch.bool)
+    blocks[0, meta["temporal"]] = True
+    close(A.mask_blocks(x, blocks)[0], golden["temporal"])
+
+
+def test_spatial_mask(golden):
+    for case in golden.meta["spatial"]:
+        votes = A.joint_votes(torch.tensor([case["seeds"]]))
+        mask = A.most_voted(votes)[0]
+        assert votes[0].tolist() == case["votes"]
+        assert mask.sum() == 8 and votes[0][mask].min() >= votes[0][~mask].max()
+        assert mask.nonzero().flatten().tolist() == case["reference_masked"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_crop_is_interpolate_of_the_slice(seed):
+    x, generator = random_clips(seed, n=6, t=90)
+    length = torch.randint(1, 91, (6,), generator=generator)
+    start = (torch.rand(6, generator=generator) * (91 - length)).long()
+    ours = A.crop_resize(x, start, length)
+    for i in range(6):
+        part = x[i : i + 1, :, start[i] : start[i] + length[i]].flatten(3).permute(0, 3, 1, 2).flatten(0, 1)  # (V M, C, L)
+        theirs = F.interpolate(part, size=64, mode="linear")
+        close(ours[i].flatten(2).permute(2, 0, 1), theirs)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_against_plain_numpy(seed):
+    x, generator = random_clips(seed)
+    degrees = torch.rand(3, 3, generator=generator) * 60 - 30
+    coefficients = torch.rand(3, 6, generator=generator) * 2 - 1
+    rotated, sheared = A.rotate(x, degrees).numpy(), A.shear(x, coefficients).numpy()
+    for n in range(3):
+        ax, ay, az = -np.deg2rad(degrees[n].double().numpy())
+        rx = np.array([[1, 0, 0], [0, np.cos(ax), -np.sin(ax)], [0, np.sin(ax), np.cos(ax)]])
+        ry = np.array([[np.cos(ay), 0, np.sin(ay)], [0, 1, 0], [-np.sin(ay), 0, np.cos(ay)]])
+        rz = np.array([[np.cos(az), -np.sin(az), 0], [np.sin(az), np.cos(az), 0], [0, 0, 1]])
+        a, b, c, d, e, f = coefficients[n].double().numpy()
+        s = np.array([[1, a, b], [c, 1, d], [e, f, 1]])
+        for t, v, m in [(0, 3, 0), (7, 24, 1), (19, 12, 0)]:
+            point = x[n, :, t, v, m].double().numpy()
+            np.testing.assert_allclose(rotated[n, :, t, v, m], rz @ (ry @ (rx @ point)), atol=1e-5)
+            np.testing.assert_allclose(sheared[n, :, t, v, m], s @ point, atol=1e-5)
+
+
+def test_invariants():
+    x, _ = random_clips(0)
+    assert torch.equal(A.flip(A.flip(x)), x) and sorted(MIRROR) == list(range(25))
+    assert torch.equal(A.rotate(x, torch.zeros(3, 3)), x) and torch.equal(A.shear(x, torch.zeros(3, 6)), x)
+    assert not A.bone(x)[:, :, :, ROOT].any()
+    assert not A.motion(x)[:, :, -1].any()
+    torch.testing.assert_close(A.motion(x)[:, :, :-1].cumsum(dim=2) + x[:, :, :1], x[:, :, 1:], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(A.rotate(x, torch.rand(3, 3) * 90).norm(dim=1), x.norm(dim=1))
+
+
+def test_draws_follow_the_method():
+    views, n = A.PretrainingViews(), 4000
+    num_frames = torch.tensor([96, 300, 64, 40]).repeat(n // 4)
+    p = views.draw(num_frames, torch.Generator().manual_seed(1))
+    length, start = p.length.view(-1, 4), p.start.view(-1, 4)
+    assert length[:, 0].min() == 64 and 90 <= length[:, 0].max() <= 96
+    assert (length[:, 2] == 64).all() and (length[:, 3] == 40).all() and not start[:, 2:].any()
+    assert ((start >= 0) & (start + length <= num_frames.view(-1, 4))).all()
+    room = (300 - length[:, 1]).float()
+    assert (start[:, 1] / room.clamp(min=1)).mean().item() == pytest.approx(0.5, abs=0.03)
+    for fell in (p.degrees.any(dim=1), p.flipped, p.coefficients.any(dim=1), p.joints.any(dim=1), p.blocks.any(dim=1)):
+        assert fell.float().mean().item() == pytest.approx(0.5, abs=0.03)
+    rotated = p.degrees[p.degrees.any(dim=1)]
+    assert rotated.min() >= 0 and 29 < rotated.max() <= 30
+    assert rotated.sort(dim=1).values[:, :2].max() <= 1, "one main axis alone"
+    assert p.coefficients.min() < -0.99 and p.coefficients.max() > 0.99
+    assert set(p.joints.sum(dim=1).tolist()) == {0, 8} and set(p.blocks.sum(dim=1).tolist()) == {0, 6}
+
+
+@pytest.mark.parametrize("stream", A.STREAMS)
+def test_views_are_the_operations_in_order(stream):
+    x, generator = random_clips(2, n=8, t=100)
+    views = A.PretrainingViews(stream)
+    p = views.draw(torch.full((8,), 100), generator)
+    expected = A.to_stream(A.crop_resize(x, p.start, p.length), stream)
+    expected = A.rotate(expected, p.degrees)
+    expected = torch.stack([A.flip(e[None])[0] if f else e for e, f in zip(expected, p.flipped, strict=True)])
+    expected = A.mask_blocks(A.mask_joints(A.shear(expected, p.coefficients), p.joints), p.blocks)
+    assert torch.equal(views.apply(x, p), expected)
+
+
+def test_a_seed_gives_the_same_views_and_the_two_views_differ():
+    x, _ = random_clips(3, n=4, t=80)
+    n = torch.full((4,), 80)
+    q1, k1 = A.PretrainingViews()(x, n, torch.Generator().manual_seed(5))
+    q2, k2 = A.PretrainingViews()(x, n, torch.Generator().manual_seed(5))
+    assert torch.equal(q1, q2) and torch.equal(k1, k2) and not torch.equal(q1, k1)
+    assert q1.shape == (4, 3, 64, 25, 2)
+
+
+def test_bad_parameters_are_refused():
+    x, _ = random_clips(0)
+    for start, length in ((0, 21), (-1, 5), (3, 0), (15, 6)):
+        with pytest.raises(ValueError, match="leaves its clip of 20 frames"):
+            A.crop_resize(x, torch.full((3,), start), torch.full((3,), length))
+    with pytest.raises(ValueError, match="no stream 'velocity'"):
+        A.PretrainingViews("velocity")
+    with pytest.raises(ValueError, match="blocks"):
+        A.PretrainingViews(size=60)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_same_views_on_the_gpu():
+    x, _ = random_clips(4, n=8, t=100)
+    n = torch.full((8,), 100)
+    for a, b in zip(
+        A.PretrainingViews()(x, n, torch.Generator().manual_seed(0)),
+        A.PretrainingViews()(x.cuda(), n.cuda(), torch.Generator().manual_seed(0)),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b.cpu(), rtol=1e-4, atol=1e-4)
