@@ -96,6 +96,31 @@ def to_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
+def momentum_from_reference(state_dict: dict[str, Tensor], optimizer: dict) -> dict[str, Tensor]:
+    """Return our momentum buffers by our parameters' names.
+
+    Args:
+        state_dict: the reference's, whose parameters stand in the order in which its optimiser numbers them.
+        optimizer: state dict of its SGD.
+
+    Raises:
+        ValueError: a buffer has another shape than its parameter.
+    """
+    names = [name for name in state_dict if name.rsplit(".", 1)[-1] not in NORM[2:] and "_queue" not in name]
+    buffers = {}
+    for number, state in optimizer.get("state", {}).items():
+        buffer = state.get("momentum_buffer")
+        if buffer is not None:
+            if number >= len(names) or buffer.shape != state_dict[names[number]].shape:
+                raise ValueError(f"momentum {number} of its optimiser does not fit the parameters")
+            buffers[names[number]] = buffer
+    return {
+        rule.ours: rule.join([buffers[name] for name in rule.theirs])
+        for rule in rules(state_dict)
+        if all(name in buffers for name in rule.theirs)
+    }
+
+
 def is_reference(state_dict: dict[str, Tensor]) -> bool:
     """Return whether the names are the reference's."""
     return any(".gcn_t." in f".{name}" for name in state_dict)

@@ -1,0 +1,147 @@
+"""Linear evaluation: a linear layer on the features of a frozen, pre-trained encoder.
+
+    python action_classification.py --pretrained ./checkpoints/pretrain/checkpoint.pth.tar --finetune-dataset ntu60
+
+The encoder is in evaluation mode and the crop deterministic, so features are computed once; every epoch then trains on them.
+"""
+
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+from engine.checkpoint import NAME, load_checkpoint, load_encoder, load_weights, restore_optimizer, save_checkpoint
+from engine.cli import script
+from engine.device import pick_device, seed_everything
+from engine.errors import RunError
+from engine.features import extract_features, open_both
+from engine.meters import Meter, progress_line
+from engine.metrics import accuracy
+from engine.runlog import RunLog
+from engine.schedule import learning_rate, set_learning_rate
+from feeder.dataset import Batches
+from model import DownstreamModel, Encoder
+from options.datasets import DATA_SETS, split_folder
+from options.flags import add_data_flags, add_encoder_flags, add_optimizer_flags, add_run_flags, given_sizes
+from options.parser import Parser
+
+REPRESENTATION = ("--finetune-skeleton-representation", "--skeleton-representation")
+
+
+def get_parser() -> Parser:
+    """Return the command line of linear evaluation."""
+    parser = Parser(recipe="linear", description=__doc__)
+    add_data_flags(parser, "--finetune-dataset", REPRESENTATION)
+    add_encoder_flags(parser)
+    add_optimizer_flags(parser)
+    group = parser.add_argument_group("checkpoints")
+    group.add_argument("--checkpoint-path", metavar="DIR", help="where the encoder with its linear layer is kept (%(default)s)")
+    group.add_argument("--resume", metavar="PATH", help="a checkpoint of this script to go on with")
+    add_run_flags(parser)
+    parser.load_recipe()
+    return parser
+
+
+@script
+def main(argv: list[str] | None = None) -> None:
+    """Evaluate as the command line says."""
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    try:
+        folder = split_folder(args.data_path, args.finetune_dataset, args.protocol)
+        args.seed = seed_everything(args.seed)
+        sizes = given_sizes(args)
+        encoder = load_encoder(args.pretrained, sizes) if args.pretrained else Encoder(**sizes)
+    except ValueError as error:
+        parser.error(str(error))
+
+    # features, once
+    device = pick_device(args.device, args.gpu)
+    model = DownstreamModel(encoder, DATA_SETS[args.finetune_dataset].num_classes)
+    name = f"linear_{args.finetune_dataset}_{args.protocol}_{args.finetune_skeleton_representation}"
+    train, test = (
+        extract_features(encoder, part, args.finetune_skeleton_representation, device, args.workers)
+        for part in open_both(folder, model.fc.out_features)
+    )
+
+    # linear layer and optimiser, or where they stood
+    model.to(device)
+    optimizer = SGD(model.fc.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
+    start_epoch, best_acc1 = args.start_epoch, 0.0
+    if args.resume:
+        checkpoint = load_checkpoint(args.resume)
+        load_weights(model, checkpoint["state_dict"], args.resume)
+        restore_optimizer(optimizer, model, checkpoint, args.resume)
+        start_epoch, best_acc1 = checkpoint["epoch"], checkpoint.get("best_acc1", 0.0)
+    if start_epoch >= args.epochs:
+        raise RunError(f"nothing to do: epoch {start_epoch} of --epochs {args.epochs}")
+
+    # epochs
+    log = RunLog(args.log_dir, name, args)
+    log.print(f"{len(train[0])} training and {len(test[0])} test samples of {folder}, seed {args.seed}; log in {log.folder}")
+    batches = Batches(len(train[0]), args.batch_size, args.seed)
+    for epoch in range(start_epoch, args.epochs):
+        batches.epoch = epoch
+        set_learning_rate(optimizer, learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos))
+        loss = train_epoch(model.fc, *train, batches, optimizer, epoch, args.print_freq, log)
+        acc1, acc5 = evaluate(model.fc, *test)
+        best_acc1 = max(best_acc1, acc1)
+        log.print(f" * Acc@1 {acc1:.3f} Acc@5 {acc5:.3f}")
+        log.metrics(epoch, loss=loss, acc1=acc1, acc5=acc5, lr=optimizer.param_groups[0]["lr"])
+    log.print(f"Acc@1 of the last epoch {acc1:.3f}; of the epoch that is best on the test set {best_acc1:.3f} (papers report this)")
+    log.metrics(best_acc1=best_acc1, last_acc1=acc1)
+    log.close()
+    save_checkpoint(Path(args.checkpoint_path) / NAME, {
+        "epoch": args.epochs, "state_dict": model.state_dict(), "optimizer": optimizer.state_dict(),
+        "sizes": {"encoder": encoder.sizes}, "options": vars(args), "seed": args.seed, "best_acc1": best_acc1,
+    })  # fmt: skip
+
+
+def train_epoch(
+    fc: nn.Linear,
+    features: Tensor,
+    labels: Tensor,
+    batches: Batches,
+    optimizer: Optimizer,
+    epoch: int,
+    print_freq: int,
+    log: RunLog,
+) -> float:
+    """Train the linear layer for one epoch on features (N, 2 d) and labels (N,); return the mean loss.
+
+    Raises:
+        RunError: the loss is not finite.
+    """
+    time_meter, loss_meter, acc_meter = Meter("Time", "6.3f"), Meter("Loss", ".4e"), Meter("Acc@1", "6.2f")
+    before = time.perf_counter()
+    for step, indices in enumerate(batches):
+        x, y = features[indices], labels[indices]
+        scores = fc(x)
+        loss = F.cross_entropy(scores, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+        loss_meter.update(loss.item(), len(x))
+        acc_meter.update(accuracy(scores.detach(), y), len(x))
+        time_meter.update(time.perf_counter() - before)
+        before = time.perf_counter()
+        if not torch.isfinite(loss):
+            raise RunError(f"the loss is {loss.item()} at epoch {epoch}, step {step}: stopped; a lower --lr may help")
+        if step % print_freq == 0:
+            log.print(progress_line(epoch, step, len(batches), [time_meter, loss_meter, acc_meter]))
+    return loss_meter.mean
+
+
+@torch.no_grad()
+def evaluate(fc: nn.Linear, features: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Return top-1 and top-5 accuracy in percent on features (N, 2 d) and labels (N,)."""
+    scores = fc(features)
+    return accuracy(scores, labels), accuracy(scores, labels, k=5)
+
+
+if __name__ == "__main__":
+    main()

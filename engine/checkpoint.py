@@ -1,0 +1,132 @@
+"""Checkpoints: written aside and renamed, loaded without running what they hold, never half used."""
+
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from engine.errors import RunError
+from model import Encoder
+from model.reference import from_reference, is_reference, momentum_from_reference, sizes, strip_prefix
+
+NAME = "checkpoint.pth.tar"
+
+
+def save_checkpoint(path: Path, checkpoint: dict) -> None:
+    """Write `checkpoint` so that `path` is at every moment the old file or the new one, whole.
+
+    Args:
+        path: the file.
+        checkpoint: plain types and tensors only.
+
+    Raises:
+        RunError: it cannot be written (disk full, no permission); the old file is untouched.
+    """
+    aside = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except (OSError, RuntimeError) as error:
+        aside.unlink(missing_ok=True)
+        raise RunError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}; any older one is whole") from None
+
+
+def load_checkpoint(path: str | Path) -> dict:
+    """Return a checkpoint, ours or the reference's, on the CPU, its `state_dict` in our names.
+
+    Raises:
+        RunError: there is none at `path`, or it is damaged, of another format, or would run code.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / NAME
+    if not path.is_file():
+        raise RunError(f"no checkpoint at {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise RunError(f"{path} is damaged or holds more than tensors and plain types: {_first_line(error)}") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise RunError(f"{path} is damaged or no checkpoint: {_first_line(error)}") from None
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise RunError(f"{path} holds no 'state_dict'")
+    state_dict = strip_prefix(checkpoint["state_dict"], "module.")
+    if not is_reference(state_dict):
+        return checkpoint | {"state_dict": state_dict}
+    try:
+        momentum = momentum_from_reference(state_dict, checkpoint.pop("optimizer", {}))
+        return checkpoint | {"state_dict": from_reference(state_dict), "momentum": momentum}
+    except ValueError as error:
+        raise RunError(f"{path}: {error}") from None
+
+
+def load_weights(module: nn.Module, state_dict: dict, path: str | Path) -> None:
+    """Load all of `state_dict` into `module`, or nothing.
+
+    Raises:
+        RunError: a tensor is missing, surplus or of another shape; the message names the first.
+    """
+    own = module.state_dict()
+    for name in [*own, *state_dict]:
+        if name not in state_dict:
+            raise RunError(f"{path} lacks {name}")
+        if name not in own:
+            raise RunError(f"{path} has {name}, which this model has not")
+        if own[name].shape != state_dict[name].shape:
+            raise RunError(f"{path}: {name} is {tuple(state_dict[name].shape)}, this model's {tuple(own[name].shape)}")
+    module.load_state_dict(state_dict)
+
+
+def restore_optimizer(optimizer: Optimizer, module: nn.Module, checkpoint: dict, path: str | Path) -> None:
+    """Give the optimiser the state it had in a checkpoint of `load_checkpoint`; one without any leaves it fresh.
+
+    Raises:
+        RunError: the state is that of other parameters.
+    """
+    for name, parameter in module.named_parameters():
+        buffer = checkpoint.get("momentum", {}).get(name)
+        if buffer is not None:
+            optimizer.state[parameter]["momentum_buffer"] = buffer.to(parameter)
+    if "optimizer" in checkpoint:
+        try:
+            optimizer.load_state_dict(checkpoint["optimizer"])
+        except (ValueError, KeyError) as error:
+            raise RunError(f"{path}: the optimiser's state does not fit: {_first_line(error)}") from None
+
+
+def load_encoder(path: str | Path, given: dict[str, int]) -> Encoder:
+    """Return the (query) encoder of a checkpoint.
+
+    Args:
+        path: a pre-training or downstream checkpoint, ours or the reference's.
+        given: sizes that the caller insists on. The heads are in no shape: those of a reference checkpoint are the paper's
+            unless given.
+
+    Raises:
+        RunError: no checkpoint, a damaged one, one without an encoder, or one of other sizes than those given.
+    """
+    checkpoint = load_checkpoint(path)
+    state_dict = checkpoint["state_dict"]
+    prefix = "encoder_q.encoder." if any(name.startswith("encoder_q.") for name in state_dict) else "encoder."
+    weights = {name.removeprefix(prefix): t for name, t in state_dict.items() if name.startswith(prefix)}
+    try:
+        told = given | sizes(weights) | checkpoint.get("sizes", {}).get("encoder", {})
+        for name, value in given.items():
+            if told[name] != value:
+                raise RunError(f"{path} has {name} {told[name]}, not {value}; leave the flag out")
+        encoder = Encoder(**told)
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise RunError(f"{path}: {_first_line(error)}") from None
+    load_weights(encoder, weights, path)
+    return encoder
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,103 @@
+"""One folder a run: what was asked, what came out, as text, TensorBoard events and one JSON line an epoch."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+import yaml
+from torch.utils.tensorboard import SummaryWriter
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class RunLog:
+    """The folder of a run.
+
+    log.txt has what the script prints, options.yaml every option with the command line, commit and versions, metrics.jsonl a
+    line an epoch and a last line with the result; TensorBoard's events lie beside them.
+
+    Args:
+        log_dir: where the folder is made.
+        name: beginning of its name, such as "pretraining_ntu60_cross_subject_joint".
+        options: all options of the run.
+        folder: an earlier run to go on with, instead of a new folder; used where it still exists.
+        start_epoch: with `folder`, epochs from here on are to be run again: their lines are dropped.
+    """
+
+    def __init__(self, log_dir: str, name: str, options: Namespace, folder: str | None = None, start_epoch: int = 0):
+        if folder and Path(folder).is_dir():
+            self.folder = Path(folder)
+            self._forget(start_epoch)
+        else:
+            self.folder = _new_folder(Path(log_dir), name)
+        (self.folder / "options.yaml").write_text(yaml.safe_dump(vars(options) | environment(), sort_keys=False))
+        self._text = open(self.folder / "log.txt", "a", buffering=1)
+        self._events = SummaryWriter(str(self.folder), purge_step=start_epoch or None)
+
+    def print(self, line: str) -> None:
+        """Print a line and keep it in log.txt."""
+        print(line, flush=True)
+        self._text.write(line + "\n")
+
+    def metrics(self, epoch: int | None = None, **figures: float) -> None:
+        """Keep the figures of an epoch, or, without one, of the whole run, in metrics.jsonl and TensorBoard."""
+        record = figures if epoch is None else {"epoch": epoch, **figures}
+        with open(self.folder / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(record) + "\n")
+        if epoch is not None:
+            for name, value in figures.items():
+                self._events.add_scalar(name, value, epoch)
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self._events.close()
+        self._text.close()
+
+    def _forget(self, start_epoch: int) -> None:
+        path = self.folder / "metrics.jsonl"
+        if not path.is_file():
+            return
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        kept = [json.dumps(record) + "\n" for record in records if record.get("epoch", start_epoch) < start_epoch]
+        path.write_text("".join(kept))
+
+
+def environment() -> dict:
+    """Return what besides the options a result depends on: command line, commit, versions, machine."""
+    return {
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs"
+        + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""),
+    }
+
+
+def _new_folder(log_dir: Path, name: str) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
+        folder = log_dir / f"{name}_{stamp}{suffix}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+    raise FileExistsError(f"{log_dir} is full of runs of this second")
+
+
+def _git(*command: str) -> str | None:
+    try:
+        result = subprocess.run(["git", "-C", str(ROOT), *command], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None

@@ -1,0 +1,67 @@
+"""The flags that several scripts share, one function a group."""
+
+import argparse
+
+from options.datasets import DATA_SETS, PROTOCOL_FOLDERS
+from options.parser import Parser, fraction, natural, natural_float, positive_float, positive_int
+
+STREAMS = ("joint", "motion", "bone")
+SIZES = ("hidden_size", "num_head", "num_layer", "channels")
+
+
+def add_data_flags(parser: Parser, data_set: str, representation: tuple[str, ...]) -> None:
+    """Add the choice of data; `data_set` and `representation` are the script's names of two of the flags."""
+    group = parser.add_argument_group("data")
+    group.add_argument("--data-path", default="./data", metavar="DIR", help="root of the array folders (%(default)s)")
+    group.add_argument(data_set, choices=DATA_SETS, metavar="NAME", help=f"{', '.join(DATA_SETS)} (%(default)s)")
+    group.add_argument("--protocol", choices=PROTOCOL_FOLDERS, metavar="NAME",
+                       help=f"{', '.join(PROTOCOL_FOLDERS)} (%(default)s)")  # fmt: skip
+    group.add_argument(*representation, choices=STREAMS, metavar="STREAM", help=f"{', '.join(STREAMS)} (%(default)s)")
+    group.add_argument("-j", "--workers", type=natural, metavar="N", help="processes that read data (%(default)s)")
+
+
+def add_size_flags(parser: Parser, note: str) -> None:
+    """Add the sizes of the encoder."""
+    group = parser.add_argument_group("sizes of the encoder", note)
+    group.add_argument("--hidden-size", type=positive_int, metavar="N", help="d, width of tokens and features")
+    group.add_argument("--num-head", type=positive_int, metavar="N", help="attention heads, divides d")
+    group.add_argument("--num-layer", type=positive_int, metavar="N", help="transformer layers of each domain")
+    group.add_argument("--channels", type=positive_int, metavar="N", help="c of the backbone, a multiple of 4")
+
+
+def add_encoder_flags(parser: Parser) -> None:
+    """Add where the encoder of a downstream task comes from."""
+    group = parser.add_argument_group("encoder").add_mutually_exclusive_group(required=True)
+    group.add_argument("--pretrained", metavar="PATH", help="checkpoint of pre-training, ours or the reference's")
+    group.add_argument("--random-encoder", action="store_true", help="no training: the baseline that training must beat")
+    add_size_flags(parser, note="a checkpoint of ours remembers them; for --random-encoder, or the heads of a reference's")
+
+
+def given_sizes(args: argparse.Namespace) -> dict[str, int]:
+    """Return the sizes of the encoder that were given, by `Encoder`'s names."""
+    return {name: value for name in SIZES if (value := getattr(args, name)) is not None}
+
+
+def add_optimizer_flags(parser: Parser) -> argparse._ArgumentGroup:
+    """Add epochs, batch and SGD."""
+    group = parser.add_argument_group("optimisation (SGD)")
+    group.add_argument("--epochs", type=positive_int, metavar="N", help="(%(default)s)")
+    group.add_argument("--start-epoch", type=natural, default=0, metavar="N", help="count epochs from here (%(default)s)")
+    group.add_argument("-b", "--batch-size", type=positive_int, metavar="N", help="clips a step (%(default)s)")
+    group.add_argument("--lr", "--learning-rate", type=positive_float, metavar="X", help="at the start (%(default)s)")
+    group.add_argument("--schedule", type=natural, nargs="*", metavar="EPOCH", help="epochs at which lr drops to a tenth "
+                       "(%(default)s)")  # fmt: skip
+    group.add_argument("--cos", action="store_true", help="half a cosine for the lr instead of --schedule")
+    group.add_argument("--momentum", type=fraction, metavar="X", help="(%(default)s)")
+    group.add_argument("--wd", "--weight-decay", type=natural_float, dest="weight_decay", metavar="X", help="(%(default)s)")
+    return group
+
+
+def add_run_flags(parser: Parser) -> None:
+    """Add device, seed and log."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N (%(default)s)", default="auto")
+    group.add_argument("--gpu", type=natural, metavar="N", help="the same as --device cuda:N")
+    group.add_argument("--seed", type=natural, metavar="N", help="of Python, NumPy, torch and workers (drawn and logged)")
+    group.add_argument("--log-dir", default="./log", metavar="DIR", help="a folder for each run is made in it (%(default)s)")
+    group.add_argument("-p", "--print-freq", type=positive_int, metavar="N", help="steps between log lines (%(default)s)")
