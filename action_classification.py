@@ -20,7 +20,7 @@ from engine.errors import RunError
 from engine.features import extract_features, open_both
 from engine.meters import Meter, progress_line
 from engine.metrics import accuracy
-from engine.runlog import RunLog
+from engine.runlog import Run, RunLog
 from engine.schedule import learning_rate, set_learning_rate
 from feeder.dataset import Batches
 from model import DownstreamModel, Encoder
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     # features, once
     device = pick_device(args.device, args.gpu)
     model = DownstreamModel(encoder, DATA_SETS[args.finetune_dataset].num_classes)
-    name = f"linear_{args.finetune_dataset}_{args.protocol}_{args.finetune_skeleton_representation}"
+    run = Run("linear", args.finetune_dataset, args.protocol, args.finetune_skeleton_representation)
     train, test = (
         extract_features(encoder, part, args.finetune_skeleton_representation, device, args.workers)
         for part in open_both(folder, model.fc.out_features)
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
         raise RunError(f"nothing to do: epoch {start_epoch} of --epochs {args.epochs}")
 
     # epochs
-    log = RunLog(args.log_dir, name, args)
+    log = RunLog(args.log_dir, run, args)
     log.print(f"{len(train[0])} training and {len(test[0])} test samples of {folder}, seed {args.seed}; log in {log.folder}")
     batches = Batches(len(train[0]), args.batch_size, args.seed)
     for epoch in range(start_epoch, args.epochs):
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
         best_acc1 = max(best_acc1, acc1)
         log.print(f" * Acc@1 {acc1:.3f} Acc@5 {acc5:.3f}")
         log.metrics(epoch, loss=loss, acc1=acc1, acc5=acc5, lr=optimizer.param_groups[0]["lr"])
-    log.print(f"Acc@1 of the last epoch {acc1:.3f}; of the epoch that is best on the test set {best_acc1:.3f} (papers report this)")
+    log.print(f"Acc@1 of the last epoch {acc1:.3f}; of the epoch best on the test set {best_acc1:.3f} (what papers report)")
     log.metrics(best_acc1=best_acc1, last_acc1=acc1)
     log.close()
     save_checkpoint(Path(args.checkpoint_path) / NAME, {

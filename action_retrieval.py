@@ -9,7 +9,7 @@ from engine.device import pick_device, seed_everything
 from engine.errors import RunError
 from engine.features import extract_features, open_both
 from engine.metrics import knn_predict
-from engine.runlog import RunLog
+from engine.runlog import Run, RunLog
 from model import Encoder
 from options.datasets import DATA_SETS, split_folder
 from options.flags import add_data_flags, add_encoder_flags, add_run_flags, given_sizes
@@ -53,8 +53,8 @@ def main(argv: list[str] | None = None) -> None:
         for part in parts
     )
 
-    name = f"retrieval_{args.finetune_dataset}_{args.protocol}_{args.finetune_skeleton_representation}"
-    log = RunLog(args.log_dir, name, args)
+    run = Run("retrieval", args.finetune_dataset, args.protocol, args.finetune_skeleton_representation)
+    log = RunLog(args.log_dir, run, args)
     log.print(f"{len(gallery[0])} gallery and {len(query[0])} query samples of {folder}; log in {log.folder}")
     predictions = knn_predict(*gallery, query[0], args.knn_neighbours)
     knn_acc1 = (predictions == query[1]).float().mean().item() * 100

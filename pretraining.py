@@ -19,7 +19,7 @@ from engine.cli import script
 from engine.device import pick_device, random_states, restore_random_states, seed_everything
 from engine.errors import RunError
 from engine.meters import Meter, progress_line
-from engine.runlog import RunLog
+from engine.runlog import Run, RunLog
 from engine.schedule import learning_rate, set_learning_rate
 from feeder.augmentations import PretrainingViews
 from feeder.dataset import Batches, SkeletonDataset, make_loader
@@ -90,10 +90,11 @@ def main(argv: list[str] | None = None) -> None:
             generator.set_state(checkpoint["views"])
 
     # epochs
-    name = f"pretraining_{args.pre_dataset}_{args.protocol}_{args.skeleton_representation}"
-    log = RunLog(args.log_dir, name, args, checkpoint.get("log_folder"), start_epoch)
+    run = Run("pretraining", args.pre_dataset, args.protocol, args.skeleton_representation)
+    log = RunLog(args.log_dir, run, args, checkpoint.get("log_folder"), start_epoch)
     path = Path(args.checkpoint_path) / NAME
-    log.print(f"{len(dataset)} samples of {folder}, {len(batches)} steps an epoch, {device}, seed {args.seed}; log in {log.folder}")
+    log.print(f"{len(dataset)} samples of {folder}, {len(batches)} steps an epoch on {device}, seed {args.seed}")
+    log.print(f"log in {log.folder}")
     if checkpoint:
         log.print(f"resumed from {args.resume} at epoch {start_epoch}")
     for epoch in range(start_epoch, args.epochs):

@@ -9,12 +9,22 @@ import sys
 import time
 from argparse import Namespace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import yaml
 from torch.utils.tensorboard import SummaryWriter
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+class Run(NamedTuple):
+    """What a run is about."""
+
+    task: str  # pretraining, linear, retrieval
+    data_set: str
+    protocol: str
+    stream: str
 
 
 class RunLog:
@@ -25,19 +35,20 @@ class RunLog:
 
     Args:
         log_dir: where the folder is made.
-        name: beginning of its name, such as "pretraining_ntu60_cross_subject_joint".
+        run: what it is about; also the beginning of the folder's name.
         options: all options of the run.
         folder: an earlier run to go on with, instead of a new folder; used where it still exists.
         start_epoch: with `folder`, epochs from here on are to be run again: their lines are dropped.
     """
 
-    def __init__(self, log_dir: str, name: str, options: Namespace, folder: str | None = None, start_epoch: int = 0):
+    def __init__(self, log_dir: str, run: Run, options: Namespace, folder: str | None = None, start_epoch: int = 0):
         if folder and Path(folder).is_dir():
             self.folder = Path(folder)
             self._forget(start_epoch)
         else:
-            self.folder = _new_folder(Path(log_dir), name)
-        (self.folder / "options.yaml").write_text(yaml.safe_dump(vars(options) | environment(), sort_keys=False))
+            self.folder = _new_folder(Path(log_dir), "_".join(run))
+        record = {"run": run._asdict()} | environment() | {"options": vars(options)}
+        (self.folder / "options.yaml").write_text(yaml.safe_dump(record, sort_keys=False))
         self._text = open(self.folder / "log.txt", "a", buffering=1)
         self._events = SummaryWriter(str(self.folder), purge_step=start_epoch or None)
 

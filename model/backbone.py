@@ -42,20 +42,23 @@ class GraphConvolution(nn.Module):
         n, _, v, t = x.shape
         value = pointwise(x, self.value_weight.flatten(0, 1), self.value_bias.flatten())  # (N, C * 3, V, T)
         value = value.view(-1, NUM_SUBSETS * v, t)  # (N * C, 3 * V, T)
-        y = torch.bmm(self.topology(x), value).view(n, -1, v, t)  # (N, C, V, T)
+        y = torch.bmm(self.topology(x).mT, value).view(n, -1, v, t)  # (N, C, V, T)
         return F.relu(self.bn(y) + self.down(x))
 
     def topology(self, x: Tensor) -> Tensor:
-        """Return the mixing matrices (N * C_out, V, 3 * V) of x (N, C_in, V, T)."""
+        """Return the mixing matrices (N * C_out, 3 * V, V) of x (N, C_in, V, T), from joint v to joint u.
+
+        Transposed, because that is how the batched product and its gradients are fastest.
+        """
         n, _, v, _ = x.shape
         # A 1x1 convolution commutes with the mean over frames: average first, on V instead of V T columns.
         ab = torch.einsum("jkrc,ncv->jnkrv", self.relation_weight, x.mean(dim=-1))
         ab = ab + self.relation_bias[:, None, :, :, None]  # (2, N, 3, r, V)
-        relation = torch.tanh(ab[0].unsqueeze(-1) - ab[1].unsqueeze(-2))  # (N, 3, r, V, V)
+        relation = torch.tanh(ab[0].unsqueeze(-2) - ab[1].unsqueeze(-1))  # (N, 3, r, V, V), from v to u
         mix = torch.matmul(self.topology_weight * self.alpha, relation.flatten(3))  # (N, 3, C, V * V)
-        constant = self.PA[:, None] + (self.topology_bias * self.alpha)[:, :, None, None]  # (3, C, V, V)
+        constant = self.PA.mT[:, None] + (self.topology_bias * self.alpha)[:, :, None, None]  # (3, C, V, V)
         mix = mix.view(n, NUM_SUBSETS, -1, v, v) + constant
-        return mix.permute(0, 2, 3, 1, 4).reshape(-1, v, NUM_SUBSETS * v)  # (N * C, V, 3 * V)
+        return mix.transpose(1, 2).reshape(-1, NUM_SUBSETS * v, v)  # (N * C, 3 * V, V)
 
 
 class TemporalConvolution(nn.Module):

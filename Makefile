@@ -1,0 +1,35 @@
+# make demo: from synthetic recordings to a trained encoder and a closing table.  make test: the tests.  make lint: ruff.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	rm -rf demo
+	$(BIN)/python -m feeder.synthetic demo/raw
+	$(BIN)/python ntu_gendata.py --data-path demo/raw --out-folder demo/data/demo --benchmark xsub
+	$(BIN)/python pretraining.py --config options/demo_pretraining.yaml
+	for encoder in "--pretrained demo/checkpoints/pretrain" "--random-encoder --hidden-size 128 --channels 16"; do \
+	    $(BIN)/python action_classification.py --config options/demo_linear.yaml $$encoder && \
+	    $(BIN)/python action_retrieval.py --config options/demo_retrieval.yaml $$encoder || exit 1; \
+	done
+	$(BIN)/python -m engine.results demo/log
+
+test: $(VENV)/installed-tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-tests
+	$(BIN)/ruff check .
+
+$(VENV)/installed: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+$(VENV)/installed-tests: $(VENV)/installed tests/requirements.txt
+	$(BIN)/python -m pip install --quiet -r tests/requirements.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo

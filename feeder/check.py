@@ -1,0 +1,155 @@
+"""Says in one screen whether the arrays of a split, or of all splits in a folder, are whole; exit status 1 if not.
+
+    python -m feeder.check data/NTU-RGB-D-60-AGCN
+    python -m feeder.check data/NTU-RGB-D-60-AGCN/xsub
+"""
+
+import argparse
+import collections
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from feeder import ntu
+from feeder.arrays import DATA, PARTS, SAMPLE_SHAPE, Split, open_split, path_of
+from feeder.errors import DataError
+from feeder.skeleton import SPINE_MID
+from feeder.summary import HEADING, count_verdict, summary_line
+
+CENTRED_METRES = 1e-3
+_CHUNK = 32  # samples read at a time, 6 MB
+_NTU_BENCHMARKS = ("xsub", "xview", "xsetup")
+_NAMED_CLASS = re.compile(r"(?:^S\d{3}C\d{3}P\d{3}R\d{3}A|_c)(\d+)(?:\.skeleton)?$")
+
+
+def check_folder(folder: Path) -> list[str]:
+    """Return a line for each thing that is wrong with a split's arrays, and print what they hold.
+
+    Args:
+        folder: such as data/NTU-RGB-D-60-AGCN/xsub.
+    """
+    problems, splits = [], {}
+    for part in PARTS:
+        try:
+            splits[part] = open_split(folder, part)
+        except DataError as error:
+            problems.append(str(error))
+    for part, split in splits.items():
+        print(summary_line(f"{folder.name} {part}", split.labels, split.num_frame))
+        print(*(f"  note: {note}" for note in split.notes), sep="\n", end="\n" if split.notes else "")
+        problems += [f"{folder}: {part}: {problem}" for problem in (*_names(split, folder.name, part), *_values(split))]
+        print(f"  {_balance(split.labels)}")
+    if len(splits) == len(PARTS):
+        both = set(splits["train"].names) & set(splits["val"].names)
+        if both:
+            problems.append(f"{folder}: {len(both)} samples are in both parts, such as {min(both)}; prepare them again")
+        print(f"  {_verdict(splits, folder.name)}")
+    return problems
+
+
+def _names(split: Split, benchmark: str, part: str) -> Iterator[str]:
+    """Yield what is wrong with names and labels; names of NTU RGB+D and of our PKU-MMD samples tell the class."""
+    if len(set(split.names)) < len(split.names):
+        name, times = collections.Counter(split.names).most_common(1)[0]
+        yield f"{name} is there {times} times"
+    for name, label in zip(split.names, split.labels, strict=True):
+        action = _NAMED_CLASS.search(name)
+        if action and label != int(action[1]) - 1:
+            yield f"{name} has label {label}, not {int(action[1]) - 1}"
+            return
+    if benchmark in _NTU_BENCHMARKS and (numbers := _ntu_names(split.names)):
+        strangers = [name for name, found in zip(split.names, numbers, strict=True) if ntu.part_of(found, benchmark) != part]
+        if strangers:
+            yield f"{len(strangers)} samples, such as {strangers[0]}, do not belong to this part of {benchmark}"
+
+
+def _ntu_names(names: list[str]) -> list[ntu.SampleName]:
+    """Return the numbers of all names, an empty list if they are none of NTU RGB+D."""
+    try:
+        return [ntu.parse_name(name) for name in names]
+    except DataError:
+        return []
+
+
+def _values(split: Split) -> Iterator[str]:
+    """Yield what is wrong with the coordinates; samples of zeros are only told of, as the reference keeps some."""
+    empty = 0
+    for start, samples in _chunks(split):
+        broken = np.flatnonzero(~np.isfinite(samples).all((1, 2, 3, 4)))
+        if len(broken):
+            yield f"{split.names[start + broken[0]]}: NaN or infinite coordinates"
+            return
+        off = np.flatnonzero(np.abs(samples[:, :, 0, SPINE_MID, 0]).max(1) > CENTRED_METRES)
+        if len(off):
+            yield f"{split.names[start + off[0]]}: the first frame is not centred on the spine of the first body"
+            return
+        empty += int((~samples[:, :, 0].any((1, 2, 3))).sum())
+    if empty:
+        print(f"  note: {empty} samples are all zeros")
+
+
+def _chunks(split: Split) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first row, samples); read, not mapped, since mapped pages would count as memory of the process."""
+    for start in range(0, len(split.labels), _CHUNK):
+        rows = min(_CHUNK, len(split.labels) - start)
+        offset = split.data.offset + start * split.data[0].nbytes
+        values = np.fromfile(split.data.filename, np.float32, rows * int(np.prod(SAMPLE_SHAPE)), offset=offset)
+        yield start, values.reshape(rows, *SAMPLE_SHAPE)
+
+
+def _balance(labels: list[int]) -> str:
+    counts = collections.Counter(labels)
+    (most, most_count), (least, least_count) = counts.most_common()[0], counts.most_common()[-1]
+    absent = max(labels) + 1 - len(counts)
+    return f"samples a class: {least_count} (label {least}) to {most_count} (label {most})" + (
+        f"; {absent} labels below {max(labels)} do not occur" if absent else ""
+    )
+
+
+def _verdict(splits: dict[str, Split], benchmark: str) -> str:
+    names = _ntu_names([name for split in splits.values() for name in split.names])
+    if not names:
+        return "not NTU RGB+D: no number of samples to compare with"
+    dataset = "ntu60" if all(name.setup <= ntu.LIMITS["ntu60"][0] for name in names) else "ntu120"
+    expected = ntu.SAMPLE_COUNTS.get((dataset, benchmark))
+    found = tuple(len(split.labels) for split in splits.values())
+    return f"{dataset}: {count_verdict(found, expected)}" if expected else f"{dataset} has no protocol {benchmark!r}"
+
+
+def split_folders(folder: Path) -> list[Path]:
+    """Return the folders with arrays: `folder` itself or those in it.
+
+    Raises:
+        DataError: no such folder, or none with arrays.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+    found = [path for path in candidates if any(path_of(path, part, DATA).exists() for part in PARTS)]
+    if not found:
+        raise DataError(f"{folder}: no arrays in it; prepare them with ntu_gendata.py or pku_gendata.py")
+    return found
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Check the folder of a command line."""
+    parser = argparse.ArgumentParser(prog="python -m feeder.check", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="of one split, or one that holds several")
+    args = parser.parse_args(argv)
+    try:
+        folders = split_folders(args.folder)
+    except DataError as error:
+        sys.exit(f"feeder.check: error: {error}")
+    print(HEADING)
+    problems = [problem for folder in folders for problem in check_folder(folder)]
+    if problems:
+        print(*problems, sep="\n", file=sys.stderr)
+        sys.exit(1)
+    print("whole: shapes, types, names, labels, frame counts, finite and centred values")
+
+
+if __name__ == "__main__":
+    main()

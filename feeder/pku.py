@@ -1,0 +1,178 @@
+"""PKU-MMD: names of videos, classes, and the three kinds of file: skeletons, labels, splits.
+
+The official readme leaves open whether a label's frames count from 0 and whether its end belongs to it. Here they are
+the rows start .. end of the skeleton file, 0-based, end excluded: the one reading under which the three rows of part 1
+that start at 0 and the ends that equal a video's length all make sense.
+"""
+
+import functools
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from feeder.errors import DataError
+from feeder.skeleton import NUM_BODIES, NUM_JOINTS
+
+NUM_CLASSES = 51  # in part 2 as well, where ten of the ids do not occur
+PARTS = (1, 2)
+BENCHMARKS = ("xsub", "xview")
+# Label rows of (train, val); part 1 counted from the label files, part 2 as commonly quoted.
+ROW_COUNTS = {
+    (1, "xsub"): (18841, 2704),
+    (1, "xview"): (14357, 7188),
+    (2, "xsub"): (5332, 1613),
+}
+COLUMNS = NUM_BODIES * NUM_JOINTS * 3
+MAX_BYTES = 2**27  # the longest video, some 7,000 frames, takes 10 MiB
+MAX_METRES = 1e6
+
+_VIDEO = {1: re.compile(r"\d{4}-[LMR]"), 2: re.compile(r"A\d{2}N\d{2}-[LMR]")}
+_EXAMPLE = {1: "0002-L", 2: "A01N01-L"}
+# "Validataion videos:" is the spelling of the official files.
+_HEADING = re.compile(r"(train|val)\w*\s+videos?\s*:?", re.IGNORECASE)
+_NUMBER_BYTES = b"0123456789+-.eE \t\n"
+
+
+class Row(NamedTuple):
+    """A row of a label file: its line (from 1), the class id (1 .. 51), the frames start .. end, end excluded."""
+
+    line: int
+    action: int
+    start: int
+    end: int
+
+    def sample(self, video: str) -> str:
+        """Return the name of the sample that this row becomes, such as "0043-L_r21_c01": video, row, class id."""
+        return f"{video}_r{self.line:02d}_c{self.action:02d}"
+
+
+def is_video(name: str, part: int) -> bool:
+    """Return whether a name (no suffix) is one of a video of that part: "0002-L" in part 1, "A01N01-L" in part 2."""
+    return _VIDEO[part].fullmatch(name) is not None
+
+
+@functools.cache
+def class_names() -> tuple[str, ...]:
+    """Return the names of the 51 classes; label 0 (class id 1) comes first."""
+    return tuple(Path(__file__).with_name("pku_classes.txt").read_text(encoding="utf-8").splitlines())
+
+
+def read_split(path: Path, part: int) -> dict[str, frozenset[str]]:
+    """Return the videos of a split file as {"train": names, "val": names}.
+
+    Args:
+        path: text with a heading "Training videos:" and one "Validataion videos:", each followed by names with commas
+            between; a comma at the end and missing blanks do no harm.
+        part: 1 or 2.
+
+    Raises:
+        DataError: a heading is missing, a name is none of that part, or a video stands in both lists.
+    """
+    videos: dict[str, set[str]] = {}
+    current = None
+    for number, line in enumerate(_read_lines(path), 1):
+        if heading := _HEADING.match(line.strip()):
+            current = videos.setdefault("train" if heading[1].lower() == "train" else "val", set())
+            line = line.strip()[heading.end() :]
+        for name in filter(None, map(str.strip, line.split(","))):
+            if current is None:
+                raise DataError(f'{path}: line {number}: {name[:40]!r} before a heading "Training videos:"')
+            if not is_video(name, part):
+                reason = f"{name[:40]!r} is no video of part {part} (like {_EXAMPLE[part]})"
+                raise DataError(f"{path}: line {number}: {reason}")
+            current.add(name)
+    for key, heading in (("train", "Training videos:"), ("val", "Validataion videos:")):
+        if key not in videos:
+            raise DataError(f'{path}: no line "{heading}"; give the split file of part {part} as delivered')
+    if twice := videos["train"] & videos["val"]:
+        raise DataError(f"{path}: {min(twice)} stands in both lists")
+    return {key: frozenset(names) for key, names in videos.items()}
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a label file in the file's order; the confidence is read and not used.
+
+    Rows are checked one by one, not against the video: a row may have start >= end or lie beyond the video's end.
+
+    Raises:
+        DataError: the file is empty or a line is not `class,start,end,confidence`: file, line, reason.
+    """
+    rows = []
+    for number, line in enumerate(_read_lines(path), 1):
+        if not line.strip():
+            continue
+        fields = [field.strip() for field in line.split(",")]
+        if len(fields) != 4:
+            raise DataError(f"{path}: line {number}: {len(fields)} numbers, not class,start,end,confidence")
+        for field in fields:
+            if not re.fullmatch(r"-?[0-9]{1,9}", field):
+                raise DataError(f"{path}: line {number}: {field[:20]!r} is no whole number")
+            if field.startswith("-"):
+                raise DataError(f"{path}: line {number}: {field} is negative")
+        action, start, end, _ = map(int, fields)
+        if not 1 <= action <= NUM_CLASSES:
+            raise DataError(f"{path}: line {number}: class {action} is outside 1..{NUM_CLASSES}")
+        rows.append(Row(number, action, start, end))
+    return rows
+
+
+def read_video(path: Path) -> np.ndarray:
+    """Return the two bodies of a skeleton file, zeros where a body is absent.
+
+    Args:
+        path: one line a frame, x y z of the 25 joints of the first body and then of the second, in metres.
+
+    Returns:
+        (2, T, 25, 3) float64.
+
+    Raises:
+        DataError: the file is damaged: file, line, reason.
+    """
+    lines = _read_lines(path)
+    text = "\n".join(lines)
+    try:
+        numbers = np.loadtxt(lines, comments=None, ndmin=2)
+    except ValueError:
+        numbers = np.empty((0, 0))
+    if numbers.shape != (len(lines), COLUMNS) or text.encode().translate(None, _NUMBER_BYTES):
+        _check_lines(path, lines)
+    if not np.abs(numbers).max() <= MAX_METRES:
+        _check_lines(path, lines)
+    return np.ascontiguousarray(numbers.reshape(-1, NUM_BODIES, NUM_JOINTS, 3).swapaxes(0, 1))  # (2, T, 25, 3)
+
+
+def _check_lines(path: Path, lines: list[str]) -> None:
+    """Raise `DataError` at the first line that is not 150 positions."""
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if len(words) != COLUMNS:
+            raise DataError(f"{path}: line {number}: {len(words)} numbers, not {COLUMNS}")
+        for word in words:
+            try:
+                value = float(word.replace("_", "?"))  # Python alone reads 1_0 as a number
+            except ValueError:
+                raise DataError(f"{path}: line {number}: {word[:20]!r} is no number") from None
+            if not abs(value) <= MAX_METRES:
+                raise DataError(f"{path}: line {number}: {word[:20]} is no position in metres")
+    raise DataError(f"{path}: cannot be read as numbers")
+
+
+def _read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file, blank ones at the end left out; a byte-order mark and CR LF do no harm."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_BYTES)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    if len(raw) == MAX_BYTES:
+        raise DataError(f"{path}: larger than {MAX_BYTES >> 20} MiB: no file of PKU-MMD")
+    try:
+        text = raw.decode("utf-8-sig").replace("\r\n", "\n").rstrip()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}: line {line}: bytes that are no text") from None
+    if not text:
+        raise DataError(f"{path}: line 1: the file is empty")
+    return text.split("\n")

@@ -1,0 +1,99 @@
+"""Raw PKU-MMD videos -> arrays for training and evaluation. The same command again starts over and replaces them.
+
+    python pku_gendata.py --data-path DOWNLOAD              # part 1 -> data/pku_v1/{xsub,xview}
+    python pku_gendata.py --data-path DOWNLOAD --part 2     # part 2 -> data/pku_v2/{xsub,xview}
+
+The download is read as delivered, its archives unpacked: Data, Label and Split with what they hold, under any of the
+names that these folders have had. A label row is the frames start .. end of its video, from 0, end excluded; it becomes
+a sample just as an NTU file does, named after video, row and class id: 0043-L_r20_c05. Labels are the class id less 1,
+51 outputs in both parts. The reference publishes no such script.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from engine.cli import script
+from feeder import pku
+from feeder.arrays import open_split
+from feeder.generate import Report, generate
+from feeder.pku_download import CUT, EMPTY, LONG, Plan, cut_segments, open_download, plan, read_segments
+from feeder.summary import HEADING, count_verdict, summary_line
+
+MAX_NAMED = 20
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--data-path", "--data_path", type=Path, default=Path("data/PKUMMD"), metavar="FOLDER",
+        help="the download: skeletons, labels and splits (default: data/PKUMMD)")  # fmt: skip
+    add("--part", type=int, choices=pku.PARTS, default=1, help="also called phase (default: 1)")
+    add("--out-folder", "--out_folder", type=Path, metavar="FOLDER", help="default: data/pku_v1 or data/pku_v2")
+    add("--benchmark", nargs="+", choices=pku.BENCHMARKS, default=pku.BENCHMARKS, help="default: both")
+    add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: all cores)")
+    add("--skip-bad", "--skip_bad", action="store_true", help="leave damaged files out instead of failing at the end")
+    return parser
+
+
+@script
+def main(argv: list[str] | None = None) -> None:
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    if args.workers < 1:
+        parser.error("argument --workers: at least 1")
+    benchmarks = [name for name in pku.BENCHMARKS if name in args.benchmark]
+    out_folder = args.out_folder or Path(f"data/pku_v{args.part}")
+
+    # what to read
+    download = open_download(args.data_path, args.part, benchmarks)
+    planned = plan(download)
+
+    # read, cut, normalise, write
+    report = generate(planned.sources, read_segments, out_folder, benchmarks, args.workers, args.skip_bad, planned.bad)
+
+    # what came out
+    planned.notes[CUT] += cut_segments(planned.sources, written_frames(out_folder, report))
+    planned.notes[EMPTY] += report.empty
+    print(f"part {args.part}: {len(download.skeletons):,} videos, {len(planned.sources):,} used")
+    print_notes(planned, report)
+    print_table(planned, report, args.part)
+    print(f"written to {out_folder}")
+
+
+def written_frames(folder: Path, report: Report) -> dict[str, int]:
+    """Return the frame count of each sample that was written, by name."""
+    written = {}
+    for made in report.made:
+        if made.labels:
+            split = open_split(folder / made.benchmark, made.part)
+            written |= dict(zip(split.names, split.num_frame.tolist(), strict=True))
+    return written
+
+
+def print_notes(planned: Plan, report: Report) -> None:
+    """Print how often each kind of exception was met, and where."""
+    for kind, names in planned.notes.items():
+        shown = [] if kind == LONG else names[:MAX_NAMED]
+        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED and shown else ""
+        print(f"{kind}: {len(names)}" + (f" ({', '.join(shown)}{more})" if shown else ""))
+    print(f"damaged files or segments, left out: {len(report.bad)}")
+    for line in report.bad:
+        print(f"damaged: {line}")
+
+
+def print_table(planned: Plan, report: Report, part: int) -> None:
+    """Print what was written, and the label rows that were met beside the number that the full set has."""
+    print(HEADING)
+    for made in report.made:
+        print(summary_line(f"{made.benchmark} {made.part}", made.labels, made.num_frame))
+    for benchmark in dict.fromkeys(made.benchmark for made in report.made):
+        found = planned.rows[benchmark, "train"], planned.rows[benchmark, "val"]
+        known = pku.ROW_COUNTS.get((part, benchmark))
+        verdict = count_verdict(found, known) if known else "the full set's number is not known"
+        print(f"{benchmark}: {found[0]:,} / {found[1]:,} label rows, usable or not; {verdict}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Normalisation: equal to the reference on its goldens, and to a slow version of our own on random cases."""
+
+import numpy as np
+import pytest
+from conftest import GOLDENS
+from slow_normalize import slow_sample
+
+from feeder import ntu
+from feeder.normalize import normalize, rank_bodies, to_sample
+
+RAW = sorted((GOLDENS / "raw").glob("*.skeleton"))
+
+
+@pytest.mark.parametrize("path", RAW, ids=lambda path: path.stem)
+def test_equals_the_reference(path):
+    golden = np.load(GOLDENS / "gendata.npz")
+    bodies = ntu.read_bodies(path)
+    sample = to_sample(bodies)
+    expected = golden[f"data_{path.stem}"]
+    assert sample.shape == (3, 300, 25, 2) and sample.dtype == np.float32
+    assert bodies.shape[1] == golden[f"num_frame_{path.stem}"]
+    assert np.abs(sample[:, : expected.shape[1]] - expected).max() < 1e-5
+    for found, key in ((sample, "sum"), (np.abs(sample), "abs")):
+        assert abs(found.sum(dtype=np.float64) - golden[f"{key}_{path.stem}"]) < 1e-6 * sample.size
+
+
+def random_case(rng):
+    """Return bodies (B, T, 25, 3) with gaps anywhere, absent joints, still bodies, and now and then no direction."""
+    count, frames = int(rng.integers(1, 5)), int(rng.choice((1, 2, 7, 30, 299, 300), p=(0.1, 0.2, 0.4, 0.26, 0.02, 0.02)))
+    bodies = rng.normal(0, 0.5, (count, 1, 25, 3)) + rng.normal(0, 1, (count, 1, 1, 3)) + (0, 0, 3)
+    bodies = bodies + rng.normal(0, rng.choice((0, 0.01, 0.1)), (count, frames, 25, 3)).cumsum(1)
+    for body in bodies:
+        kind = rng.integers(8)
+        late, early = sorted(rng.integers(0, frames + 1, 2))
+        if kind == 0:
+            body[:] = 0
+        elif kind == 1:
+            body[:late] = 0
+        elif kind == 2:
+            body[early:] = 0
+        elif kind == 3:
+            body[late:early] = 0
+        elif kind == 4:
+            body[rng.random(frames) < 0.4] = 0
+        elif kind == 5:
+            body[rng.random((frames, 25)) < 0.1] = 0
+        elif kind == 6:
+            body[:, 1] = body[:, 0] + rng.choice((0, 1e-8, 0.3)) * np.array((0, 0, rng.choice((-1, 1))))
+    return bodies
+
+
+def test_equals_the_slow_version():
+    seed = np.random.SeedSequence().entropy % 2**32
+    print(f"seed {seed}")
+    rng = np.random.default_rng(seed)
+    for case in range(1000):
+        bodies = random_case(rng)
+        assert np.abs(to_sample(bodies) - slow_sample(bodies)).max() < 1e-5, f"seed {seed} case {case}"
+
+
+def person(frames, seed=0):
+    return np.random.default_rng(seed).normal(0, 0.4, (frames, 25, 3)) + (0, 0, 3)
+
+
+def test_late_second_body_moves_to_frame_0_and_has_its_own_period():
+    first, second = person(10), person(10, 1) * 0.5
+    second[:4] = 0
+    sample = normalize(np.stack((first, second)))
+    moved = normalize(np.stack((first, np.concatenate((second[4:], np.zeros((4, 25, 3)))))))
+    assert np.array_equal(sample, moved)
+    raw = np.linalg.norm(sample[:, 6, 0, 1] - sample[:, 0, 0, 1])  # frame 6 is its frame 0 again, centred elsewhere
+    assert raw > 1e-3 and np.array_equal(sample[:, 10, :, 0], sample[:, 0, :, 0])
+
+
+def test_second_body_is_not_centred_where_the_first_is_absent():
+    bodies = np.stack((person(9), person(9, 1)))
+    bodies[0, 4] = 0
+    sample = normalize(bodies)
+    assert not sample[:, 4, :, 0].any()
+    assert abs(np.linalg.norm(sample[:, 4, :, 1], axis=0) - np.linalg.norm(bodies[1, 4], axis=1)).max() < 1e-5
+
+
+def test_spine_first_then_shoulders():
+    sample = to_sample(person(5)[None])
+    shoulders = sample[:, 0, 8, 0] - sample[:, 0, 4, 0]
+    assert not sample[:, :, 1, 0].any()
+    assert shoulders[0] > 0 and np.abs(shoulders[1:]).max() < 1e-5
+    assert abs(sample[:2, 0, 0, 0]).max() > 1e-3  # the second turn took the spine off z
+
+
+def test_ranking_keeps_the_two_liveliest():
+    bodies = np.stack([person(6, seed) * scale for seed, scale in enumerate((0.1, 0.9, 0.0, 0.5))])
+    assert np.array_equal(rank_bodies(bodies), bodies[[1, 3]])
+    bodies[3, 2] = np.nan
+    assert np.isnan(rank_bodies(bodies)[0]).any()  # as in the reference, NaN counts as most
+
+
+def test_nobody_and_single_body():
+    assert not to_sample(np.zeros((4, 9, 25, 3))).any()
+    one = to_sample(person(3)[None])
+    assert one[..., 0].any() and not one[..., 1].any()

@@ -1,0 +1,276 @@
+"""ntu_gendata.py as a user runs it: goldens, flags, what is left out, damage, interruption, full disk."""
+
+import json
+import os
+import pickle
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import GOLDENS, ROOT
+from raw_files import random_bodies, sample_names, skeleton_text, write_raw
+
+import ntu_gendata
+from feeder import arrays, ntu
+from feeder.arrays import open_split
+
+EMPTY = "S017C001P038R002A049"  # the golden without any body: the reference keeps it as zeros, the script leaves it out
+COMMAND = [sys.executable, str(ROOT / "ntu_gendata.py")]
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def fails(argv, capsys):
+    """Return exit status and standard error of a run that fails."""
+    with pytest.raises(SystemExit) as end:
+        ntu_gendata.main([str(word) for word in argv])
+    return end.value.code, capsys.readouterr().err
+
+
+def run(*argv):
+    ntu_gendata.main([str(word) for word in argv])
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return write_raw(tmp_path / "raw", sample_names(30))
+
+
+@pytest.mark.parametrize("dataset, workers", [("ntu60", 1), ("ntu60", 2), ("ntu120", 2)])
+def test_goldens(tmp_path, capsys, dataset, workers):
+    run("--data-path", GOLDENS / "raw", "--out-folder", tmp_path, "--dataset", dataset, "--workers", workers)
+    golden = np.load(GOLDENS / "gendata.npz")
+    expected = json.loads(bytes(golden["splits"]))
+    for benchmark in ntu.BENCHMARKS[dataset]:
+        for part in arrays.PARTS:
+            split = open_split(tmp_path / benchmark, part)
+            names = [name for name in expected[f"{benchmark}_{part}"] if name != EMPTY]
+            assert split.names == [f"{name}.skeleton" for name in sorted(names)]
+            for row, name in enumerate(sorted(names)):
+                data = golden[f"data_{name}"]
+                assert np.abs(split.data[row][:, : data.shape[1]] - data).max() < 1e-5
+                assert (split.num_frame[row], split.labels[row]) == (golden[f"num_frame_{name}"], golden[f"label_{name}"])
+    out = capsys.readouterr().out
+    assert f"without any body: {EMPTY}.skeleton" in out and "1 without any body" in out and "a subset" in out
+
+
+def test_flags_in_both_spellings_and_defaults(tmp_path, monkeypatch, capsys):
+    names = sample_names(3)
+    monkeypatch.chdir(tmp_path)
+    write_raw(tmp_path / "data/nturgbd_raw/nturgb+d_skeletons", names)
+    write_raw(tmp_path / "data/nturgbd_raw_120/nturgb+d_skeletons", [*names, "S018C001P041R001A061"])
+    run()
+    run("--dataset", "ntu120", "--benchmark", "xsetup")
+    assert len(open_split("data/NTU-RGB-D-60-AGCN/xsub", "train").names) == 3
+    assert len(open_split("data/NTU-RGB-D-120-AGCN/xsetup", "train").names) == 1
+    assert not os.path.exists("data/NTU-RGB-D-120-AGCN/xsub")
+    (tmp_path / "ignored.txt").write_text("Heading\n\n" + names[0])
+    for dash in "-_":
+        words = [f"--{name}".replace("-", dash).replace("__", "--", 1) for name in ("data-path", "out-folder")]
+        ignored = "--ignored" + dash + "sample" + dash + "path"
+        run(words[0], "data/nturgbd_raw/nturgb+d_skeletons", words[1], f"out{dash}", ignored, "ignored.txt")
+        assert len(open_split(f"out{dash}/xview", "train").names) == 2
+    assert "1 listed by --ignored-sample-path" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--benchmark", "xsetup"], ["--dataset", "ntu120", "--benchmark", "xview"], ["--workers", "0"], ["--dataset", "ntu61"]],
+)  # fmt: skip
+def test_wrong_command_lines(argv, capsys):
+    code, err = fails(argv, capsys)
+    assert code == 2 and "usage:" in err
+
+
+def test_missing_samples_are_skipped_and_counted(tmp_path, raw, capsys):
+    listed = sorted(ntu.missing_samples("ntu60"))[:3]
+    write_raw(raw, listed)
+    run("--data-path", raw, "--out-folder", tmp_path / "out")
+    assert "33 files; skipped: 3 listed as missing skeletons" in capsys.readouterr().out
+    assert not set(listed) & {name[:20] for name in open_split(tmp_path / "out/xsub", "train").names}
+
+
+def test_workers_and_protocols_do_not_change_a_byte(tmp_path, raw):
+    run("--data-path", raw, "--out-folder", tmp_path / "a", "--workers", 1)
+    run("--data-path", raw, "--out-folder", tmp_path / "b", "--workers", 2, "--benchmark", "xview", "xsub")
+    run("--data-path", raw, "--out-folder", tmp_path / "c", "--workers", 2, "--benchmark", "xsub")
+    run("--data-path", raw, "--out-folder", tmp_path / "c", "--benchmark", "xview")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b") == contents(tmp_path / "c")
+
+
+def test_damaged_files_are_told_in_one_go(tmp_path, raw, capsys):
+    good = [path.name for path in sorted(raw.iterdir())]
+    lines = (raw / good[5]).read_text().split("\n")
+    (raw / good[5]).write_text("\n".join([*lines[:7], "a b c", *lines[8:]]))
+    (raw / good[9]).write_text("")
+    (raw / "notes.skeleton").write_text("no sample")
+    (raw / "S001C001P001R001A099.skeleton").write_text("another data set")
+    (raw / "readme.txt").write_text("not looked at")
+    other = tmp_path / "other"
+    write_raw(other, [good[0][:20], "S017C003P040R002A060"])
+    command = ["--data-path", raw, other, "--out-folder", tmp_path / "out", "--workers", 2]
+    code, err = fails(command, capsys)
+    assert code == 1 and "Traceback" not in err
+    for line in (f"{raw}/{good[5]}: line 8: 3 numbers for a joint, not 12", f"{raw}/{good[9]}: line 1: the file is empty",
+                 f"{raw}/notes.skeleton: no sample name", f"{raw}/S001C001P001R001A099.skeleton: class 99 is outside ntu60",
+                 f"{other}/{good[0]}: the sample is also in {raw}", "error: 5 files or samples cannot be used"):  # fmt: skip
+        assert line in err
+    assert not contents(tmp_path / "out")
+    run(*command, "--skip-bad")
+    out = capsys.readouterr().out
+    assert "5 damaged" in out and out.count("damaged: ") == 5
+    names = [name for part in arrays.PARTS for name in open_split(tmp_path / "out/xsub", part).names]
+    assert sorted(names) == sorted(set(good) - {good[5], good[9]} | {"S017C003P040R002A060.skeleton"})
+
+
+def test_one_damaged_file_is_one_line(tmp_path, raw, capsys):
+    path = sorted(raw.iterdir())[3]
+    path.write_text(path.read_text()[:-40])
+    code, err = fails(["--data-path", raw, "--out-folder", tmp_path / "out"], capsys)
+    assert code == 1 and err.count("\n") == 1 and f"error: {path}: line " in err
+
+
+def test_nothing_to_write(tmp_path, capsys):
+    raw = tmp_path / "raw"
+    assert fails(["--data-path", raw], capsys)[0] == 1
+    raw.mkdir()
+    assert "no .skeleton files in it" in fails(["--data-path", raw], capsys)[1]
+    (raw / f"{EMPTY}.skeleton").write_text("1\n0\n")
+    assert "no samples left" in fails(["--data-path", raw, "--out-folder", tmp_path / "out"], capsys)[1]
+    write_raw(raw, sorted(ntu.missing_samples("ntu60"))[:1])
+    (raw / f"{EMPTY}.skeleton").unlink()
+    assert "no samples left" in fails(["--data-path", raw, "--out-folder", tmp_path / "out"], capsys)[1]
+
+
+def test_a_full_set_is_told_from_one_that_is_not_quite(tmp_path, raw, monkeypatch, capsys):
+    run("--data-path", raw, "--out-folder", tmp_path / "out")
+    assert "xsub: a subset of the full set's 40,091 / 16,487 samples" in capsys.readouterr().out
+    monkeypatch.setitem(ntu.SAMPLE_COUNTS, ("ntu60", "xsub"), (20, 12))
+    monkeypatch.setitem(ntu.SAMPLE_COUNTS, ("ntu60", "xview"), (20, 10))
+    run("--data-path", raw, "--out-folder", tmp_path / "out")
+    out = capsys.readouterr().out
+    assert "WARNING" in out and "xview: complete: 20 / 10 samples" in out
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A folder of 240 samples in 12 different files, and the arrays that come of it."""
+    folder = tmp_path_factory.mktemp("many")
+    templates = [skeleton_text(random_bodies(np.random.default_rng(n), 20, 1)) for n in range(12)]
+    (folder / "raw").mkdir()
+    for number, name in enumerate(sample_names(240)):
+        (folder / "raw" / f"{name}.skeleton").write_text(templates[number % 12])
+    run("--data-path", folder / "raw", "--out-folder", folder / "whole", "--workers", 2)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("workers, number", [(1, signal.SIGKILL), (2, signal.SIGKILL), (2, signal.SIGTERM), (2, signal.SIGINT)])
+def test_killed_and_started_again(many, tmp_path, workers, number):
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    command = [*COMMAND, "--data-path", str(many / "raw"), "--out-folder", str(tmp_path / "out"), "--workers", str(workers)]
+    delays = random.Random(seed)
+    for _ in range(3):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+        wait_for_rows(tmp_path / "out", process)
+        time.sleep(delays.uniform(0, 0.25))
+        if number == signal.SIGINT:  # the terminal sends it to the whole group
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        err = process.communicate(timeout=20)[1].decode()
+        assert process.returncode in (-signal.SIGKILL, 143, 130, 0) and "Traceback" not in err, err
+        if process.returncode == 0:
+            break
+        assert number == signal.SIGKILL or not [name for name in contents(tmp_path / "out") if name.endswith(".tmp")]
+        if not os.path.exists(tmp_path / "out/xview/val_label.pkl"):
+            with pytest.raises(arrays.DataError):
+                open_split(tmp_path / "out/xview", "val")
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert contents(tmp_path / "out") == contents(many / "whole")
+    assert no_worker_is_left(many)
+
+
+def wait_for_rows(folder, process):
+    """Wait until a run has begun to write."""
+    while not list(folder.glob("*/*.tmp")) and process.poll() is None:
+        time.sleep(0.005)
+
+
+def no_worker_is_left(folder):
+    """Return whether, within some seconds, no process has that folder on its command line."""
+    for _ in range(100):
+        lines = subprocess.run(["ps", "-A", "-o", "args"], capture_output=True, text=True).stdout.splitlines()
+        if not any("ntu_gendata.py" in line and str(folder) in line for line in lines):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_failed_run_leaves_older_arrays(tmp_path, raw, capsys):
+    out = tmp_path / "out"
+    run("--data-path", raw, "--out-folder", out)
+    before = contents(out)
+    next(iter(sorted(raw.iterdir()))).write_text("damaged")
+    assert fails(["--data-path", raw, "--out-folder", out], capsys)[0] == 1
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("workers", (1, 2))
+def test_a_disk_that_fills_up(many, tmp_path, workers):
+    """A limit on the size of files stands for the disk: the same error from the same call."""
+    command = [*COMMAND, "--data-path", str(many / "raw"), "--out-folder", str(tmp_path / "out"), "--workers", str(workers)]
+    limit = (20 * arrays.SAMPLE_BYTES,) * 2
+    full = subprocess.run(command, capture_output=True, text=True, timeout=60,
+                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))  # fmt: skip
+    assert full.returncode == 1 and "_data_joint.npy: File too large" in full.stderr and full.stderr.count("\n") == 1
+    assert not contents(tmp_path / "out")
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert contents(tmp_path / "out") == contents(many / "whole")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_small_disk(many, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting is not permitted here")
+    try:
+        command = [*COMMAND, "--data-path", str(many / "raw"), "--out-folder", str(disk / "out"), "--workers", "2"]
+        told = subprocess.run(command, capture_output=True, text=True)
+        assert told.returncode == 1 and "0.09 GB needed, 0.04 GB free" in told.stderr
+        code = "import ntu_gendata, feeder.generate as g; g.check_space = lambda *_: None; ntu_gendata.main()"
+        full = subprocess.run([sys.executable, "-c", code, *command[2:]], capture_output=True, text=True, cwd=ROOT)
+        assert full.returncode == 1 and "No space left on device" in full.stderr and "Traceback" not in full.stderr
+        assert not contents(disk)
+        subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        assert contents(disk / "out") == contents(many / "whole")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_worker_that_is_killed(tmp_path, raw, monkeypatch, capsys):
+    monkeypatch.setattr(ntu_gendata, "read", die)
+    code, err = fails(["--data-path", raw, "--out-folder", tmp_path / "out", "--workers", 2], capsys)
+    assert code == 1 and "a worker process was killed" in err and not contents(tmp_path / "out")
+
+
+def die(source):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_names_are_stored_as_the_reference_stores_them(tmp_path, raw):
+    run("--data-path", raw, "--out-folder", tmp_path / "out", "--benchmark", "xsub")
+    names, labels = pickle.loads((tmp_path / "out/xsub/train_label.pkl").read_bytes())
+    assert type(names) is type(labels) is list and all(name.endswith(".skeleton") for name in names)
+    assert names == sorted(names) and labels == [int(name[17:20]) - 1 for name in names]

@@ -1,0 +1,120 @@
+"""The command lines: the owner's commands, the recipes, YAML under the command line, and what a slip is answered."""
+
+import shlex
+
+import pytest
+
+import action_classification
+import action_retrieval
+import pretraining
+from options.datasets import DATA_SETS, split_folder
+
+PRETRAINING = """--lr 0.01 --batch-size 64 --encoder-t 0.2 --encoder-k 8192 --checkpoint-path ./checkpoints/pretrain/
+    --schedule 351 --epochs 451 --pre-dataset ntu60 --protocol cross_subject --skeleton-representation joint"""
+CLASSIFICATION = """--lr 2 --batch-size 1024 --pretrained ./checkpoints/pretrain/checkpoint.pth.tar --finetune-dataset ntu60
+    --protocol cross_subject --finetune_skeleton_representation joint"""
+RETRIEVAL = """--knn-neighbours 1 --pretrained ./checkpoints/pretrain/checkpoint.pth.tar --finetune-dataset ntu60
+    --protocol cross_subject --finetune-skeleton-representation joint"""
+SCRIPTS = ((pretraining, PRETRAINING), (action_classification, CLASSIFICATION), (action_retrieval, RETRIEVAL))
+
+
+def parse(script, text):
+    return script.get_parser().parse_args(shlex.split(text))
+
+
+def refusal(capsys, script, text):
+    with pytest.raises(SystemExit) as stop:
+        parse(script, text)
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_defaults_are_the_papers_recipe():
+    args, stated = parse(pretraining, ""), parse(pretraining, PRETRAINING)
+    assert vars(args) == vars(stated)
+    assert (args.momentum, args.weight_decay, args.encoder_dim, args.encoder_m) == (0.9, 1e-4, 128, 0.999)
+    assert (args.hidden_size, args.num_head, args.num_layer, args.channels) == (2048, 8, 1, 64)
+    args = parse(action_classification, CLASSIFICATION)
+    assert (args.lr, args.batch_size, args.epochs, args.schedule, args.weight_decay) == (2, 1024, 80, [50, 70], 0)
+    assert parse(action_retrieval, RETRIEVAL).knn_neighbours == 1
+
+
+def test_every_flag_of_the_reference_is_there():
+    common = "-j 1 -p 5 --seed 1 --gpu 0 --protocol cross_view"
+    training = "--epochs 3 --start-epoch 1 -b 8 --learning-rate 1 --schedule 1 2 --momentum 0.5 --wd 0.1 --cos --resume x"
+    contrast = "--encoder-dim 8 --encoder-k 16 --encoder-m 0.9 --encoder-t 0.1 --pre-dataset ntu120 --skeleton-representation bone"
+    args = parse(pretraining, f"{common} {training} {contrast} --checkpoint-path y")
+    assert (args.lr, args.weight_decay, args.batch_size, args.schedule, args.cos, args.workers) == (1, 0.1, 8, [1, 2], True, 1)
+    for spelling in ("--finetune-skeleton-representation", "--finetune_skeleton_representation", "--skeleton_representation"):
+        rest = f"--pretrained z --finetune_dataset pku_part2 {spelling} motion"
+        assert parse(action_classification, f"{common} {training} {rest}").finetune_skeleton_representation == "motion"
+        assert parse(action_retrieval, f"{common} --knn_neighbours 5 {rest}").knn_neighbours == 5
+
+
+def test_config_lies_between_recipe_and_command_line(tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text("lr: 1e-1\nencoder_t: 0.07\nschedule: [5, 9]\ncos: true\n")
+    args = parse(pretraining, f"--config {config} --encoder-t 0.5")
+    assert (args.lr, args.encoder_t, args.schedule, args.cos, args.epochs) == (0.1, 0.5, [5, 9], True, 451)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ("leraning-rate: 1\n", "unknown key 'leraning-rate', did you mean --learning-rate?"),
+        ("batch-size: many\n", "'many' is no whole number"),
+        ("schedule: 3\n", "takes a list"),
+        ("lr: [1, 2]\n", "takes one value"),
+        ("cos: 1\n", "true or false"),
+        ("protocol: cross_objects\n", "invalid choice"),
+        ("- 3\n", "no 'flag: value' lines"),
+        ("a: [\n", "is no YAML"),
+    ],
+)
+def test_a_wrong_config_is_named(tmp_path, capsys, yaml, message):
+    config = tmp_path / "mine.yaml"
+    config.write_text(yaml)
+    line = refusal(capsys, pretraining, f"--config {config}")
+    assert message in line and str(config) in line
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("--bacth-size 3", "unknown --bacth-size, did you mean --batch-size?"),
+        ("--epochs 0", "0 is not at least 1"),
+        ("--lr nan", "nan is not above 0"),
+        ("--lr -1", "-1 is not above 0"),
+        ("--encoder-m 1.5", "1.5 is not between 0 and 1"),
+        ("--pre-dataset ntu61", "invalid choice: 'ntu61'"),
+        ("--config nowhere.yaml", "cannot read --config nowhere.yaml: No such file"),
+    ],
+)
+def test_a_slip_is_one_line(capsys, text, message):
+    assert message in refusal(capsys, pretraining, text)
+
+
+def test_an_encoder_must_be_chosen(capsys):
+    assert "one of the arguments --pretrained --random-encoder is required" in refusal(capsys, action_retrieval, "")
+    assert "not allowed with" in refusal(capsys, action_retrieval, "--pretrained x --random-encoder")
+
+
+@pytest.mark.parametrize("script", [script for script, _ in SCRIPTS])
+def test_help_tells_each_default(script, capsys):
+    with pytest.raises(SystemExit):
+        parse(script, "--help")
+    text = capsys.readouterr().out
+    assert "None" not in text and "==SUPPRESS==" not in text
+    assert len(text.splitlines()) <= 100, "two screens"
+
+
+def test_the_table_of_data_sets():
+    assert str(split_folder("data", "ntu120", "cross_setup")) == "data/NTU-RGB-D-120-AGCN/xsetup"
+    assert str(split_folder("data", "pku_part1", "cross_view")) == "data/pku_v1/xview"
+    assert {name: row.num_classes for name, row in DATA_SETS.items() if name != "demo"} == dict(
+        ntu60=60, ntu120=120, pku_part1=51, pku_part2=51, ui_prmd=10
+    )
+    with pytest.raises(ValueError, match="ntu60 has no protocol cross_setup: choose from cross_subject, cross_view"):
+        split_folder("data", "ntu60", "cross_setup")

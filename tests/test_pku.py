@@ -1,0 +1,351 @@
+"""PKU-MMD: synthetic downloads prepared by pku_gendata.py, against a slow plain reading; oddities; damaged files."""
+
+import contextlib
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pku_gendata
+from feeder import ntu, pku
+from feeder.arrays import open_split
+from feeder.errors import DataError
+from feeder.normalize import to_sample
+from feeder.pku_download import open_download, plan
+from feeder.synthetic import write_pku
+
+NAMES = {1: ("0002", "0003", "0004", "0005", "0006"), 2: ("A01N01", "A01N02", "A01N03", "A02N01", "A02N02")}
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["part 1", "part 2"])
+def prepared(request, tmp_path_factory):
+    """(part, download, arrays, what was printed): both benchmarks, two workers."""
+    folder = tmp_path_factory.mktemp(f"pku{request.param}")
+    write_pku(folder / "raw", part=request.param, classes=4, subjects=3, cameras=3)
+    return request.param, folder / "raw", folder / "arrays", run(folder, request.param, "--workers", "2")
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A download of part 1 with one view."""
+    write_pku(tmp_path / "raw", classes=2, subjects=3, cameras=1)
+    return tmp_path
+
+
+def run(folder, part=1, *flags):
+    """Prepare folder/raw as folder/arrays; return what was printed."""
+    printed, paths = io.StringIO(), ["--data-path", f"{folder}/raw", "--out-folder", f"{folder}/arrays"]
+    with contextlib.redirect_stdout(printed):
+        pku_gendata.main([*paths, "--part", str(part), *flags])
+    return printed.getvalue()
+
+
+# ---- the slow plain reading
+
+
+def plain_split(path):
+    train, val = path.read_text().split("Validataion videos:")
+    return [[name.strip() for name in text.split("\n")[1].split(",") if name.strip()] for text in (train, val)]
+
+
+def plain_samples(raw, part, names):
+    """{sample name: (label, frames as lists of two bodies of 25 positions)} of the videos named."""
+    samples = {}
+    for video in names:
+        found = sorted(raw.rglob(f"{video}.txt"))
+        if not found:
+            continue
+        (skeleton,) = (path for path in found if "Data" in path.parts)
+        (label,) = (path for path in found if "Label" in path.parts)
+        frames = []
+        for line in skeleton.read_text().split("\n")[:-1]:
+            numbers = [float(word) for word in line.split()]
+            assert len(numbers) == 150
+            joints = [numbers[3 * joint : 3 * joint + 3] for joint in range(50)]
+            frames.append([joints[:25], joints[25:]])
+        for row, line in enumerate(label.read_text().split("\n")[:-1], 1):
+            action, start, end, _ = (int(field) for field in line.split(","))
+            cut = [frames[at] for at in range(len(frames)) if start <= at < end][:300]
+            if any(number != 0 for frame in cut for body in frame for joint in body for number in joint):
+                samples[f"{video}_r{row:02d}_c{action:02d}"] = (action - 1, cut)
+    return samples
+
+
+def as_ntu_file(path, cut):
+    """Write a segment as a `.skeleton` file, both bodies in every frame, so that the NTU reader makes the sample."""
+    lines = [f"{len(cut)}"]
+    for frame in cut:
+        lines.append("2")
+        for body in frame:
+            lines += ["1 0 0 0 0 0 0 0 0 2", "25"]
+            lines += [" ".join(map(repr, joint)) + " 0 0 0 0 1 0 0 0 2" for joint in body]
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("benchmark", ["xsub", "xview"])
+def test_arrays_are_those_of_a_plain_reading(prepared, tmp_path, benchmark):
+    part, raw, arrays, _ = prepared
+    file = {"xsub": "cross?subject*", "xview": "cross?view*"}[benchmark]
+    lists = plain_split(next((raw / "Split").glob(file)))
+    for place, names in zip(("train", "val"), lists, strict=True):
+        expected = plain_samples(raw, part, names)
+        split = open_split(arrays / benchmark, place)
+        assert split.names == sorted(expected) and len(split.names) > 4
+        assert split.labels == [expected[name][0] for name in split.names]
+        assert all(type(label) is int for label in split.labels)
+        assert split.num_frame.tolist() == [len(expected[name][1]) for name in split.names]
+        for row, name in list(enumerate(split.names))[::3]:
+            as_ntu_file(tmp_path / "a.skeleton", expected[name][1])
+            np.testing.assert_array_equal(split.data[row], to_sample(ntu.read_bodies(tmp_path / "a.skeleton")))
+
+
+def test_oddities_are_counted_and_named(prepared):
+    part, _, arrays, printed = prepared
+    first, second, third, unlisted, lost = NAMES[part]
+    lines = printed.splitlines()
+    views = lambda text: ", ".join(text.format(view) for view in "LMR")  # noqa: E731
+    assert f"videos without a skeleton file: 3 ({views(lost + '-{}')})" in lines
+    assert "videos without a label file: 0" in lines
+    for benchmark in ("xsub", "xview"):
+        assert f"videos in neither list of {benchmark}, left out there: 3 ({views(unlisted + '-{}')})" in lines
+    assert f"rows with start >= end, dropped: 3 ({views(first + '-{} row 5')})" in lines
+    assert "segments longer than 300 frames, the first 300 kept: 3" in lines
+    (cut,) = (line for line in lines if line.startswith("segments cut at the end of the video: 3"))
+    assert f"{third}-L_r04_c" in cut and " frames)" in cut
+    assert f"segments without any body, left out: 3 ({views(second + '-{}_r05_c01')})" in lines
+    assert "damaged files or segments, left out: 0" in lines
+    split = open_split(arrays / "xsub", "train")
+    longest = [name for name, frames in zip(split.names, split.num_frame, strict=True) if frames == 300]
+    assert [name.split("_")[:2] for name in longest] == [[f"{first}-{view}", "r01"] for view in "LMR"]
+
+
+def test_table_counts_rows_and_compares_with_the_full_set(prepared):
+    part, _, _, printed = prepared
+    assert "xsub: 15 / 27 label rows, usable or not; a subset of the full set's" in printed
+    xview = {1: "a subset of the full set's 14,357 / 7,188", 2: "the full set's number is not known"}[part]
+    assert f"xview: 28 / 14 label rows, usable or not; {xview}" in printed
+
+
+def test_one_worker_and_one_benchmark_write_the_same(prepared, tmp_path):
+    part, raw, arrays, _ = prepared
+    (tmp_path / "raw").symlink_to(raw)
+    run(tmp_path, part, "--workers", "1", "--benchmark", "xview")
+    assert [path.name for path in (tmp_path / "arrays").iterdir()] == ["xview"]
+    for path in (tmp_path / "arrays" / "xview").iterdir():
+        assert path.read_bytes() == (arrays / "xview" / path.name).read_bytes()
+
+
+# ---- the formats
+
+
+def test_label_rows(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbf32,182,235,2\r\n 1 , 4925 , 4036 , 2\r\n\r\n51,0,7,0\r\n\r\n")
+    rows = pku.read_rows(path)
+    assert rows == [(1, 32, 182, 235), (2, 1, 4925, 4036), (4, 51, 0, 7)]
+    assert rows[1].sample("0043-L") == "0043-L_r02_c01"
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("", "line 1: the file is empty"),
+        ("\n\n", "line 1: the file is empty"),
+        ("1,2,3,2\n1,2,3\n", "line 2: 3 numbers, not class,start,end,confidence"),
+        ("1,2,3,2,\n", "line 1: 5 numbers, not class,start,end,confidence"),
+        ("1,2,x,2\n", "line 1: 'x' is no whole number"),
+        ("1,2.0,3,2\n", "line 1: '2.0' is no whole number"),
+        ("1,2,nan,2\n", "line 1: 'nan' is no whole number"),
+        ("1,2,,2\n", "line 1: '' is no whole number"),
+        ("1,-2,3,2\n", "line 1: -2 is negative"),
+        ("1,2,3,-1\n", "line 1: -1 is negative"),
+        ("0,2,3,2\n", "line 1: class 0 is outside 1..51"),
+        ("5,2,3,2\n52,2,3,2\n", "line 2: class 52 is outside 1..51"),
+        ("1,2,3,2\n\x00\xff", "line 2: bytes that are no text"),
+    ],
+)
+def test_damaged_labels(tmp_path, text, reason):
+    path = tmp_path / "0002-L.txt"
+    path.write_bytes(text.encode("latin1"))
+    with pytest.raises(DataError) as caught:
+        pku.read_rows(path)
+    assert str(caught.value) == f"{path}: {reason}"
+
+
+GOOD = " ".join(f"{number / 7:.6f}" for number in range(150))
+
+
+def test_video_with_mark_and_crlf(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + f"{GOOD}\r\n {GOOD}\r\n\r\n".encode())
+    video = pku.read_video(path)
+    assert video.shape == (2, 2, 25, 3) and video.dtype == np.float64
+    np.testing.assert_allclose(video[1, 1, 24], [147 / 7, 148 / 7, 149 / 7], atol=1e-6)
+    path.write_text(GOOD)  # one frame, no line end
+    np.testing.assert_array_equal(pku.read_video(path), video[:, :1])
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("", "line 1: the file is empty"),
+        (f"{GOOD}\n{GOOD.rsplit(maxsplit=3)[0]}", "line 2: 147 numbers, not 150"),
+        (f"{GOOD} 1\n{GOOD} 1\n", "line 1: 151 numbers, not 150"),
+        (f"{GOOD}\n\n{GOOD}\n", "line 2: 0 numbers, not 150"),
+        (f"{GOOD}\n{GOOD.replace('1.000000', 'abc')}\n", "line 2: 'abc' is no number"),
+        (GOOD.replace("1.000000", "1_0"), "line 1: '1_0' is no number"),
+        (GOOD.replace("1.000000", "0x10"), "line 1: '0x10' is no number"),
+        (GOOD.replace("1.000000", "nan"), "line 1: nan is no position in metres"),
+        (GOOD.replace("1.000000", "-inf"), "line 1: -inf is no position in metres"),
+        (GOOD.replace("1.000000", "1e300"), "line 1: 1e300 is no position in metres"),
+        (GOOD.replace(" ", ", "), "line 1: '0.000000,' is no number"),
+        (GOOD + "\n\xff", "line 2: bytes that are no text"),
+    ],
+)
+def test_damaged_videos(tmp_path, text, reason):
+    path = tmp_path / "0002-L.txt"
+    path.write_bytes(text.encode("latin1"))
+    with pytest.raises(DataError) as caught:
+        pku.read_video(path)
+    assert str(caught.value) == f"{path}: {reason}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Training videos: \n0002-L, 0002-M, \nValidataion videos: \n0291-L,",
+        "\ufeffTraining videos:\r\n0002-L,0002-M\r\nValidation videos:\r\n0291-L\r\n",
+        "Training videos: 0002-L,\n0002-M\n\nValidataion videos:0291-L.",
+    ],
+)
+def test_split_spellings(tmp_path, text):
+    (tmp_path / "a.txt").write_text(text.rstrip("."), encoding="utf-8", newline="")
+    assert pku.read_split(tmp_path / "a.txt", 1) == {"train": {"0002-L", "0002-M"}, "val": {"0291-L"}}
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("0002-L\n", "line 1: '0002-L' before a heading"),
+        ("Training videos:\nA01N01-L\n", "line 2: 'A01N01-L' is no video of part 1 (like 0002-L)"),
+        ("Training videos:\n0002-L\n", 'no line "Validataion videos:"'),
+        ("Training videos:\n0002-L\nValidataion videos:\n0002-L\n", "0002-L stands in both lists"),
+    ],
+)
+def test_damaged_splits(tmp_path, text, reason):
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(DataError) as caught:
+        pku.read_split(tmp_path / "a.txt", 1)
+    assert reason in str(caught.value) and str(caught.value).startswith(f"{tmp_path}/a.txt: ")
+
+
+def test_classes():
+    names = pku.class_names()
+    assert len(names) == len(set(names)) == 51
+    assert (names[0], names[13], names[50]) == ("bow", "handshaking", "writing")
+
+
+# ---- the download's folders
+
+
+def move(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(target)
+
+
+def test_other_names_of_folders_and_splits(small):
+    expected = run(small)
+    raw = small / "raw"
+    move(raw / "Data/PKU_Skeleton_Renew", raw / "nest/Datav2/skeletons")
+    move(raw / "Label/Train_Label_PKU_final", raw / "label")
+    move(raw / "Split/cross-subject.txt", raw / "Spliv2/cross_subject.txt")
+    move(raw / "Split/cross-view.txt", raw / "cross_view.txt")
+    assert run(small) == expected
+
+
+def test_both_parts_in_one_folder(small):
+    write_pku(small / "other", part=2, classes=2, subjects=3, cameras=1)
+    expected = run(small)
+    shutil.copytree(small / "other", small / "raw", dirs_exist_ok=True)
+    assert run(small) == expected
+    assert "part 2: 4 videos, 3 used" in run(small, 2)
+
+
+def test_what_is_not_there_is_told(small):
+    raw = small / "raw"
+
+    def message(part=1, benchmarks=pku.BENCHMARKS):
+        with pytest.raises(DataError) as caught:
+            open_download(raw, part, benchmarks)
+        return str(caught.value)
+
+    assert "no skeletons of part 2" in message(2) and "give --part 1" in message(2)
+    move(raw / "Split/cross-view.txt", small / "gone.txt")
+    assert "no split file cross-view.txt or cross_view.txt" in message()
+    assert open_download(raw, 1, ["xsub"]).splits.keys() == {"xsub"}
+    shutil.copytree(raw / "Data/PKU_Skeleton_Renew", raw / "skeleton")
+    assert "keep one" in message()
+    shutil.rmtree(raw / "skeleton")
+    shutil.rmtree(raw / "Data/PKU_Skeleton_Renew")
+    assert message().endswith("give --data-path with them")
+    (raw / "Data/Skeleton.7z").write_bytes(b"7z")
+    assert message().endswith(f"unpack {raw}/Data/Skeleton.7z first")
+    shutil.rmtree(raw)
+    assert "no such folder" in message()
+
+
+def test_video_without_label_file_is_named(small):
+    (small / "raw/Label/Train_Label_PKU_final/0003-L.txt").unlink()
+    assert "videos without a label file: 1 (0003-L)" in run(small)
+
+
+def test_real_row_of_part_one_is_dropped_and_zero_start_kept(small):
+    (small / "raw/Label/Train_Label_PKU_final/0002-L.txt").write_text("23,0,23,1\n" * 20 + "1,4925,4036,2\n1,5,5,2\n")
+    planned = plan(open_download(small / "raw", 1, ["xsub"]))
+    assert planned.notes["rows with start >= end, dropped"] == ["0002-L row 21", "0002-L row 22"]
+    assert [sample.segment for sample in planned.sources[0].samples] == [(0, 23)] * 20
+
+
+# ---- damaged downloads
+
+
+def written(folder):
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in (folder / "arrays").rglob("*.*")}
+
+
+def test_all_damage_is_told_at_once_and_nothing_is_written(small, capsys):
+    run(small)
+    before = written(small)
+    video = small / "raw/Data/PKU_Skeleton_Renew/0003-L.txt"
+    label = small / "raw/Label/Train_Label_PKU_final/0004-L.txt"
+    video.write_text(video.read_text()[:-40])
+    label.write_text("52,1,9,2\n")
+    with pytest.raises(SystemExit) as caught:
+        run(small)
+    assert caught.value.code == 1
+    told = capsys.readouterr().err.splitlines()
+    assert any(line.startswith(f"{video}: line ") and line.endswith("numbers, not 150") for line in told)
+    assert f"{label}: line 1: class 52 is outside 1..51" in told
+    assert "2 files or samples cannot be used (above)" in told[-1]
+    assert written(small) == before
+    printed = run(small, 1, "--skip-bad")
+    assert "damaged files or segments, left out: 2" in printed and f"damaged: {label}: line 1" in printed
+    assert {name[:6] for name in open_split(small / "arrays/xsub", "train").names} == {"0002-L"}
+
+
+def test_row_that_starts_behind_the_end_is_damage(small):
+    label = small / "raw/Label/Train_Label_PKU_final/0003-L.txt"
+    label.write_text(label.read_text() + "1,90000,90040,2\n")
+    with pytest.raises(SystemExit):
+        run(small)
+    assert "0003-L_r04_c01 starts at frame 90000, the video has" in run(small, 1, "--skip_bad")
+
+
+def test_flags():
+    args = pku_gendata.get_parser().parse_args(["--data_path", "a", "--out_folder", "b", "--part", "2"])
+    assert (args.data_path, args.out_folder, args.part) == (Path("a"), Path("b"), 2)
+    assert list(args.benchmark) == ["xsub", "xview"]
+    with pytest.raises(SystemExit):
+        pku_gendata.main(["--workers", "0"])

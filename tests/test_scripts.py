@@ -1,0 +1,178 @@
+"""The three scripts on tiny data: from raw files to accuracies, resuming, a reference checkpoint, and what goes wrong."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+import action_classification
+import action_retrieval
+import ntu_gendata
+import pretraining
+from engine.checkpoint import load_checkpoint
+from feeder.synthetic import write_ntu
+from model import SCDNet
+from model.reference import to_reference
+
+SIZES = "--hidden-size 16 --num-head 2 --channels 4".split()
+COMMON = "--workers 0 --device cpu --seed 1".split()
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """A root of array folders in the NTU-60 layout: 4 classes, 6 subjects, made by the generator script."""
+    root = tmp_path_factory.mktemp("root")
+    write_ntu(root / "raw", classes=4, subjects=6, repetitions=2)
+    out = root / "data" / "NTU-RGB-D-60-AGCN"
+    ntu_gendata.main(["--data-path", str(root / "raw"), "--out-folder", str(out), "--benchmark", "xsub", "--workers", "1"])
+    return root / "data"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def pretrain(data, *flags):
+    sizes = [*SIZES, "--encoder-dim", "8", "--encoder-k", "24", "--batch-size", "8"]
+    pretraining.main(["--data-path", str(data), *sizes, *COMMON, "--checkpoint-path", "ck", *flags])
+
+
+def records(here, task):
+    (path,) = (here / "log").glob(f"{task}_*/metrics.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def failure(capsys, run, *args):
+    with pytest.raises(SystemExit) as stop:
+        run(*args)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return stop.value.code, lines[0]
+
+
+@pytest.mark.parametrize("stream", ["joint", "motion", "bone"])
+def test_from_arrays_to_accuracies(data, here, stream):
+    pretrain(data, "--epochs", "2", "--skeleton-representation", stream)
+    flags = ["--data-path", str(data), "--pretrained", "ck/checkpoint.pth.tar", "--skeleton-representation", stream, *COMMON]
+    action_classification.main([*flags, "--epochs", "3"])
+    action_retrieval.main([*flags, "--knn-neighbours", "3"])
+
+    assert [r["epoch"] for r in records(here, "pretraining")] == [0, 1]
+    *epochs, last = records(here, "linear")
+    assert [r["epoch"] for r in epochs] == [0, 1, 2]
+    assert last == {"best_acc1": max(r["acc1"] for r in epochs), "last_acc1": epochs[-1]["acc1"]}
+    assert 0 <= records(here, "retrieval")[-1]["knn_acc1"] <= 100
+    text = next((here / "log").glob("pretraining*/log.txt")).read_text()
+    assert re.search(r"^Epoch: \[1\]\[0/\d\]\tTime .*\tData .*\tLoss \S+ \(\S+\)\tAcc@1 ", text, re.M)
+    assert re.search(r"^ \* Acc@1 \d+\.\d{3} Acc@5 \d+\.\d{3}$", next((here / "log").glob("linear*/log.txt")).read_text(), re.M)
+    assert torch.load("checkpoints/linear/checkpoint.pth.tar", weights_only=True)["epoch"] == 3
+
+
+def test_resuming_equals_not_stopping(data, here):
+    pretrain(data, "--epochs", "3", "--checkpoint-path", "whole")
+    pretrain(data, "--epochs", "1", "--resume", "auto")
+    pretrain(data, "--epochs", "3", "--resume", "auto")
+    whole, parts = (load_checkpoint(here / folder) for folder in ("whole", "ck"))
+    assert whole["epoch"] == parts["epoch"] == 3
+    for name, tensor in whole["state_dict"].items():
+        assert torch.equal(tensor, parts["state_dict"][name]), name
+    for number, state in whole["optimizer"]["state"].items():
+        assert torch.equal(state["momentum_buffer"], parts["optimizer"]["state"][number]["momentum_buffer"])
+
+
+def test_workers_do_not_change_the_result(data, here):
+    pretrain(data, "--epochs", "1", "--checkpoint-path", "none")
+    pretrain(data, "--epochs", "1", "--checkpoint-path", "two", "--workers", "2")
+    a, b = (load_checkpoint(here / folder)["state_dict"] for folder in ("none", "two"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_reference_checkpoint_needs_no_flag(data, here):
+    net = SCDNet(dict(hidden_size=16, num_head=8, channels=4), dim=8, K=24)
+    torch.save({"epoch": 1, "state_dict": to_reference(net.state_dict()), "arch": "scd"}, "reference.pth.tar")
+    action_retrieval.main(["--data-path", str(data), "--pretrained", "reference.pth.tar", *COMMON])
+    pretrain(data, "--epochs", "2", "--num-head", "8", "--resume", "reference.pth.tar")
+    assert load_checkpoint(here / "ck")["epoch"] == 2
+
+
+def test_a_linear_evaluation_resumes(data, here):
+    flags = ["--data-path", str(data), "--random-encoder", *SIZES, *COMMON, "--batch-size", "8"]
+    action_classification.main([*flags, "--epochs", "4", "--checkpoint-path", "whole"])
+    action_classification.main([*flags, "--epochs", "2", "--checkpoint-path", "part"])
+    action_classification.main([*flags, "--epochs", "4", "--checkpoint-path", "part", "--resume", "part"])
+    whole, part = (load_checkpoint(here / folder)["state_dict"] for folder in ("whole", "part"))
+    assert torch.equal(whole["fc.weight"], part["fc.weight"])
+
+
+def test_nan_stops_and_keeps_the_last_checkpoint(data, here, capsys):
+    pretrain(data, "--epochs", "1")
+    capsys.readouterr()
+    code, line = failure(capsys, pretrain, data, "--epochs", "2", "--resume", "auto", "--lr", "1e30")
+    assert code == 1 and "the loss is" in line
+    checkpoint = load_checkpoint(here / "ck")
+    assert checkpoint["epoch"] == 1 and all(torch.isfinite(t).all() for t in checkpoint["state_dict"].values())
+
+
+def test_mistakes_in_pretraining_are_one_line(data, here, capsys):
+    for flags, code, message in [
+        (["--encoder-k", "20"], 2, "--encoder-k 20 is not a multiple of --batch-size 8"),
+        (["--protocol", "cross_setup"], 2, "ntu60 has no protocol cross_setup"),
+        (["--num-head", "3"], 2, "hidden_size 16 is not a multiple of num_head 3"),
+        (["--data-path", "nowhere"], 1, "nowhere/NTU-RGB-D-60-AGCN/xsub/train_data_joint.npy"),
+        (["--protocol", "cross_view"], 1, "xview"),
+        (["--batch-size", "512", "--encoder-k", "512"], 1, "fewer than one --batch-size of 512"),
+        (["--resume", "nowhere.tar"], 1, "no checkpoint at nowhere.tar"),
+        (["--device", "cuda:77"], 1, "cuda:77"),
+    ]:
+        found, line = failure(capsys, pretrain, data, "--epochs", "1", *flags)
+        assert found == code and message in line, line
+    assert not (here / "ck").exists()
+
+
+def test_a_checkpoint_of_other_sizes_is_refused(data, here, capsys):
+    pretrain(data, "--epochs", "1")
+    capsys.readouterr()
+    for flags, message in [
+        (["--hidden-size", "32"], "has hidden_size 16, the run --hidden-size 32"),
+        (["--num-head", "4"], "has num_head 2, the run --num-head 4"),
+        (["--encoder-k", "32"], "queue_t is (8, 24), this model's (8, 32)"),
+    ]:
+        code, line = failure(capsys, pretrain, data, "--resume", "ck", "--epochs", "2", *flags)
+        assert code == 1 and message in line, line
+
+
+def test_mistakes_downstream_are_one_line(data, here, capsys):
+    np.save("wrong.pth.tar", np.zeros(3))
+    flags = ["--data-path", str(data), *COMMON]
+    for run in (action_classification.main, action_retrieval.main):
+        for extra, code, message in [
+            (["--pretrained", "nowhere.tar"], 1, "no checkpoint at nowhere.tar"),
+            (["--pretrained", "wrong.pth.tar.npy"], 1, "damaged"),
+            (["--random-encoder", *SIZES, "--protocol", "cross_setup"], 2, "no protocol cross_setup"),
+            (["--random-encoder", *SIZES, "--finetune-dataset", "pku_part1"], 1, "pku_v1/xsub"),
+        ]:
+            found, line = failure(capsys, run, [*flags, *extra])
+            assert found == code and message in line, line
+    code, line = failure(capsys, action_retrieval.main, [*flags, "--random-encoder", *SIZES, "--knn-neighbours", "999"])
+    assert code == 1 and "more than the gallery's" in line
+    assert not (here / "log").exists()
+
+
+def test_a_label_beyond_the_table_is_named(data, here, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules["options.datasets"].DATA_SETS, "ntu60",
+                        sys.modules["options.datasets"].DataSet("NTU-RGB-D-60-AGCN", 3, ("cross_subject",)))  # fmt: skip
+    code, line = failure(capsys, action_retrieval.main, ["--data-path", str(data), "--random-encoder", *SIZES, *COMMON])
+    assert code == 1 and "has label 3, but the table of data sets says 3 classes" in line
+
+
+@pytest.mark.parametrize("script", ["pretraining.py", "action_classification.py", "action_retrieval.py", "ntu_gendata.py"])
+def test_scripts_start_from_any_folder(tmp_path, script):
+    result = subprocess.run([sys.executable, ROOT / script, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0 and result.stdout.startswith("usage:")
