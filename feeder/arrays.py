@@ -64,8 +64,9 @@ def open_split(folder: str | Path, part: str) -> Split:
         if not path.is_file():
             raise DataError(f"{path}: no such file; prepare the data with ntu_gendata.py or pku_gendata.py")
     data = _open_array(paths[DATA])
-    if data.dtype != np.float32 or data.shape[1:] != SAMPLE_SHAPE:
-        raise DataError(f"{paths[DATA]}: {data.dtype} {data.shape}, not float32 (N, {str(SAMPLE_SHAPE)[1:]}")
+    if data.dtype != np.float32 or data.shape[1:] != SAMPLE_SHAPE or not data.flags.c_contiguous:
+        expected = f"float32 (N, {str(SAMPLE_SHAPE)[1:]} in C order"
+        raise DataError(f"{paths[DATA]}: {data.dtype} {data.shape}, not {expected}; prepare it again")
     num_frame, notes = _read_num_frame(paths[NUM_FRAME])
     names, labels = load_labels(paths[LABEL])
     lengths = {DATA: len(data), NUM_FRAME: len(num_frame), LABEL: len(labels)}

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.batchnorm import BatchNorm
 from model.graph import NUM_SUBSETS, adjacency
 
 
@@ -33,7 +34,7 @@ class GraphConvolution(nn.Module):
         # Subset innermost, so that (subset, joint) is one contiguous axis of the joint mixing.
         self.value_weight = nn.Parameter(_kaiming(out_channels, NUM_SUBSETS, in_channels, fan_out=out_channels))
         self.value_bias = nn.Parameter(torch.zeros(out_channels, NUM_SUBSETS))
-        self.bn = nn.BatchNorm2d(out_channels)
+        self.bn = BatchNorm(out_channels)
         nn.init.constant_(self.bn.weight, 1e-6)
         self.down = Projection(in_channels, out_channels)
 
@@ -71,7 +72,7 @@ class TemporalConvolution(nn.Module):
         self.stem = Projection(channels, channels, fan_out=quarter)
         self.conv1 = _temporal_conv(quarter, dilation=1)
         self.conv2 = _temporal_conv(quarter, dilation=2)
-        self.bn = nn.BatchNorm2d(3 * quarter)
+        self.bn = BatchNorm(3 * quarter)
         for bn in (self.stem.bn, self.bn):
             nn.init.normal_(bn.weight, 1.0, 0.02)
 
@@ -80,7 +81,7 @@ class TemporalConvolution(nn.Module):
         x = self.stem(x)
         x, identity = x.split([3 * self.quarter, self.quarter], dim=1)
         narrow, wide, pooled = F.relu(x).chunk(3, dim=1)
-        pooled = F.max_pool2d(pooled, (1, 3), stride=1, padding=(0, 1))
+        pooled = max_of_three(pooled)
         branches = self.bn(torch.cat([self.conv1(narrow), self.conv2(wide), pooled], dim=1))
         return torch.cat([branches, identity], dim=1)
 
@@ -92,7 +93,7 @@ class Projection(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(_kaiming(out_channels, in_channels, fan_out=fan_out or out_channels))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.bn = nn.BatchNorm2d(out_channels)
+        self.bn = BatchNorm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, C_out, V, T) of x (N, C_in, V, T)."""
@@ -149,6 +150,17 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     n, _, v, t = x.shape
     y = torch.baddbmm(bias[:, None].expand(n, -1, 1), weight.expand(n, -1, -1), x.flatten(2))
     return y.view(n, -1, v, t)
+
+
+def max_of_three(x: Tensor) -> Tensor:
+    """Return the max-pooling over three frames of x (..., T), stride 1, ends included; of equals the first has the gradient.
+
+    On CPUs more than ten times faster than `max_pool2d`.
+    """
+    padded = F.pad(x, (1, 1), value=float("-inf"))
+    before, after = padded[..., :-2], padded[..., 2:]
+    largest = torch.where(x > before, x, before)
+    return torch.where(after > largest, after, largest)
 
 
 def _temporal_conv(channels: int, dilation: int) -> nn.Conv2d:

@@ -131,7 +131,8 @@ def test_label_files_that_are_refused(tmp_path, monkeypatch, content, reason):
 @pytest.mark.parametrize(
     "change, reason",
     [(dict(data=np.zeros((3, 3, 50, 25, 2), np.float32)), r"float32 \(3, 3, 50, 25, 2\), not float32 \(N, 3, 300, 25, 2\)"),
-     (dict(data=np.zeros((3, *SAMPLE_SHAPE))), "float64"), (dict(num_frame=[5.0, 6, 7]), "float64"),
+     (dict(data=np.zeros((3, *SAMPLE_SHAPE))), "float64"),
+     (dict(data=np.zeros((3, *SAMPLE_SHAPE), np.float32, order="F")), "in C order"), (dict(num_frame=[5.0, 6, 7]), "float64"),
      (dict(num_frame=[[5], [6], [7]]), r"int64 \(3, 1\), not integers \(N,\)"), (dict(num_frame=[5, 0, 7]), "sample 1 has 0"),
      (dict(num_frame=[5, 6]), "3 in train_data_joint.npy, 2 in train_num_frame.npy, 3 in train_label.pkl"),
      (dict(labels=(NAMES[:2], [0, 1])), "2 in train_label.pkl"),
