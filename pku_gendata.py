@@ -10,13 +10,12 @@ a sample just as an NTU file does, named after video, row and class id: 0043-L_r
 """
 
 import argparse
-import os
 from pathlib import Path
 
 from engine.cli import script
 from feeder import pku
 from feeder.arrays import open_split
-from feeder.generate import Report, generate
+from feeder.generate import Report, default_workers, generate
 from feeder.pku_download import CUT, EMPTY, LONG, Plan, cut_segments, open_download, plan, read_segments
 from feeder.summary import HEADING, count_verdict, summary_line
 
@@ -32,7 +31,7 @@ def get_parser() -> argparse.ArgumentParser:
     add("--part", type=int, choices=pku.PARTS, default=1, help="also called phase (default: 1)")
     add("--out-folder", "--out_folder", type=Path, metavar="FOLDER", help="default: data/pku_v1 or data/pku_v2")
     add("--benchmark", nargs="+", choices=pku.BENCHMARKS, default=pku.BENCHMARKS, help="default: both")
-    add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: all cores)")
+    add("--workers", type=int, default=default_workers(), help="processes (default: all cores)")
     add("--skip-bad", "--skip_bad", action="store_true", help="leave damaged files out instead of failing at the end")
     return parser
 

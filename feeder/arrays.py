@@ -27,7 +27,6 @@ SAMPLE_SHAPE = (3, MAX_FRAMES, NUM_JOINTS, NUM_BODIES)
 SAMPLE_BYTES = 4 * 3 * MAX_FRAMES * NUM_JOINTS * NUM_BODIES
 DATA, NUM_FRAME, LABEL = "data_joint.npy", "num_frame.npy", "label.pkl"
 _HEADER_BYTES = 128
-_BATCH = 32
 _TEMPORARY = ".tmp"
 
 
@@ -111,7 +110,7 @@ class SplitWriter:
     """
 
     def __init__(self, folder: str | Path, part: str, num_samples: int) -> None:
-        self.folder, self.part, self.num_samples = Path(folder), part, num_samples
+        self.folder, self.part = Path(folder), part
         self._run = uuid.uuid4().hex[:12]
         self._file = None
         with open(self.temporary(DATA), "xb") as file:
@@ -132,14 +131,10 @@ class SplitWriter:
     def write(self, row: int, sample: np.ndarray) -> None:
         """Write a sample (3, 300, 25, 2) as row `row`."""
         self._write_bytes(_HEADER_BYTES + row * SAMPLE_BYTES, np.ascontiguousarray(sample, np.float32).data.cast("B"))
-        if row % _BATCH == _BATCH - 1:
-            self._start_writing_out(row + 1 - _BATCH)
 
-    def _start_writing_out(self, row: int) -> None:
-        """Have the disk begin with a batch of rows now, so that little is left to wait for at the end."""
-        if hasattr(os, "posix_fadvise"):
-            start, length = _HEADER_BYTES + row * SAMPLE_BYTES, _BATCH * SAMPLE_BYTES
-            os.posix_fadvise(self._file.fileno(), start, length, os.POSIX_FADV_DONTNEED)
+    def flush(self) -> None:
+        """Wait until what has been written so far is on the disk."""
+        _sync(self.temporary(DATA))
 
     def _write_bytes(self, offset: int, data: memoryview) -> None:
         self._file = self._file or open(self.temporary(DATA), "r+b", buffering=0)
@@ -228,5 +223,7 @@ def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:  # a disk may turn out to be full only now
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         os.close(handle)

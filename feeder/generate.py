@@ -26,6 +26,7 @@ from feeder.arrays import PARTS, SplitWriter, check_space, publish, remove_stale
 from feeder.errors import DataError
 
 _CHUNK = 16  # sources handed to a worker at a time
+_FLUSH = 16  # chunks, some 90 MB of two protocols
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -191,7 +192,11 @@ def _run_in_pool(chunks: list, read: Reader, writers: list[SplitWriter], workers
     try:
         with _signals_held():
             results = pool.map(_work, chunks)  # forks
-        yield from results
+        for number, result in enumerate(results, 1):
+            yield result
+            if number % _FLUSH == 0:  # the disk works beside the workers, not after them
+                for writer in writers:
+                    writer.flush()
     except BrokenProcessPool:
         reason = "a worker process was killed, perhaps for want of memory; start the same command again"
         raise DataError(f"{reason}, perhaps with fewer --workers") from None
