@@ -38,6 +38,7 @@ def get_parser() -> argparse.ArgumentParser:
 
 @script
 def main(argv: list[str] | None = None) -> None:
+    """Prepare the data as the command line says."""
     parser = get_parser()
     args = parser.parse_args(argv)
     if args.workers < 1:

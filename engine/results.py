@@ -63,12 +63,17 @@ def table(log_dir: Path) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [HEADER, ["---"] * len(HEADER), *sorted(rows)])
 
 
+def get_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(prog="python -m engine.results", description=__doc__)
+    parser.add_argument("log_dir", nargs="?", type=Path, default=Path("log"), help="folder of runs (%(default)s)")
+    return parser
+
+
 @script
 def main(argv: list[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m engine.results", description=__doc__)
-    parser.add_argument("log_dir", nargs="?", type=Path, default=Path("log"), help="folder of runs (%(default)s)")
-    print(table(parser.parse_args(argv).log_dir))
+    print(table(get_parser().parse_args(argv).log_dir))
 
 
 if __name__ == "__main__":

@@ -134,11 +134,16 @@ def split_folders(folder: Path) -> list[Path]:
     return found
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Check the folder of a command line."""
+def get_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
     parser = argparse.ArgumentParser(prog="python -m feeder.check", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="of one split, or one that holds several")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Check the folder of a command line."""
+    args = get_parser().parse_args(argv)
     try:
         folders = split_folders(args.folder)
     except DataError as error:

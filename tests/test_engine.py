@@ -70,7 +70,7 @@ def test_progress_line_is_in_the_references_format():
     meter = Meter("Loss", ".4e")
     meter.update(2.0, 3)
     meter.update(4.0, 1)
-    assert progress_line(0, 0, 40, [meter, meter]) == "Epoch: [0][ 0/40]\tLoss 4.0000e+00 (2.5000e+00)\tLoss 4.0000e+00 (2.5000e+00)"
+    assert progress_line(0, 0, 40, [meter]) == "Epoch: [0][ 0/40]\tLoss 4.0000e+00 (2.5000e+00)"
 
 
 def test_seed_and_random_states():

@@ -44,8 +44,8 @@ def test_defaults_are_the_papers_recipe():
 def test_every_flag_of_the_reference_is_there():
     common = "-j 1 -p 5 --seed 1 --gpu 0 --protocol cross_view"
     training = "--epochs 3 --start-epoch 1 -b 8 --learning-rate 1 --schedule 1 2 --momentum 0.5 --wd 0.1 --cos --resume x"
-    contrast = "--encoder-dim 8 --encoder-k 16 --encoder-m 0.9 --encoder-t 0.1 --pre-dataset ntu120 --skeleton-representation bone"
-    args = parse(pretraining, f"{common} {training} {contrast} --checkpoint-path y")
+    contrast = "--encoder-dim 8 --encoder-k 16 --encoder-m 0.9 --encoder-t 0.1 --skeleton-representation bone"
+    args = parse(pretraining, f"{common} {training} {contrast} --pre-dataset ntu120 --checkpoint-path y")
     assert (args.lr, args.weight_decay, args.batch_size, args.schedule, args.cos, args.workers) == (1, 0.1, 8, [1, 2], True, 1)
     for spelling in ("--finetune-skeleton-representation", "--finetune_skeleton_representation", "--skeleton_representation"):
         rest = f"--pretrained z --finetune_dataset pku_part2 {spelling} motion"

@@ -1,0 +1,49 @@
+"""Every command of the README parses, every file it names is there, and its counts are the code's."""
+
+import importlib
+import re
+import shlex
+
+import pytest
+from conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def commands():
+    for block in re.findall(r"```bash\n(.*?)```", README, re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            yield from (words for part in line.split("&&") if (words := shlex.split(part, comments=True)))
+
+
+PYTHON = [words for words in commands() if words[0] in ("python", "torchrun") and words[1:3] != ["-m", "venv"]]
+
+
+def parser_of(words):
+    """The parser and the arguments of a `python script.py ...` or `python -m package.module ...` command."""
+    if words[1] == "-m":
+        return importlib.import_module(words[2]).get_parser(), words[3:]
+    name = words[1].removeprefix("./")
+    assert (ROOT / name).is_file(), name
+    return importlib.import_module(name.removesuffix(".py")).get_parser(), words[2:]
+
+
+@pytest.mark.parametrize("words", PYTHON, ids=" ".join)
+def test_a_command_parses(words):
+    parser, args = parser_of(words)
+    parser.parse_args(args)
+
+
+def test_the_commands_are_found():
+    assert {"pretraining.py", "./pretraining.py", "ntu_gendata.py", "pku_gendata.py"} & {words[1] for words in PYTHON}
+    assert len(PYTHON) >= 8
+
+
+def test_files_and_make_targets_exist():
+    for name in re.findall(r"`((?:feeder|model|engine|options|tests)/[\w/.]*)`", README):
+        assert (ROOT / name).exists(), name
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+    assert set(re.findall(r"^make (\w+)", README, re.M)) <= set(targets)
+    for anchor in re.findall(r"\]\(#([\w-]+)\)", README):
+        headings = [re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", README, re.M)]
+        assert anchor in headings, anchor
