@@ -62,9 +62,9 @@ def main(argv: list[str] | None = None) -> None:
     device = pick_device(args.device, args.gpu)
     model = DownstreamModel(encoder, DATA_SETS[args.finetune_dataset].num_classes)
     run = Run("linear", args.finetune_dataset, args.protocol, args.finetune_skeleton_representation)
+    parts = open_both(folder, model.fc.out_features)
     train, test = (
-        extract_features(encoder, part, args.finetune_skeleton_representation, device, args.workers)
-        for part in open_both(folder, model.fc.out_features)
+        extract_features(encoder, part, args.finetune_skeleton_representation, device, args.workers) for part in parts
     )
 
     # linear layer and optimiser, or where they stood
@@ -82,6 +82,8 @@ def main(argv: list[str] | None = None) -> None:
     # epochs
     log = RunLog(args.log_dir, run, args)
     log.print(f"{len(train[0])} training and {len(test[0])} test samples of {folder}, seed {args.seed}; log in {log.folder}")
+    for note in parts[0].notes + parts[1].notes:
+        log.print(note)
     batches = Batches(len(train[0]), args.batch_size, args.seed)
     for epoch in range(start_epoch, args.epochs):
         batches.epoch = epoch

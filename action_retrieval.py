@@ -56,6 +56,8 @@ def main(argv: list[str] | None = None) -> None:
     run = Run("retrieval", args.finetune_dataset, args.protocol, args.finetune_skeleton_representation)
     log = RunLog(args.log_dir, run, args)
     log.print(f"{len(gallery[0])} gallery and {len(query[0])} query samples of {folder}; log in {log.folder}")
+    for note in parts[0].notes + parts[1].notes:
+        log.print(note)
     predictions = knn_predict(*gallery, query[0], args.knn_neighbours)
     knn_acc1 = (predictions == query[1]).float().mean().item() * 100
     log.print(f" * {args.knn_neighbours}-NN Acc@1 {knn_acc1:.3f}")

@@ -95,8 +95,9 @@ def main(argv: list[str] | None = None) -> None:
     path = Path(args.checkpoint_path) / NAME
     log.print(f"{len(dataset)} samples of {folder}, {len(batches)} steps an epoch on {device}, seed {args.seed}")
     log.print(f"log in {log.folder}")
-    if checkpoint:
-        log.print(f"resumed from {args.resume} at epoch {start_epoch}")
+    notes = [f"resumed from {args.resume} at epoch {start_epoch}"] if checkpoint else []
+    for note in [*dataset.notes, *notes]:
+        log.print(note)
     for epoch in range(start_epoch, args.epochs):
         batches.epoch = epoch
         set_learning_rate(optimizer, learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos))

@@ -29,6 +29,10 @@ def script(main: Callable) -> Callable:
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             _fail(f"{where}{error.strerror or error}")
+        except (MemoryError, RuntimeError) as error:
+            if type(error).__name__ not in ("MemoryError", "OutOfMemoryError"):  # torch's, not imported for data preparation
+                raise
+            _fail(f"out of memory; a smaller --batch-size needs less ({' '.join(str(error).split())[:200]})")
         except KeyboardInterrupt:
             print("\ninterrupted", file=sys.stderr)
             raise SystemExit(130) from None

@@ -13,9 +13,10 @@ from conftest import ROOT
 import action_classification
 import action_retrieval
 import ntu_gendata
+import pku_gendata
 import pretraining
 from engine.checkpoint import load_checkpoint
-from feeder.synthetic import write_ntu
+from feeder.synthetic import write_ntu, write_pku
 from model import SCDNet
 from model.reference import to_reference
 
@@ -30,6 +31,17 @@ def data(tmp_path_factory):
     write_ntu(root / "raw", classes=4, subjects=6, repetitions=2)
     out = root / "data" / "NTU-RGB-D-60-AGCN"
     ntu_gendata.main(["--data-path", str(root / "raw"), "--out-folder", str(out), "--benchmark", "xsub", "--workers", "1"])
+    return root / "data"
+
+
+@pytest.fixture(scope="session")
+def pku_data(tmp_path_factory):
+    """The same in the layout of PKU-MMD, both parts."""
+    root = tmp_path_factory.mktemp("pku")
+    for part in (1, 2):
+        write_pku(root / f"raw{part}", part=part, classes=3, subjects=4, cameras=3)
+        flags = ["--data-path", str(root / f"raw{part}"), "--part", str(part), "--workers", "1"]
+        pku_gendata.main([*flags, "--out-folder", str(root / "data" / f"pku_v{part}")])
     return root / "data"
 
 
@@ -73,6 +85,17 @@ def test_from_arrays_to_accuracies(data, here, stream):
     assert re.search(r"^Epoch: \[1\]\[0/\d\]\tTime .*\tData .*\tLoss \S+ \(\S+\)\tAcc@1 ", text, re.M)
     assert re.search(r"^ \* Acc@1 \d+\.\d{3} Acc@5 \d+\.\d{3}$", next((here / "log").glob("linear*/log.txt")).read_text(), re.M)
     assert torch.load("checkpoints/linear/checkpoint.pth.tar", weights_only=True)["epoch"] == 3
+
+
+@pytest.mark.parametrize("data_set", ["pku_part1", "pku_part2"])
+@pytest.mark.parametrize("protocol", ["cross_subject", "cross_view"])
+def test_pku_works_in_all_scripts(pku_data, here, data_set, protocol):
+    pretrain(pku_data, "--epochs", "1", "--pre-dataset", data_set, "--protocol", protocol)
+    flags = ["--data-path", str(pku_data), "--finetune-dataset", data_set, "--protocol", protocol, "--pretrained", "ck", *COMMON]
+    action_classification.main([*flags, "--epochs", "1"])
+    action_retrieval.main(flags)
+    assert records(here, "retrieval")[-1].keys() == {"knn_acc1", "knn_neighbours"}
+    assert records(here, "linear")[-1].keys() == {"best_acc1", "last_acc1"}
 
 
 def test_resuming_equals_not_stopping(data, here):
@@ -172,7 +195,10 @@ def test_a_label_beyond_the_table_is_named(data, here, capsys, monkeypatch):
     assert code == 1 and "has label 3, but the table of data sets says 3 classes" in line
 
 
-@pytest.mark.parametrize("script", ["pretraining.py", "action_classification.py", "action_retrieval.py", "ntu_gendata.py"])
+SCRIPTS = [f"{name}.py" for name in ("pretraining", "action_classification", "action_retrieval", "ntu_gendata", "pku_gendata")]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_start_from_any_folder(tmp_path, script):
     result = subprocess.run([sys.executable, ROOT / script, "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0 and result.stdout.startswith("usage:")
