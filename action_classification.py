@@ -13,33 +13,44 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from engine.checkpoint import NAME, load_checkpoint, load_encoder, load_weights, restore_optimizer, save_checkpoint
+from engine.checkpoint import NAME, find_checkpoint, get_encoder, load_weights, restore_optimizer, save_checkpoint
 from engine.cli import script
 from engine.device import pick_device, seed_everything
 from engine.errors import RunError
 from engine.features import extract_features, open_both
+from engine.memory import keep_freed_memory
 from engine.meters import Meter, progress_line
 from engine.metrics import accuracy
 from engine.runlog import Run, RunLog
 from engine.schedule import learning_rate, set_learning_rate
+from feeder.augmentations import STREAMS
 from feeder.dataset import Batches
-from model import DownstreamModel, Encoder
+from model import DownstreamModel
 from options.datasets import DATA_SETS, split_folder
-from options.flags import add_data_flags, add_encoder_flags, add_optimizer_flags, add_run_flags, given_sizes
-from options.parser import Parser
-
-REPRESENTATION = ("--finetune-skeleton-representation", "--skeleton-representation")
+from options.flags import (
+    DOWNSTREAM_REPRESENTATION,
+    add_data_flags,
+    add_encoder_flags,
+    add_optimizer_flags,
+    add_run_flags,
+    check_encoder_flags,
+    given_sizes,
+)
+from options.parser import Parser, positive_int
 
 
 def get_parser() -> Parser:
     """Return the command line of linear evaluation."""
     parser = Parser(recipe="linear", description=__doc__)
-    add_data_flags(parser, "--finetune-dataset", REPRESENTATION)
+    add_data_flags(parser, "--finetune-dataset", DOWNSTREAM_REPRESENTATION, STREAMS)
     add_encoder_flags(parser)
     add_optimizer_flags(parser)
     group = parser.add_argument_group("checkpoints")
     group.add_argument("--checkpoint-path", metavar="DIR", help="where the encoder with its linear layer is kept (%(default)s)")
-    group.add_argument("--resume", metavar="PATH", help="a checkpoint of this script to go on with")
+    group.add_argument("--resume", metavar="PATH", help="a checkpoint of this script to go on with; auto takes the one in "
+                       "--checkpoint-path, if there is one")  # fmt: skip
+    group.add_argument("--save-freq", type=positive_int, default=20, metavar="N", help="epochs between checkpoints; the last "
+                       "epoch is always saved (%(default)s)")  # fmt: skip
     add_run_flags(parser)
     parser.load_recipe()
     return parser
@@ -50,56 +61,55 @@ def main(argv: list[str] | None = None) -> None:
     """Evaluate as the command line says."""
     parser = get_parser()
     args = parser.parse_args(argv)
+    check_encoder_flags(parser, args)
     try:
         folder = split_folder(args.data_path, args.finetune_dataset, args.protocol)
-        args.seed = seed_everything(args.seed)
-        sizes = given_sizes(args)
-        encoder = load_encoder(args.pretrained, sizes) if args.pretrained else Encoder(**sizes)
     except ValueError as error:
         parser.error(str(error))
-
-    # features, once
-    device = pick_device(args.device, args.gpu)
-    model = DownstreamModel(encoder, DATA_SETS[args.finetune_dataset].num_classes)
-    run = Run("linear", args.finetune_dataset, args.protocol, args.finetune_skeleton_representation)
-    parts = open_both(folder, model.fc.out_features)
-    train, test = (
-        extract_features(encoder, part, args.finetune_skeleton_representation, device, args.workers) for part in parts
-    )
-
-    # linear layer and optimiser, or where they stood
-    model.to(device)
-    optimizer = SGD(model.fc.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
-    start_epoch, best_acc1 = args.start_epoch, 0.0
-    if args.resume:
-        checkpoint = load_checkpoint(args.resume)
-        load_weights(model, checkpoint["state_dict"], args.resume)
-        restore_optimizer(optimizer, model, checkpoint, args.resume)
-        start_epoch, best_acc1 = checkpoint["epoch"], checkpoint.get("best_acc1", 0.0)
+    checkpoint, resumed = find_checkpoint(args.resume, args.checkpoint_path)
+    start_epoch, best_acc1 = checkpoint.get("epoch", args.start_epoch), checkpoint.get("best_acc1", 0.0)
     if start_epoch >= args.epochs:
-        raise RunError(f"nothing to do: epoch {start_epoch} of --epochs {args.epochs}")
+        print(f"nothing left to do: epoch {start_epoch} of --epochs {args.epochs}")
+        return
 
-    # epochs
-    log = RunLog(args.log_dir, run, args)
-    log.print(f"{len(train[0])} training and {len(test[0])} test samples of {folder}, seed {args.seed}; log in {log.folder}")
-    for note in parts[0].notes + parts[1].notes:
-        log.print(note)
-    batches = Batches(len(train[0]), args.batch_size, args.seed)
-    for epoch in range(start_epoch, args.epochs):
-        batches.epoch = epoch
-        set_learning_rate(optimizer, learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos))
-        loss = train_epoch(model.fc, *train, batches, optimizer, epoch, args.print_freq, log)
-        acc1, acc5 = evaluate(model.fc, *test)
-        best_acc1 = max(best_acc1, acc1)
-        log.print(f" * Acc@1 {acc1:.3f} Acc@5 {acc5:.3f}")
-        log.metrics(epoch, loss=loss, acc1=acc1, acc5=acc5, lr=optimizer.param_groups[0]["lr"])
-    log.print(f"Acc@1 of the last epoch {acc1:.3f}; of the epoch best on the test set {best_acc1:.3f} (what papers report)")
-    log.metrics(best_acc1=best_acc1, last_acc1=acc1)
-    log.close()
-    save_checkpoint(Path(args.checkpoint_path) / NAME, {
-        "epoch": args.epochs, "state_dict": model.state_dict(), "optimizer": optimizer.state_dict(),
-        "sizes": {"encoder": encoder.sizes}, "options": vars(args), "seed": args.seed, "best_acc1": best_acc1,
-    })  # fmt: skip
+    # model and optimiser
+    keep_freed_memory()
+    args.seed = seed_everything(checkpoint.get("seed", args.seed))
+    device = pick_device(args.device, args.gpu)
+    parts = open_both(folder, DATA_SETS[args.finetune_dataset].num_classes)
+    model = DownstreamModel(get_encoder(args.pretrained, given_sizes(args)), DATA_SETS[args.finetune_dataset].num_classes)
+    optimizer = SGD(model.fc.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
+    if resumed:
+        load_weights(model, checkpoint["state_dict"], resumed)
+        restore_optimizer(optimizer, model, checkpoint, resumed)
+
+    run = Run("linear", args.finetune_dataset, args.protocol, args.finetune_skeleton_representation)
+    with RunLog(args.log_dir, run, args) as log:
+        # features, once
+        train, test = (extract_features(model.encoder, part, run.stream, device, args.workers) for part in parts)
+        model.to(device)
+        log.print(f"{len(train[0])} training and {len(test[0])} test samples of {folder}, {device}, seed {args.seed}")
+        log.print(f"log in {log.folder}")
+        for note in parts[0].notes + parts[1].notes:
+            log.print(note)
+
+        # epochs
+        batches = Batches(len(train[0]), args.batch_size, args.seed)
+        for epoch in range(start_epoch, args.epochs):
+            batches.epoch = epoch
+            set_learning_rate(optimizer, learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos))
+            loss = train_epoch(model.fc, *train, batches, optimizer, epoch, args.print_freq, log)
+            acc1, acc5 = evaluate(model.fc, *test)
+            best_acc1 = max(best_acc1, acc1)
+            log.print(f" * Acc@1 {acc1:.3f} Acc@5 {acc5:.3f}")
+            log.metrics(epoch, loss=loss, acc1=acc1, acc5=acc5, lr=optimizer.param_groups[0]["lr"])
+            if (epoch + 1) % args.save_freq == 0 or epoch + 1 == args.epochs:
+                save_checkpoint(Path(args.checkpoint_path) / NAME, dict(
+                    epoch=epoch + 1, state_dict=model.state_dict(), optimizer=optimizer.state_dict(), seed=args.seed,
+                    sizes={"encoder": model.encoder.sizes}, options=vars(args), best_acc1=best_acc1,
+                ))  # fmt: skip
+        log.print(f"Acc@1 of the last epoch {acc1:.3f}; of the epoch best on the test set {best_acc1:.3f} (what papers report)")
+        log.metrics(best_acc1=best_acc1, last_acc1=acc1)
 
 
 def train_epoch(

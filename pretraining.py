@@ -7,21 +7,21 @@ folder of its own in --log-dir. `--resume auto` goes on with the checkpoint foun
 """
 
 import time
-from argparse import Namespace
 from pathlib import Path
 
 import torch
 from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader
 
-from engine.checkpoint import NAME, load_checkpoint, load_weights, restore_optimizer, save_checkpoint
+from engine.checkpoint import NAME, find_checkpoint, load_weights, remembered_sizes, restore_optimizer, save_checkpoint
 from engine.cli import script
 from engine.device import pick_device, random_states, restore_random_states, seed_everything
 from engine.errors import RunError
+from engine.memory import keep_freed_memory
 from engine.meters import Meter, progress_line
 from engine.runlog import Run, RunLog
 from engine.schedule import learning_rate, set_learning_rate
-from feeder.augmentations import PretrainingViews
+from feeder.augmentations import STREAMS, PretrainingViews
 from feeder.dataset import Batches, SkeletonDataset, make_loader
 from model import SCDNet
 from options.datasets import split_folder
@@ -32,7 +32,7 @@ from options.parser import Parser, fraction, positive_float, positive_int
 def get_parser() -> Parser:
     """Return the command line of pre-training."""
     parser = Parser(recipe="pretraining", description=__doc__)
-    add_data_flags(parser, "--pre-dataset", ("--skeleton-representation",))
+    add_data_flags(parser, "--pre-dataset", ("--skeleton-representation",), STREAMS)
     add_size_flags(parser, note="defaults are the paper's: 2048, 8, 1, 64")
     group = parser.add_argument_group("contrast")
     group.add_argument("--encoder-dim", type=positive_int, metavar="N", help="size of the embeddings (%(default)s)")
@@ -61,70 +61,72 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--encoder-k {args.encoder_k} is not a multiple of --batch-size {args.batch_size}")
     try:
         folder = split_folder(args.data_path, args.pre_dataset, args.protocol)
-        views = PretrainingViews(args.skeleton_representation)
-        checkpoint = find_checkpoint(args)
-        args.seed = seed_everything(checkpoint.get("seed", args.seed))
-        net = SCDNet(given_sizes(args), args.encoder_dim, args.encoder_k, args.encoder_m, args.encoder_t)
     except ValueError as error:
         parser.error(str(error))
+    checkpoint, resumed = find_checkpoint(args.resume, args.checkpoint_path)
+    start_epoch = checkpoint.get("epoch", args.start_epoch)
+    if start_epoch >= args.epochs:
+        print(f"nothing left to do: epoch {start_epoch} of --epochs {args.epochs}")
+        return
 
     # data
+    keep_freed_memory()
+    args.seed = seed_everything(checkpoint.get("seed", args.seed))
     device = pick_device(args.device, args.gpu)
     dataset = SkeletonDataset(folder, "train")
+    views = PretrainingViews(args.skeleton_representation)
     batches = Batches(len(dataset), args.batch_size, args.seed, drop_last=True)
     if not len(batches):
         raise RunError(f"{folder} has {len(dataset)} training samples, fewer than one --batch-size of {args.batch_size}")
     loader = make_loader(dataset, batches, args.workers, pin_memory=device.type == "cuda")
 
-    # model and optimiser, or where they stood
-    net.to(device)
+    # model and optimiser
+    try:
+        net = SCDNet(given_sizes(args), args.encoder_dim, args.encoder_k, args.encoder_m, args.encoder_t).to(device)
+    except ValueError as error:
+        parser.error(str(error))
     optimizer = SGD(net.encoder_q.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
     generator = torch.Generator().manual_seed(args.seed)
-    start_epoch = args.start_epoch
-    if checkpoint:
-        start_epoch = checkpoint.get("epoch", start_epoch)
-        load_weights(net, checkpoint["state_dict"], args.resume)
-        restore_optimizer(optimizer, net, checkpoint, args.resume)
-        if "random" in checkpoint:
-            restore_random_states(checkpoint["random"])
-            generator.set_state(checkpoint["views"])
+    if resumed:
+        restore(net, optimizer, generator, checkpoint, resumed)
 
     # epochs
     run = Run("pretraining", args.pre_dataset, args.protocol, args.skeleton_representation)
-    log = RunLog(args.log_dir, run, args, checkpoint.get("log_folder"), start_epoch)
     path = Path(args.checkpoint_path) / NAME
-    log.print(f"{len(dataset)} samples of {folder}, {len(batches)} steps an epoch on {device}, seed {args.seed}")
-    log.print(f"log in {log.folder}")
-    notes = [f"resumed from {args.resume} at epoch {start_epoch}"] if checkpoint else []
-    for note in [*dataset.notes, *notes]:
-        log.print(note)
-    for epoch in range(start_epoch, args.epochs):
-        batches.epoch = epoch
-        set_learning_rate(optimizer, learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos))
-        figures = train_epoch(net, loader, views, generator, optimizer, epoch, args.print_freq, device, log)
-        log.metrics(epoch, **figures, lr=optimizer.param_groups[0]["lr"])
-        if (epoch + 1) % args.save_freq == 0 or epoch + 1 == args.epochs:
-            state = dict(epoch=epoch + 1, state_dict=net.state_dict(), optimizer=optimizer.state_dict(), sizes=net.sizes,
-                         options=vars(args), seed=args.seed, random=random_states(), views=generator.get_state(),
-                         log_folder=str(log.folder))  # fmt: skip
-            save_checkpoint(path, state)
-    log.print(f"checkpoint: {path}")
-    log.close()
+    continued = resumed == path and checkpoint.get("run") == list(run)
+    with RunLog(args.log_dir, run, args, checkpoint.get("log_folder") if continued else None, start_epoch) as log:
+        log.print(f"{len(dataset)} samples of {folder}, {len(batches)} steps an epoch on {device}, seed {args.seed}")
+        log.print(f"log in {log.folder}")
+        for note in [*dataset.notes, *([f"resumed from {resumed} at epoch {start_epoch}"] if resumed else [])]:
+            log.print(note)
+        for epoch in range(start_epoch, args.epochs):
+            batches.epoch = epoch
+            set_learning_rate(optimizer, learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos))
+            figures = train_epoch(net, loader, views, generator, optimizer, epoch, args.print_freq, device, log)
+            log.metrics(epoch, **figures, lr=optimizer.param_groups[0]["lr"])
+            if (epoch + 1) % args.save_freq == 0 or epoch + 1 == args.epochs:
+                save_checkpoint(path, dict(
+                    epoch=epoch + 1, state_dict=net.state_dict(), optimizer=optimizer.state_dict(), sizes=net.sizes,
+                    options=vars(args), run=list(run), log_folder=str(log.folder), seed=args.seed,
+                    random=random_states(), views=generator.get_state(),
+                ))  # fmt: skip
+        log.print(f"checkpoint: {path}")
 
 
-def find_checkpoint(args: Namespace) -> dict:
-    """Return the checkpoint that --resume names, an empty dict where none is asked for or "auto" finds none."""
-    if args.resume == "auto":
-        path = Path(args.checkpoint_path) / NAME
-        args.resume = str(path) if path.is_file() else None
-    if args.resume is None:
-        return {}
-    checkpoint = load_checkpoint(args.resume)
-    remembered = checkpoint.get("sizes", {}).get("encoder", {})
-    for name, value in given_sizes(args).items():
-        if remembered.get(name, value) != value:
-            raise RunError(f"{args.resume} has {name} {remembered[name]}, the run --{name.replace('_', '-')} {value}")
-    return checkpoint
+def restore(net: SCDNet, optimizer: Optimizer, generator: torch.Generator, checkpoint: dict, path: Path) -> None:
+    """Put model, optimiser and generators where `checkpoint` left them; the reference's has no generators.
+
+    Raises:
+        RunError: the checkpoint is of other sizes.
+    """
+    for name, value in remembered_sizes(checkpoint).items():
+        if net.sizes["encoder"][name] != value:
+            raise RunError(f"{path} has {name} {value}, the run {net.sizes['encoder'][name]}")
+    load_weights(net, checkpoint["state_dict"], path)
+    restore_optimizer(optimizer, net, checkpoint, path)
+    if "random" in checkpoint:
+        restore_random_states(checkpoint["random"])
+        generator.set_state(checkpoint["views"])
 
 
 def train_epoch(
@@ -141,7 +143,7 @@ def train_epoch(
     """Train for one epoch; return its mean loss, Acc@1 in percent (a query finds its key before all the queue) and seconds.
 
     Raises:
-        RunError: the loss is not finite.
+        RunError: the loss or a weight is not finite.
     """
     net.train()
     time_meter, data_meter = Meter("Time", "6.3f"), Meter("Data", "6.3f")
@@ -170,6 +172,8 @@ def train_epoch(
                 raise RunError(f"the loss is {loss_meter.value} at epoch {epoch}, step {step}: stopped, the last checkpoint "
                                "stands; a lower --lr may help")  # fmt: skip
             log.print(progress_line(epoch, step, len(loader), [time_meter, data_meter, loss_meter, acc_meter]))
+    if not all(torch.isfinite(p).all() for p in net.encoder_q.parameters()):
+        raise RunError(f"weights are not finite after epoch {epoch}: stopped, the last checkpoint stands; try a lower --lr")
     return {"loss": loss_meter.mean, "acc1": acc_meter.mean, "seconds": time.perf_counter() - started}
 
 

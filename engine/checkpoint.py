@@ -5,7 +5,7 @@ import pickle
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from engine.errors import RunError
@@ -34,12 +34,15 @@ def save_checkpoint(path: Path, checkpoint: dict) -> None:
             os.fsync(file.fileno())
         os.replace(aside, path)
     except (OSError, RuntimeError) as error:
-        aside.unlink(missing_ok=True)
         raise RunError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}; any older one is whole") from None
+    finally:
+        aside.unlink(missing_ok=True)  # gone already where all went well; half a file where it did not
 
 
 def load_checkpoint(path: str | Path) -> dict:
     """Return a checkpoint, ours or the reference's, on the CPU, its `state_dict` in our names.
+
+    A reference's own state dict is kept as `reference`: its optimiser numbers the parameters in that order.
 
     Raises:
         RunError: there is none at `path`, or it is damaged, of another format, or would run code.
@@ -53,18 +56,34 @@ def load_checkpoint(path: str | Path) -> dict:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RunError(f"{path} is damaged or holds more than tensors and plain types: {_first_line(error)}") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file can fail in any way
         raise RunError(f"{path} is damaged or no checkpoint: {_first_line(error)}") from None
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise RunError(f"{path} holds no 'state_dict'")
-    state_dict = strip_prefix(checkpoint["state_dict"], "module.")
+    state_dict = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state_dict, dict) or not all(isinstance(t, Tensor) for t in state_dict.values()):
+        raise RunError(f"{path} holds no 'state_dict' of tensors")
+    state_dict = strip_prefix(state_dict, "module.")
     if not is_reference(state_dict):
         return checkpoint | {"state_dict": state_dict}
     try:
-        momentum = momentum_from_reference(state_dict, checkpoint.pop("optimizer", {}))
-        return checkpoint | {"state_dict": from_reference(state_dict), "momentum": momentum}
+        return checkpoint | {"state_dict": from_reference(state_dict), "reference": state_dict}
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
+
+
+def find_checkpoint(resume: str | None, folder: str | Path) -> tuple[dict, Path | None]:
+    """Return the checkpoint that --resume asks for and its path; ({}, None) where none is asked for or there is none yet.
+
+    Args:
+        resume: a path; "auto" is the one in `folder`, if there is one; None asks for none.
+        folder: where the run keeps its checkpoint.
+
+    Raises:
+        RunError: see `load_checkpoint`.
+    """
+    path = Path(folder) / NAME if resume == "auto" else resume
+    if path is None or (resume == "auto" and not path.is_file()):
+        return {}, None
+    return load_checkpoint(path), Path(path)
 
 
 def load_weights(module: nn.Module, state_dict: dict, path: str | Path) -> None:
@@ -90,15 +109,18 @@ def restore_optimizer(optimizer: Optimizer, module: nn.Module, checkpoint: dict,
     Raises:
         RunError: the state is that of other parameters.
     """
-    for name, parameter in module.named_parameters():
-        buffer = checkpoint.get("momentum", {}).get(name)
-        if buffer is not None:
-            optimizer.state[parameter]["momentum_buffer"] = buffer.to(parameter)
-    if "optimizer" in checkpoint:
-        try:
+    if "optimizer" not in checkpoint:
+        return
+    try:
+        if "reference" not in checkpoint:
             optimizer.load_state_dict(checkpoint["optimizer"])
-        except (ValueError, KeyError) as error:
-            raise RunError(f"{path}: the optimiser's state does not fit: {_first_line(error)}") from None
+            return
+        momentum = momentum_from_reference(checkpoint["reference"], checkpoint["optimizer"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path}: the optimiser's state does not fit: {_first_line(error)}") from None
+    for name, parameter in module.named_parameters():
+        if name in momentum:
+            optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter)
 
 
 def load_encoder(path: str | Path, given: dict[str, int]) -> Encoder:
@@ -117,7 +139,7 @@ def load_encoder(path: str | Path, given: dict[str, int]) -> Encoder:
     prefix = "encoder_q.encoder." if any(name.startswith("encoder_q.") for name in state_dict) else "encoder."
     weights = {name.removeprefix(prefix): t for name, t in state_dict.items() if name.startswith(prefix)}
     try:
-        told = given | sizes(weights) | checkpoint.get("sizes", {}).get("encoder", {})
+        told = given | sizes(weights) | remembered_sizes(checkpoint)
         for name, value in given.items():
             if told[name] != value:
                 raise RunError(f"{path} has {name} {told[name]}, not {value}; leave the flag out")
@@ -126,6 +148,26 @@ def load_encoder(path: str | Path, given: dict[str, int]) -> Encoder:
         raise RunError(f"{path}: {_first_line(error)}") from None
     load_weights(encoder, weights, path)
     return encoder
+
+
+def get_encoder(pretrained: str | None, sizes: dict[str, int]) -> Encoder:
+    """Return the encoder of the checkpoint `pretrained`, or, for None, a random one of these sizes.
+
+    Raises:
+        RunError: see `load_encoder`; or sizes that do not fit together.
+    """
+    if pretrained is not None:
+        return load_encoder(pretrained, sizes)
+    try:
+        return Encoder(**sizes)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+
+
+def remembered_sizes(checkpoint: dict) -> dict[str, int]:
+    """Return the encoder's sizes that a checkpoint of ours remembers, none for another's."""
+    remembered = checkpoint.get("sizes")
+    return remembered.get("encoder", {}) if isinstance(remembered, dict) else {}
 
 
 def _first_line(error: BaseException) -> str:

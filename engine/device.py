@@ -7,16 +7,18 @@ import numpy as np
 import torch
 
 from engine.errors import RunError
-from engine.memory import keep_freed_memory
 
 
 def pick_device(name: str = "auto", gpu: int | None = None) -> torch.device:
     """Return the device of that name; "auto" is the first GPU, else the CPU; `gpu` N is "cuda:N".
 
     Raises:
-        RunError: there is no such device here.
+        RunError: there is no such device here, or the two contradict each other.
     """
-    name = name if gpu is None else f"cuda:{gpu}"
+    if gpu is not None:
+        if name not in ("auto", f"cuda:{gpu}"):
+            raise RunError(f"--device {name} and --gpu {gpu} contradict each other")
+        name = f"cuda:{gpu}"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -25,11 +27,8 @@ def pick_device(name: str = "auto", gpu: int | None = None) -> torch.device:
         raise RunError(f"no device {name!r}: choose auto, cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
         raise RunError(f"device {name!r} is not supported: choose auto, cpu, cuda or cuda:N")
-    if device.type == "cpu":
-        keep_freed_memory()
-        return device
     count = torch.cuda.device_count()
-    if (device.index or 0) >= count:
+    if device.type == "cuda" and (device.index or 0) >= count:
         raise RunError(f"device {name!r} asked for, but torch sees {count} GPUs; --device cpu runs without")
     return device
 

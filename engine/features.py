@@ -11,6 +11,8 @@ from feeder.augmentations import centre_crop, to_stream
 from feeder.dataset import Batch, Batches, SkeletonDataset, make_loader
 from model import Encoder
 
+FRAMES = 64  # of the cropped clip where no encoder says how many it takes
+
 
 def open_both(folder: str | Path, num_classes: int) -> tuple[SkeletonDataset, SkeletonDataset]:
     """Return the training and the test set of a split.
@@ -36,16 +38,22 @@ def downstream_input(batch: Batch, stream: str, size: int, device: torch.device)
 
 @torch.no_grad()
 def extract_features(
-    encoder: Encoder, dataset: SkeletonDataset, stream: str, device: torch.device, workers: int = 0, batch_size: int = 64
+    encoder: Encoder | None,
+    dataset: SkeletonDataset,
+    stream: str,
+    device: torch.device,
+    workers: int = 0,
+    batch_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
     """Return [v_t, v_s] (N, 2 d) of all clips and their labels (N,), on the device, in the data set's order.
 
-    The encoder is in evaluation mode and the crop deterministic: a clip's features are the same in every epoch.
+    The encoder is in evaluation mode and the crop deterministic: a clip's features are the same in every epoch. Without an
+    encoder the features are the cropped clip itself, (N, 3 * 64 * V * M) metres.
     """
-    encoder.eval().to(device)
+    size = FRAMES if encoder is None else encoder.eval().to(device).sizes["frames"]
     loader = make_loader(dataset, Batches(len(dataset), batch_size), workers, pin_memory=device.type == "cuda")
     features = []
     for batch in tqdm(loader, desc=f"features of {dataset.part}", leave=False, disable=None):
-        x = downstream_input(batch, stream, encoder.sizes["frames"], device)
-        features.append(torch.cat(encoder(x), dim=1))
+        x = downstream_input(batch, stream, size, device)
+        features.append(x.flatten(1) if encoder is None else torch.cat(encoder(x), dim=1))
     return torch.cat(features), torch.from_numpy(dataset.labels).to(device)

@@ -31,9 +31,11 @@ def read_run(folder: Path) -> dict | None:
         record = yaml.safe_load((folder / "options.yaml").read_text())
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         result = json.loads(lines[-1]) if lines else {}
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-    return record | {"result": result} if "last_acc1" in result or "knn_acc1" in result else None
+        known = {"task", "data_set", "protocol", "stream"} <= record["run"].keys() and "seed" in record["options"]
+        finished = "last_acc1" in result or "knn_acc1" in result
+    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError):
+        return None  # another program's file, or a run that was killed
+    return record | {"result": result} if known and finished else None
 
 
 def row(folder: Path, record: dict) -> tuple[str, ...]:
@@ -43,8 +45,10 @@ def row(folder: Path, record: dict) -> tuple[str, ...]:
     comparable = run["stream"] == "joint" and options.get("knn_neighbours", 1) == 1
     published = PUBLISHED.get((run["task"], run["data_set"], run["protocol"])) if comparable else None
     best = result.get("best_acc1")
+    kinds = {"random_encoder": "random", "raw_coordinates": "none (raw coordinates)"}
+    encoder = next((kind for flag, kind in kinds.items() if options.get(flag)), "pre-trained")
     return (
-        task, run["data_set"], run["protocol"], run["stream"], "random" if options["random_encoder"] else "pre-trained",
+        task, run["data_set"], run["protocol"], run["stream"], encoder,
         str(options["seed"]), f"{result.get('last_acc1', result.get('knn_acc1')):.1f}", "" if best is None else f"{best:.1f}",
         "" if published is None else f"{published:.1f}", folder.name,
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """One folder a run: what was asked, what came out, as text, TensorBoard events and one JSON line an epoch."""
 
+import itertools
 import json
 import os
 import platform
@@ -33,11 +34,13 @@ class RunLog:
     log.txt has what the script prints, options.yaml every option with the command line, commit and versions, metrics.jsonl a
     line an epoch and a last line with the result; TensorBoard's events lie beside them.
 
+    Used as a context manager, it keeps the message of an error that ends the run.
+
     Args:
         log_dir: where the folder is made.
         run: what it is about; also the beginning of the folder's name.
         options: all options of the run.
-        folder: an earlier run to go on with, instead of a new folder; used where it still exists.
+        folder: an earlier folder of the same run to go on with; used where it still exists.
         start_epoch: with `folder`, epochs from here on are to be run again: their lines are dropped.
     """
 
@@ -48,9 +51,17 @@ class RunLog:
         else:
             self.folder = _new_folder(Path(log_dir), "_".join(run))
         record = {"run": run._asdict()} | environment() | {"options": vars(options)}
-        (self.folder / "options.yaml").write_text(yaml.safe_dump(record, sort_keys=False))
+        _unused(self.folder / "options.yaml").write_text(yaml.safe_dump(record, sort_keys=False))
         self._text = open(self.folder / "log.txt", "a", buffering=1)
         self._events = SummaryWriter(str(self.folder), purge_step=start_epoch or None)
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _traceback) -> None:
+        if kind is not None:
+            self._text.write(f"stopped: {error or kind.__name__}\n")
+        self.close()
 
     def print(self, line: str) -> None:
         """Print a line and keep it in log.txt."""
@@ -72,12 +83,12 @@ class RunLog:
         self._text.close()
 
     def _forget(self, start_epoch: int) -> None:
+        """Drop the lines of metrics.jsonl from an epoch on, and one that a kill cut short."""
         path = self.folder / "metrics.jsonl"
-        if not path.is_file():
-            return
-        records = [json.loads(line) for line in path.read_text().splitlines()]
-        kept = [json.dumps(record) + "\n" for record in records if record.get("epoch", start_epoch) < start_epoch]
-        path.write_text("".join(kept))
+        lines = path.read_text().splitlines() if path.is_file() else []
+        aside = path.with_suffix(".tmp")
+        aside.write_text("".join(f"{line}\n" for line in lines if _epoch(line) < start_epoch))
+        aside.replace(path)
 
 
 def environment() -> dict:
@@ -94,16 +105,23 @@ def environment() -> dict:
     }
 
 
+def _epoch(line: str) -> float:
+    try:
+        return json.loads(line)["epoch"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
 def _new_folder(log_dir: Path, name: str) -> Path:
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    for suffix in ("", *(f"-{i}" for i in range(2, 1000))):
-        folder = log_dir / f"{name}_{stamp}{suffix}"
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            continue
-    raise FileExistsError(f"{log_dir} is full of runs of this second")
+    folder = _unused(log_dir / f"{name}_{time.strftime('%Y%m%d-%H%M%S')}")
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _unused(path: Path) -> Path:
+    """Return `path`, or, where that exists, the first of path-2, path-3, ... that does not."""
+    others = (path.with_name(f"{path.stem}-{i}{path.suffix}") for i in itertools.count(2))
+    return next(p for p in itertools.chain([path], others) if not p.exists())
 
 
 def _git(*command: str) -> str | None:

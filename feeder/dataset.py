@@ -82,6 +82,10 @@ class Batches(Sampler):
 
 
 def make_loader(dataset: SkeletonDataset, batches: Batches, workers: int, pin_memory: bool = False) -> DataLoader:
-    """Return a loader of `Batch`es; `workers` processes gather them, 0 does it in this one."""
+    """Return a loader of `Batch`es; `workers` processes gather them, 0 does it in this one.
+
+    It has a generator of its own: starting workers draws a number, which must not move the global generator's dropout.
+    """
+    generator = torch.Generator().manual_seed(batches.seed or 0)
     return DataLoader(dataset, batch_size=None, sampler=batches, num_workers=workers, pin_memory=pin_memory,
-                      persistent_workers=workers > 0)  # fmt: skip
+                      persistent_workers=workers > 0, generator=generator)  # fmt: skip

@@ -107,6 +107,8 @@ def momentum_from_reference(state_dict: dict[str, Tensor], optimizer: dict) -> d
         ValueError: a buffer has another shape than its parameter.
     """
     names = [name for name in state_dict if name.rsplit(".", 1)[-1] not in NORM[2:] and "_queue" not in name]
+    if "fc.weight" in names and len(optimizer.get("state", {})) <= 2:  # linear evaluation: the encoder is frozen
+        names = ["fc.weight", "fc.bias"]
     buffers = {}
     for number, state in optimizer.get("state", {}).items():
         buffer = state.get("momentum_buffer")

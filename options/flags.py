@@ -3,20 +3,20 @@
 import argparse
 
 from options.datasets import DATA_SETS, PROTOCOL_FOLDERS
-from options.parser import Parser, fraction, natural, natural_float, positive_float, positive_int
+from options.parser import Parser, fraction, natural, natural_float, positive_float, positive_int, seed
 
-STREAMS = ("joint", "motion", "bone")
+DOWNSTREAM_REPRESENTATION = ("--finetune-skeleton-representation", "--skeleton-representation")
 SIZES = ("hidden_size", "num_head", "num_layer", "channels")
 
 
-def add_data_flags(parser: Parser, data_set: str, representation: tuple[str, ...]) -> None:
-    """Add the choice of data; `data_set` and `representation` are the script's names of two of the flags."""
+def add_data_flags(parser: Parser, data_set: str, representation: tuple[str, ...], streams: tuple[str, ...]) -> None:
+    """Add the choice of data; `data_set` and `representation` are the script's names of two flags, `streams` its choices."""
     group = parser.add_argument_group("data")
     group.add_argument("--data-path", default="./data", metavar="DIR", help="root of the array folders (%(default)s)")
     group.add_argument(data_set, choices=DATA_SETS, metavar="NAME", help=f"{', '.join(DATA_SETS)} (%(default)s)")
     group.add_argument("--protocol", choices=PROTOCOL_FOLDERS, metavar="NAME",
                        help=f"{', '.join(PROTOCOL_FOLDERS)} (%(default)s)")  # fmt: skip
-    group.add_argument(*representation, choices=STREAMS, metavar="STREAM", help=f"{', '.join(STREAMS)} (%(default)s)")
+    group.add_argument(*representation, choices=streams, metavar="STREAM", help=f"{', '.join(streams)} (%(default)s)")
     group.add_argument("-j", "--workers", type=natural, metavar="N", help="processes that read data (%(default)s)")
 
 
@@ -29,12 +29,22 @@ def add_size_flags(parser: Parser, note: str) -> None:
     group.add_argument("--channels", type=positive_int, metavar="N", help="c of the backbone, a multiple of 4")
 
 
-def add_encoder_flags(parser: Parser) -> None:
-    """Add where the encoder of a downstream task comes from."""
-    group = parser.add_argument_group("encoder").add_mutually_exclusive_group(required=True)
+def add_encoder_flags(parser: Parser, raw: bool = False) -> None:
+    """Add where the encoder of a downstream task comes from; `raw` offers raw coordinates as well."""
+    group = parser.add_argument_group("encoder, one of")
     group.add_argument("--pretrained", metavar="PATH", help="checkpoint of pre-training, ours or the reference's")
     group.add_argument("--random-encoder", action="store_true", help="no training: the baseline that training must beat")
+    if raw:
+        group.add_argument("--raw-coordinates", action="store_true", help="no encoder: the cropped clips themselves")
     add_size_flags(parser, note="a checkpoint of ours remembers them; for --random-encoder, or the heads of a reference's")
+
+
+def check_encoder_flags(parser: Parser, args: argparse.Namespace) -> None:
+    """Exit with status 2 unless exactly one encoder is chosen, on the command line or in --config."""
+    choices = [name for name in ("pretrained", "random_encoder", "raw_coordinates") if hasattr(args, name)]
+    flags = ", ".join(f"--{name.replace('_', '-')}" for name in choices)
+    if sum(getattr(args, name) not in (None, False) for name in choices) != 1:
+        parser.error(f"choose one of {flags}")
 
 
 def given_sizes(args: argparse.Namespace) -> dict[str, int]:
@@ -62,6 +72,6 @@ def add_run_flags(parser: Parser) -> None:
     group = parser.add_argument_group("run")
     group.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N (%(default)s)", default="auto")
     group.add_argument("--gpu", type=natural, metavar="N", help="the same as --device cuda:N")
-    group.add_argument("--seed", type=natural, metavar="N", help="of Python, NumPy, torch and workers (drawn and logged)")
+    group.add_argument("--seed", type=seed, metavar="N", help="of Python, NumPy, torch and workers (drawn and logged)")
     group.add_argument("--log-dir", default="./log", metavar="DIR", help="a folder for each run is made in it (%(default)s)")
     group.add_argument("-p", "--print-freq", type=positive_int, metavar="N", help="steps between log lines (%(default)s)")

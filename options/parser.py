@@ -36,13 +36,18 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: list[str] | None = None, namespace: argparse.Namespace | None = None) -> argparse.Namespace:
         """Return the values of all flags; exits with status 2 and one line where the command line is wrong."""
         args = [_kebab(token) for token in (sys.argv[1:] if args is None else args)]
-        known, unknown = self.parse_known_args(args, argparse.Namespace())
+        before = argparse.ArgumentParser(prog=self.prog, add_help=False, allow_abbrev=False, exit_on_error=False)
+        before.add_argument("--config")
+        try:
+            config = before.parse_known_args(args)[0].config
+        except argparse.ArgumentError as error:
+            self.error(str(error))
+        if config is not None:
+            self._take_defaults(Path(config))
+        values, unknown = self.parse_known_args(args, namespace)
         if unknown:
             self.error(f"unknown {unknown[0]}{self._nearest(unknown[0])}")
-        if known.config is None:
-            return known
-        self._take_defaults(Path(known.config))
-        return self.parse_known_args(args, namespace)[0]
+        return values
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2 and one line."""
@@ -65,6 +70,8 @@ class Parser(argparse.ArgumentParser):
 
     def _convert(self, path: Path, key: str, action: argparse.Action, value: Any) -> Any:
         """Return a YAML value as the flag itself would have given it."""
+        if value is None and action.default is not None:
+            self.error(f"{path}: {key} has no value")
         if value is None:
             return None
         if action.nargs == 0:
@@ -105,6 +112,14 @@ def positive_int(text: str) -> int:
 def natural(text: str) -> int:
     """Return a whole number of at least 0."""
     return _at_least(int, 0, text)
+
+
+def seed(text: str) -> int:
+    """Return a whole number of 0 .. 2^63 - 1."""
+    value = natural(text)
+    if value >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text} is not below 2^63")
+    return value
 
 
 def positive_float(text: str) -> float:

@@ -92,6 +92,11 @@ def test_random_states_are_plain(tmp_path):
     restore_random_states(load_checkpoint(tmp_path / "x.tar")["random"])
 
 
+def test_device_and_gpu_must_agree():
+    with pytest.raises(RunError, match="contradict"):
+        pick_device("cpu", gpu=0)
+
+
 @pytest.mark.parametrize("name", ["gpu", "mps", "cuda:99"])
 def test_an_absent_device_is_named(name):
     with pytest.raises(RunError, match=name):
@@ -121,10 +126,13 @@ def test_damaged_checkpoints_are_one_line(tmp_path):
         with pytest.raises(RunError) as error:
             load_checkpoint(path)
         assert "\n" not in str(error.value) and str(path) in str(error.value)
-    for content in ({}, {"state_dict": 3}, [1]):
+    for content in ({}, {"state_dict": 3}, {"state_dict": {1: 2}}, [1]):
         torch.save(content, path)
         with pytest.raises(RunError, match="holds no 'state_dict'"):
             load_checkpoint(path)
+    save_checkpoint(path, {"state_dict": Encoder(**SMALL).state_dict(), "sizes": None})
+    with pytest.raises(RunError, match="no encoder"):
+        load_encoder(path, {})
     with pytest.raises(RunError, match="no checkpoint at"):
         load_checkpoint(tmp_path / "elsewhere")
 
@@ -193,6 +201,27 @@ def test_a_references_momentum_is_taken_over(tmp_path):
     restore_optimizer(resumed, fresh, checkpoint, "x.tar")
     for name, p in fresh.encoder_q.named_parameters():
         assert torch.equal(resumed.state[p]["momentum_buffer"], buffers[name]), name
+
+
+def test_a_references_linear_layer_loads_with_its_momentum(tmp_path):
+    model = DownstreamModel(SMALL, 3)
+    state = {0: {"momentum_buffer": torch.ones(3, 32)}, 1: {"momentum_buffer": torch.ones(3)}}  # of fc alone
+    content = {"epoch": 2, "state_dict": to_reference(model.state_dict()), "optimizer": {"state": state, "param_groups": []}}
+    save_checkpoint(tmp_path / "x.tar", content)
+    checkpoint = load_checkpoint(tmp_path / "x.tar")
+    optimizer = torch.optim.SGD(model.fc.parameters(), 1.0, 0.9)
+    restore_optimizer(optimizer, model, checkpoint, "x.tar")
+    assert torch.equal(optimizer.state[model.fc.weight]["momentum_buffer"], torch.ones(3, 32))
+    assert load_encoder(tmp_path / "x.tar", {"num_head": 2}).sizes == model.encoder.sizes
+
+
+def test_foreign_folders_do_not_disturb_the_table(tmp_path):
+    for i, (options, metrics) in enumerate([("", "{}"), ("a: 1", "3"), ("run: 3", '{"last_acc1": 1}'), ("[", "x")]):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "options.yaml").write_text(options)
+        (tmp_path / str(i) / "metrics.jsonl").write_text(metrics)
+    with pytest.raises(RunError, match="no finished evaluation"):
+        table(tmp_path)
 
 
 def test_a_run_folder_and_the_table_of_results(tmp_path):

@@ -68,6 +68,7 @@ def test_config_lies_between_recipe_and_command_line(tmp_path):
         ("schedule: 3\n", "takes a list"),
         ("lr: [1, 2]\n", "takes one value"),
         ("cos: 1\n", "true or false"),
+        ("epochs:\n", "epochs has no value"),
         ("protocol: cross_objects\n", "invalid choice"),
         ("- 3\n", "no 'flag: value' lines"),
         ("a: [\n", "is no YAML"),
@@ -86,6 +87,7 @@ def test_a_wrong_config_is_named(tmp_path, capsys, yaml, message):
         ("--bacth-size 3", "unknown --bacth-size, did you mean --batch-size?"),
         ("--epochs 0", "0 is not at least 1"),
         ("--lr nan", "nan is not above 0"),
+        ("--seed 99999999999999999999", "is not below 2^63"),
         ("--lr -1", "-1 is not above 0"),
         ("--encoder-m 1.5", "1.5 is not between 0 and 1"),
         ("--pre-dataset ntu61", "invalid choice: 'ntu61'"),
@@ -97,8 +99,23 @@ def test_a_slip_is_one_line(capsys, text, message):
 
 
 def test_an_encoder_must_be_chosen(capsys):
-    assert "one of the arguments --pretrained --random-encoder is required" in refusal(capsys, action_retrieval, "")
-    assert "not allowed with" in refusal(capsys, action_retrieval, "--pretrained x --random-encoder")
+    for script, flags, choices in [
+        (action_classification, "", "--pretrained, --random-encoder"),
+        (action_retrieval, "", "--pretrained, --random-encoder, --raw-coordinates"),
+        (action_retrieval, "--pretrained x --random-encoder", "--pretrained, --random-encoder, --raw-coordinates"),
+    ]:
+        with pytest.raises(SystemExit) as stop:
+            script.main(flags.split())
+        assert stop.value.code == 2 and f"choose one of {choices} (see" in capsys.readouterr().err
+
+
+def test_an_encoder_of_the_config_counts(tmp_path, capsys):
+    config = tmp_path / "mine.yaml"
+    config.write_text("pretrained: x.tar\n")
+    assert parse(action_retrieval, f"--config {config}").pretrained == "x.tar"
+    with pytest.raises(SystemExit) as stop:
+        action_retrieval.main(["--config", str(config), "--random-encoder"])
+    assert stop.value.code == 2 and "choose one of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("script", [script for script, _ in SCRIPTS])

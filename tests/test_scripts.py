@@ -16,6 +16,8 @@ import ntu_gendata
 import pku_gendata
 import pretraining
 from engine.checkpoint import load_checkpoint
+from feeder.augmentations import centre_crop
+from feeder.dataset import SkeletonDataset
 from feeder.synthetic import write_ntu, write_pku
 from model import SCDNet
 from model.reference import to_reference
@@ -91,17 +93,19 @@ def test_from_arrays_to_accuracies(data, here, stream):
 @pytest.mark.parametrize("protocol", ["cross_subject", "cross_view"])
 def test_pku_works_in_all_scripts(pku_data, here, data_set, protocol):
     pretrain(pku_data, "--epochs", "1", "--pre-dataset", data_set, "--protocol", protocol)
-    flags = ["--data-path", str(pku_data), "--finetune-dataset", data_set, "--protocol", protocol, "--pretrained", "ck", *COMMON]
+    where = ["--data-path", str(pku_data), "--finetune-dataset", data_set, "--protocol", protocol]
+    flags = [*where, "--pretrained", "ck", *COMMON]
     action_classification.main([*flags, "--epochs", "1"])
     action_retrieval.main(flags)
     assert records(here, "retrieval")[-1].keys() == {"knn_acc1", "knn_neighbours"}
     assert records(here, "linear")[-1].keys() == {"best_acc1", "last_acc1"}
 
 
-def test_resuming_equals_not_stopping(data, here):
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_resuming_equals_not_stopping(data, here, workers):
     pretrain(data, "--epochs", "3", "--checkpoint-path", "whole")
-    pretrain(data, "--epochs", "1", "--resume", "auto")
-    pretrain(data, "--epochs", "3", "--resume", "auto")
+    pretrain(data, "--epochs", "1", "--resume", "auto", "--workers", workers)
+    pretrain(data, "--epochs", "3", "--resume", "auto", "--workers", workers)
     whole, parts = (load_checkpoint(here / folder) for folder in ("whole", "ck"))
     assert whole["epoch"] == parts["epoch"] == 3
     for name, tensor in whole["state_dict"].items():
@@ -110,11 +114,28 @@ def test_resuming_equals_not_stopping(data, here):
         assert torch.equal(state["momentum_buffer"], parts["optimizer"]["state"][number]["momentum_buffer"])
 
 
-def test_workers_do_not_change_the_result(data, here):
-    pretrain(data, "--epochs", "1", "--checkpoint-path", "none")
-    pretrain(data, "--epochs", "1", "--checkpoint-path", "two", "--workers", "2")
-    a, b = (load_checkpoint(here / folder)["state_dict"] for folder in ("none", "two"))
-    assert all(torch.equal(a[name], b[name]) for name in a)
+def test_a_resumed_run_goes_on_in_its_log_folder_and_touches_no_other(data, here, capsys):
+    pretrain(data, "--epochs", "2")
+    pretrain(data, "--epochs", "3", "--resume", "auto")
+    (folder,) = (here / "log").iterdir()
+    assert [r["epoch"] for r in records(here, "pretraining")] == [0, 1, 2]
+    assert (folder / "options.yaml").is_file() and (folder / "options-2.yaml").is_file()
+    before = (folder / "metrics.jsonl").read_text()
+    pretrain(data, "--epochs", "4", "--resume", "ck/checkpoint.pth.tar", "--checkpoint-path", "other", "--log-dir", "log2")
+    pretrain(data, "--epochs", "4", "--resume", "auto", "--skeleton-representation", "bone", "--log-dir", "log3")
+    assert (folder / "metrics.jsonl").read_text() == before
+    assert len(list((here / "log2").iterdir())) == len(list((here / "log3").iterdir())) == 1
+    capsys.readouterr()
+    pretrain(data, "--epochs", "4", "--resume", "auto")
+    assert "nothing left to do: epoch 4 of --epochs 4" in capsys.readouterr().out
+
+
+def test_a_line_that_a_kill_cut_short_is_dropped(data, here):
+    pretrain(data, "--epochs", "1")
+    with open(next((here / "log").glob("*/metrics.jsonl")), "a") as file:
+        file.write('{"epoch": 1, "lo')
+    pretrain(data, "--epochs", "2", "--resume", "auto")
+    assert [r["epoch"] for r in records(here, "pretraining")] == [0, 1]
 
 
 def test_a_reference_checkpoint_needs_no_flag(data, here):
@@ -125,20 +146,31 @@ def test_a_reference_checkpoint_needs_no_flag(data, here):
     assert load_checkpoint(here / "ck")["epoch"] == 2
 
 
+def test_raw_coordinates_are_a_nearest_neighbour_baseline(data, here):
+    action_retrieval.main(["--data-path", str(data), "--raw-coordinates", *COMMON])
+    train, test = (SkeletonDataset(data / "NTU-RGB-D-60-AGCN" / "xsub", part) for part in ("train", "val"))
+    clips = [np.stack([centre_crop(*d[[i]][:2])[0].numpy().ravel() for i in range(len(d))]) for d in (train, test)]
+    clips = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in clips]
+    nearest = (clips[1] @ clips[0].T).argmax(axis=1)
+    expected = (train.labels[nearest] == test.labels).mean() * 100
+    assert records(here, "retrieval")[-1]["knn_acc1"] == pytest.approx(expected, abs=1e-4)
+
+
 def test_a_linear_evaluation_resumes(data, here):
-    flags = ["--data-path", str(data), "--random-encoder", *SIZES, *COMMON, "--batch-size", "8"]
-    action_classification.main([*flags, "--epochs", "4", "--checkpoint-path", "whole"])
-    action_classification.main([*flags, "--epochs", "2", "--checkpoint-path", "part"])
-    action_classification.main([*flags, "--epochs", "4", "--checkpoint-path", "part", "--resume", "part"])
+    flags = ["--data-path", str(data), "--random-encoder", *SIZES, "--workers", "0", "--device", "cpu", "--batch-size", "8"]
+    action_classification.main([*flags, "--seed", "5", "--epochs", "4", "--checkpoint-path", "whole"])
+    action_classification.main([*flags, "--seed", "5", "--epochs", "2", "--checkpoint-path", "part"])
+    action_classification.main([*flags, "--epochs", "4", "--checkpoint-path", "part", "--resume", "auto"])
     whole, part = (load_checkpoint(here / folder)["state_dict"] for folder in ("whole", "part"))
-    assert torch.equal(whole["fc.weight"], part["fc.weight"])
+    assert all(torch.equal(tensor, part[name]) for name, tensor in whole.items()), "the encoder is the checkpoint's"
 
 
 def test_nan_stops_and_keeps_the_last_checkpoint(data, here, capsys):
     pretrain(data, "--epochs", "1")
     capsys.readouterr()
     code, line = failure(capsys, pretrain, data, "--epochs", "2", "--resume", "auto", "--lr", "1e30")
-    assert code == 1 and "the loss is" in line
+    assert code == 1 and ("the loss is" in line or "not finite" in line)
+    assert "stopped: " in next((here / "log").glob("pretraining_*/log.txt")).read_text()
     checkpoint = load_checkpoint(here / "ck")
     assert checkpoint["epoch"] == 1 and all(torch.isfinite(t).all() for t in checkpoint["state_dict"].values())
 
@@ -163,8 +195,8 @@ def test_a_checkpoint_of_other_sizes_is_refused(data, here, capsys):
     pretrain(data, "--epochs", "1")
     capsys.readouterr()
     for flags, message in [
-        (["--hidden-size", "32"], "has hidden_size 16, the run --hidden-size 32"),
-        (["--num-head", "4"], "has num_head 2, the run --num-head 4"),
+        (["--hidden-size", "32"], "has hidden_size 16, the run 32"),
+        (["--num-head", "4"], "has num_head 2, the run 4"),
         (["--encoder-k", "32"], "queue_t is (8, 24), this model's (8, 32)"),
     ]:
         code, line = failure(capsys, pretrain, data, "--resume", "ck", "--epochs", "2", *flags)
@@ -177,6 +209,8 @@ def test_mistakes_downstream_are_one_line(data, here, capsys):
     for run in (action_classification.main, action_retrieval.main):
         for extra, code, message in [
             (["--pretrained", "nowhere.tar"], 1, "no checkpoint at nowhere.tar"),
+            (["--pretrained", ""], 1, "no checkpoint at"),
+            (["--random-encoder", "--hidden-size", "9", "--num-head", "2"], 1, "9 is not a multiple of num_head 2"),
             (["--pretrained", "wrong.pth.tar.npy"], 1, "damaged"),
             (["--random-encoder", *SIZES, "--protocol", "cross_setup"], 2, "no protocol cross_setup"),
             (["--random-encoder", *SIZES, "--finetune-dataset", "pku_part1"], 1, "pku_v1/xsub"),
