@@ -49,17 +49,17 @@ ACTIONS = (
     Action("wave", 1.7, "one", "swing", _ONE_ARM),
     Action("raise one arm", 0.4, "one", "swing", _ONE_ARM),
     Action("clap", 1.7, "both", "swing", _BOTH_ARMS),
-    Action("open both arms", 0.4, "both", "swing", _BOTH_ARMS),
-    Action("punch", 0.9, "one", "strike", _REACH),
-    Action("pull", 0.9, "one", "draw", _REACH),
     Action("squat", 0.5, "both", "swing", _LEGS),
     Action("walk on the spot", 1.0, "alternate", "swing", _LEGS),
+    Action("punch", 0.9, "one", "strike", _REACH),
     Action("walk towards each other", 0.9, "alternate", "swing", _STEP, walk=1),
-    Action("walk apart", 0.9, "alternate", "swing", _STEP, walk=-1),
     Action("arm circles forwards", 0.8, "both", "swing", _CIRCLE),
-    Action("arm circles backwards", 0.8, "both", "swing", _CIRCLE_BACK),
     Action("kick", 0.9, "one", "strike", _LEGS),
     Action("bow", 0.5, "both", "swing", _BOW),
+    Action("pull", 0.9, "one", "draw", _REACH),
+    Action("open both arms", 0.4, "both", "swing", _BOTH_ARMS),
+    Action("walk apart", 0.9, "alternate", "swing", _STEP, walk=-1),
+    Action("arm circles backwards", 0.8, "both", "swing", _CIRCLE_BACK),
     Action("drink", 0.5, "one", "swing", _DRINK),
     Action("handshake", 1.7, "one", "swing", _REACH, walk=0),
     Action("push", 0.9, "both", "strike", _REACH, walk=0),
@@ -92,7 +92,7 @@ def make_clip(
     if not alone:
         world = np.stack([world[0], _perform(rng, IDLE if act.walk is None else act, partner, frames)])
         world = _face_each_other(rng, world, act.walk)
-    turn = rng.uniform(-40, 40) + 6 * drift(rng, frames)  # the pair turns slowly as a whole
+    turn = rng.uniform(-40, 40) + 4 * drift(rng, frames)  # the pair turns slowly as a whole
     return _record(np.random.default_rng([int(rng.integers(2**32)), camera]), _turned(world, turn), camera)
 
 
@@ -100,8 +100,8 @@ def _perform(rng: np.random.Generator, act: Action, subject: int, frames: int) -
     """One person's performance, (T, 25, 3) metres, in the person's own frame."""
     person = make_person(subject)
     angles = draw_posture(rng, person, frames)
-    cycles = act.hertz * person.tempo * rng.uniform(0.85, 1.15) * np.arange(frames) / FPS + rng.random()
-    strength = person.amplitude * rng.uniform(0.8, 1.25) * _presence(rng, frames)
+    cycles = act.hertz * person.tempo * rng.uniform(0.93, 1.07) * np.arange(frames) / FPS + rng.random()
+    strength = person.amplitude * rng.uniform(0.9, 1.1) * _presence(rng, frames)
     right = rng.random() < person.right_handed
     for (part, axis), (degrees, lag) in act.swings.items():
         joints = joint_indices(part)
@@ -156,9 +156,10 @@ def _record(rng: np.random.Generator, world: np.ndarray, camera: int) -> np.ndar
     bodies, frames = world.shape[:2]
     place = np.stack([0.1 * drift(rng, frames), np.zeros(frames), 3.2 + 0.1 * drift(rng, frames)], axis=-1)
     place[:, 1] -= rng.uniform(0.6, 1.1)  # the camera's height above the ground
-    seen = _turned(world, np.full(frames, CAMERA_YAW[camera])) + place[:, None]
+    skew = np.eye(3) + 0.1 * rng.uniform(-1, 1, (3, 3)) * (1 - np.eye(3))  # of a sensor that is not quite calibrated
+    seen = _turned(world, np.full(frames, CAMERA_YAW[camera])) @ skew + place[:, None]
     behind = (seen[..., 2:] - seen[:, :, SPINE_MID, None, 2:]).clip(0, 0.2) / 0.2  # hidden by the body itself
-    seen += rng.normal(0, 0.004, seen.shape) * (1 + 2 * behind)
+    seen += rng.normal(0, 0.006, seen.shape) * (1 + 2 * behind)
     seen += (rng.random((bodies, frames, seen.shape[2], 1)) < 0.003) * rng.normal(0, 0.15, seen.shape)
     if rng.random() < 0.1:  # nobody is found in a few frames
         start = int(rng.integers(0, frames - 5))

@@ -1,9 +1,9 @@
 """Synthetic people that move: bodies of a person's proportions, posed by joint angles, seen by a noisy depth camera.
 
-An action is told by its motion alone. Postures (where the arms are held, bent knees, a crooked trunk) come from one
-distribution for all actions, and several actions run through the same poses at another speed or in the reverse order:
-a still frame or a mean pose says little. What the augmentations of SCD-Net make a model ignore (direction, size and
-proportions, side, part of the clip) varies most, which is what makes pre-training worth while on this data.
+An action is told by its motion: which limbs swing, how fast, in which course. A still frame or a mean pose says little,
+since a clip begins anywhere in the cycle, with either side, after a pause or not. People stand alike, and what varies most
+is what the augmentations of SCD-Net make a model ignore: part and pace of the clip, side, and direction, for a trunk that is
+twisted or leans in the first frame turns the whole clip once it is normalised. That makes pre-training worth while here.
 """
 
 from functools import cache
@@ -55,16 +55,20 @@ _LIMITS = {
 
 # Middle and half-width of the one distribution of postures, in degrees: joint -> (x, y, z).
 _POSTURE = {
-    "spine base": ((-8, 0, 0), (6, 0, 4)),
-    "spine mid": ((-5, 0, 0), (4, 9, 4)),
-    "neck": ((-5, 0, 0), (7, 13, 4)),
-    "shoulder": ((45, 20, 40), (9, 8, 8)),
-    "elbow": ((70, 0, 0), (9, 5, 0)),
-    "wrist": ((0, 0, 0), (7, 0, 4)),
-    "hip": ((34, 0, 8), (7, 3, 3)),
-    "knee": ((-50, 0, 0), (8, 0, 0)),
-    "ankle": ((10, 0, 0), (3, 0, 0)),
+    "spine base": ((-8, 0, 0), (0.9, 0, 0.6)),
+    "spine mid": ((-5, 0, 0), (0.6, 1.4, 0.6)),
+    "neck": ((-5, 0, 0), (1, 2, 0.6)),
+    "shoulder": ((45, 20, 40), (1.4, 1.2, 1.2)),
+    "elbow": ((70, 0, 0), (1.4, 0.8, 0)),
+    "wrist": ((0, 0, 0), (1, 0, 0.6)),
+    "hip": ((34, 0, 8), (1, 0.5, 0.5)),
+    "knee": ((-50, 0, 0), (1.2, 0, 0)),
+    "ankle": ((10, 0, 0), (0.5, 0, 0)),
 }
+
+# Half-width of the twist and lean of the trunk as a clip begins, in degrees about x, y, z; gone within half a second.
+_START = {"spine mid": (5, 12, 5), "spine base": (5, 0, 7)}
+_SETTLING_FRAMES = 4
 
 
 class Person(NamedTuple):
@@ -87,14 +91,14 @@ def make_person(subject: int) -> Person:
     rng = np.random.default_rng([2023, subject])
     offsets = np.zeros((NUM_JOINTS, 3))
     for name, (_, offset) in _TREE.items():
-        scaled = np.array(offset) * rng.normal(1, (0.14, 0.08, 0.1)).clip(0.6, 1.4)
+        scaled = np.array(offset) * rng.normal(1, (0.05, 0.04, 0.05)).clip(0.6, 1.4)
         for joint, sign in _sides(name):
             offsets[joint] = scaled * (sign, 1, 1)
     return Person(
-        offsets=offsets * rng.uniform(1.45, 1.95),
-        tempo=rng.uniform(0.8, 1.25),
-        amplitude=rng.uniform(0.75, 1.2),
-        posture=rng.normal(0, 4, (NUM_JOINTS, 3)),
+        offsets=offsets * rng.uniform(1.6, 1.8),
+        tempo=rng.uniform(0.9, 1.1),
+        amplitude=rng.uniform(0.9, 1.15),
+        posture=rng.normal(0, 0.6, (NUM_JOINTS, 3)),
         right_handed=rng.choice([0.2, 0.8], p=[0.25, 0.75]),
     )
 
@@ -106,11 +110,14 @@ def draw_posture(rng: np.random.Generator, person: Person, frames: int) -> np.nd
         (frames, 25, 3) degrees about x, y, z, for the right side's convention on both sides.
     """
     middle, width = _spread("middle"), _spread("width")
-    legs = [_INDEX[f"{side} {part}"] for part in ("hip", "knee", "ankle") for side in ("left", "right")]
     drawn = rng.uniform(-1, 1, (NUM_JOINTS, 3))
+    legs = [_INDEX[f"{side} {part}"] for part in ("hip", "knee", "ankle") for side in ("left", "right")]
     drawn[legs[::2]] = drawn[legs[1::2]] + rng.normal(0, 0.2, (3, 3))  # nobody stands on one bent leg for long
-    idle = drift(rng, frames, (NUM_JOINTS, 3)) * width * 0.15
-    return middle + drawn * width + (width > 0) * person.posture + idle
+    angles = middle + drawn * width + (width > 0) * person.posture + drift(rng, frames, (NUM_JOINTS, 3)) * width / 3
+    fading = np.exp(-np.arange(frames) / _SETTLING_FRAMES)[:, None]
+    for part, reach in _START.items():
+        angles[:, _INDEX[part]] += fading * rng.uniform(-1, 1, 3) * reach
+    return angles
 
 
 def drift(rng: np.random.Generator, frames: int, shape: tuple[int, ...] = ()) -> np.ndarray:

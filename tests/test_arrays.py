@@ -54,9 +54,48 @@ def test_discarded_and_stale_files_go_others_stay(tmp_path):
     writer.write(0, sample(0))
     (tmp_path / "train_notes.tmp").touch()
     writer.discard()
-    SplitWriter(tmp_path, "val", 1)
+    SplitWriter(tmp_path, "val", 1).close()  # as a killed run leaves it
     remove_stale(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["train_notes.tmp"]
+
+
+def test_stale_files_are_told_from_those_of_another_run(tmp_path):
+    writers = [SplitWriter(tmp_path, "train", 1) for _ in range(2)]
+    for number, writer in enumerate(writers):
+        writer.write(0, sample(number))
+        remove_stale(tmp_path)
+        writer.finish([0], NAMES[:1], [number], [9])
+        remove_stale(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 6
+    for number, writer in enumerate(writers):
+        publish([writer])
+        writer.discard()
+        split = open_split(tmp_path, "train")
+        assert split.labels == [number] and (split.data == number).all()
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_file_that_is_removed_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    lock, removed = arrays._lock, []
+
+    def remove_first(file, wait=True):
+        if not removed:
+            removed.append(next(tmp_path.iterdir()))
+            removed[0].unlink()
+        lock(file, wait)
+
+    monkeypatch.setattr(arrays, "_lock", remove_first)
+    writer = SplitWriter(tmp_path, "train", 1)
+    assert removed == [writer.temporary(arrays.DATA)] and removed[0].exists()
+
+
+def test_without_locks(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "fcntl", None)
+    writer = SplitWriter(tmp_path, "train", 1)
+    writer.write(0, sample(1))
+    writer.finish([0], NAMES[:1], [0], [9])
+    publish([writer])
+    assert open_split(tmp_path, "train").names == NAMES[:1]
 
 
 def test_an_older_split_never_mixes_with_a_new_one(tmp_path, monkeypatch):

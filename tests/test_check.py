@@ -6,11 +6,17 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 from raw_files import sample_names, write_raw
 
 import ntu_gendata
+import pku_gendata
+from feeder import pku
 from feeder.check import main
+from feeder.cli import script
+from feeder.errors import DataError
+from feeder.synthetic import write_pku
 
 
 @pytest.fixture
@@ -33,6 +39,7 @@ def test_whole(folder, capsys):
     for path in (folder, folder / "xsub"):
         main([str(path)])
         out = capsys.readouterr().out
+        assert "(label 3, brushing hair)" in out or "(label 0, drink water)" in out
         assert "whole" in out and "xsub train" in out and "a subset of the full set's 40,091" in out
         assert ("xview val" in out) == (path == folder) and len(out.splitlines()) < 15
 
@@ -54,6 +61,7 @@ def change_label(path, names=None, labels=None):
      (lambda f: change_array(f / "train_data_joint.npy", (1, 2, 0, 1, 0), 3.0), "first frame is not centred"),
      (lambda f: change_array(f / "train_num_frame.npy", 1, 0), "sample 1 has 0 frames"),
      (lambda f: change_label(f / "train_label.pkl", labels=lambda labels: [59, *labels[1:]]), "has label 59, not 0"),
+     (lambda f: change_label(f / "train_label.pkl", lambda names: ["S001C001P001R001A061", *names[1:]]), "class 61 is outside"),
      (lambda f: change_label(f / "train_label.pkl", names=lambda names: [names[1], *names[1:]]), "is there 2 times"),
      (lambda f: [path.replace(f / path.name.replace("train", "val")) for path in f.glob("train*")], "not belong to this part"),
      (lambda f: (f / "val_label.pkl").unlink(), "val_label.pkl: no such file"),
@@ -70,6 +78,77 @@ def test_counts_above_300_and_zeros_are_noted(folder, capsys):
     main([str(folder / "xsub")])
     out = capsys.readouterr().out
     assert "note: " in out and "1 frame counts above 300" in out and "1 samples are all zeros" in out
+
+
+@pytest.fixture
+def pku_folder(tmp_path):
+    write_pku(tmp_path / "raw", classes=4, subjects=3, cameras=3)
+    pku_gendata.main(["--data-path", str(tmp_path / "raw"), "--out-folder", str(tmp_path / "pku_v1")])
+    return tmp_path / "pku_v1"
+
+
+def test_pku_is_compared_with_the_full_set(pku_folder, capsys, monkeypatch):
+    def verdict():
+        capsys.readouterr()
+        main([str(pku_folder / "xsub")])
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if "PKU-MMD part 1: " in line)
+        return line.strip().removeprefix("PKU-MMD part 1: ")
+
+    train, val = (len(np.load(pku_folder / f"xsub/{part}_num_frame.npy")) for part in ("train", "val"))
+    assert verdict() == "a subset of the full set's 18,840 / 2,704 samples"
+    monkeypatch.setitem(pku.SAMPLE_COUNTS, (1, "xsub"), (train, val))
+    assert verdict() == f"complete: {train} / {val} samples"
+    monkeypatch.setitem(pku.SAMPLE_COUNTS, (1, "xsub"), (train + 1, val))
+    fewer = f"1 fewer than the full set's {train + 1} / {val} samples"
+    assert verdict() == f"{fewer}: right if they are segments without any body"
+    monkeypatch.setitem(pku.SAMPLE_COUNTS, (1, "xsub"), (train + 1, val - 1))
+    assert verdict().startswith("WARNING")
+    monkeypatch.delitem(pku.SAMPLE_COUNTS, (1, "xsub"))
+    assert verdict() == "the full set's number of samples under 'xsub' is not known"
+
+
+def test_names_of_pku():
+    row = pku.Row(21, 51, 3, 9)
+    assert [pku.part_of(row.sample(video)) for video in ("0043-L", "A01N01-R", "43-L")] == [1, 2, None]
+    assert pku.part_of("0043-L") is pku.part_of("S001C001P001R001A001.skeleton") is None
+
+
+def test_labels_outside_pku(pku_folder, capsys):
+    path = pku_folder / "xsub/train_label.pkl"
+    change_label(path, labels=lambda labels: [51, *labels[1:]])
+    assert "has label 51, but PKU-MMD part 1 has 51 classes" in problems(pku_folder, capsys)
+    change_label(path, lambda names: [f"{names[0][:-2]}52", *names[1:]])
+    assert "has label 51, but PKU-MMD part 1 has 51 classes" in problems(pku_folder, capsys)
+    change_label(path, lambda names: ["mine_c52", *names[1:]])
+    main([str(pku_folder)])  # names of nobody's: no number of classes is known
+    assert "names of neither NTU RGB+D nor PKU-MMD" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "error, status, told",
+    [(DataError("a.npy: damaged"), 1, "error: a.npy: damaged"),
+     (OSError(28, "No space left on device", "b.npy"), 1, "error: b.npy: No space left on device"),
+     (MemoryError(), 1, "error: out of memory"), (KeyboardInterrupt(), 130, "interrupted"),
+     (torch.cuda.OutOfMemoryError("CUDA"), 1, "error: out of memory; a smaller --batch-size"),
+     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't\nallocate"), 1, "error: out of memory; a smaller --batch-size")],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)  # fmt: skip
+def test_how_a_command_ends(capsys, error, status, told):
+    def fail(argv):
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        script(fail)([])
+    err = capsys.readouterr().err
+    assert end.value.code == status and told in err and err.strip().count("\n") == 0
+
+
+def test_other_errors_keep_their_traceback():
+    def fail(argv):
+        raise RuntimeError("our own mistake")
+
+    with pytest.raises(RuntimeError, match="our own mistake"):
+        script(fail)([])
 
 
 def test_the_command(folder, tmp_path):

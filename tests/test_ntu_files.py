@@ -15,6 +15,7 @@ from feeder.fast_read import read_plain
 
 RAW = sorted((GOLDENS / "raw").glob("*.skeleton"))
 TEXT = skeleton_text(random_bodies(np.random.default_rng(0), 3, 2))
+# MUTATIONS=2000 python -m pytest tests/test_ntu_files.py -k mutations
 MUTATIONS = int(os.environ.get("MUTATIONS", 300))
 
 
@@ -220,6 +221,7 @@ def mutated(rng, raw):
     """Return the bytes of a file after one to three small accidents."""
     raw = bytearray(raw)
     for _ in range(rng.randint(1, 3)):
+        raw = raw or bytearray(b"0")
         at, length = rng.randrange(len(raw)), rng.randint(1, 40)
         kind = rng.randrange(7)
         if kind == 0:
@@ -238,7 +240,7 @@ def mutated(rng, raw):
             lines = bytes(raw).split(b"\n")
             line = rng.randrange(len(lines))
             lines[line] = rng.choice((b"25", b"0", b"1", b"-1", b"300", b"99999999", lines[rng.randrange(len(lines))]))
-            raw = bytearray(b"\n".join(lines)) or bytearray(b"0")
+            raw = bytearray(b"\n".join(lines))
     return bytes(raw)
 
 

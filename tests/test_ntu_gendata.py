@@ -1,5 +1,6 @@
 """ntu_gendata.py as a user runs it: goldens, flags, what is left out, damage, interruption, full disk."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -7,6 +8,7 @@ import random
 import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -79,15 +81,24 @@ def test_flags_in_both_spellings_and_defaults(tmp_path, monkeypatch, capsys):
         run(words[0], "data/nturgbd_raw/nturgb+d_skeletons", words[1], f"out{dash}", ignored, "ignored.txt")
         assert len(open_split(f"out{dash}/xview", "train").names) == 2
     assert "1 listed by --ignored-sample-path" in capsys.readouterr().out
+    assert ntu_gendata.get_parser().parse_args(["--skip_bad"]).skip_bad
+
+
+def test_help_tells_how_to_run_it(capsys):
+    assert fails(["--help"], capsys)[0] == 0
+    ntu_gendata.get_parser().print_help()
+    out = capsys.readouterr().out
+    assert "python ntu_gendata.py --dataset ntu120" in out and "Deliberate differences" in out and "--skip-bad" in out
 
 
 @pytest.mark.parametrize(
     "argv",
-    [["--benchmark", "xsetup"], ["--dataset", "ntu120", "--benchmark", "xview"], ["--workers", "0"], ["--dataset", "ntu61"]],
+    [["--benchmark", "xsetup"], ["--dataset", "ntu120", "--benchmark", "xview"], ["--workers", "0"], ["--workers", "two"],
+     ["--dataset", "ntu61"], ["--skip-bads"]],
 )  # fmt: skip
 def test_wrong_command_lines(argv, capsys):
     code, err = fails(argv, capsys)
-    assert code == 2 and "usage:" in err
+    assert code == 2 and err.count("\n") == 1 and "error: " in err
 
 
 def test_missing_samples_are_skipped_and_counted(tmp_path, raw, capsys):
@@ -198,6 +209,59 @@ def test_killed_and_started_again(many, tmp_path, workers, number):
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert contents(tmp_path / "out") == contents(many / "whole")
     assert no_worker_is_left(many)
+
+
+def test_a_second_run_into_the_same_folder_spares_the_first(many, tmp_path):
+    command = [*COMMAND, "--data-path", str(many / "raw"), "--out-folder", str(tmp_path / "out"), "--workers", "1"]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    wait_for_rows(tmp_path / "out", first)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    finally:
+        first.send_signal(signal.SIGCONT)
+    err = first.communicate(timeout=60)[1].decode()
+    assert first.returncode == 0, err
+    assert contents(tmp_path / "out") == contents(many / "whole")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_workers_do_not_hold_the_files_of_a_parent_that_is_gone(many, tmp_path):
+    command = [*COMMAND, "--data-path", str(many / "raw"), "--out-folder", str(tmp_path / "out"), "--workers", "2"]
+    parent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    workers = wait_for_workers(tmp_path / "out", parent)
+    for worker in workers:  # so that they cannot end by themselves
+        os.kill(worker, signal.SIGSTOP)
+    parent.kill()
+    parent.wait()
+    try:
+        for folder in (tmp_path / "out").iterdir():
+            arrays.remove_stale(folder)
+        assert not contents(tmp_path / "out")
+    finally:
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+
+
+def wait_for_workers(folder, process):
+    """Return the ids of the workers of a run once both have written."""
+    children = f"/proc/{process.pid}/task/{process.pid}/children"
+    while process.poll() is None:
+        with open(children) as file:
+            workers = [int(word) for word in file.read().split()]
+        if len(workers) == 2 and all(map(has_written, workers)):
+            return workers
+        time.sleep(0.002)
+    raise AssertionError("the run was over before both workers wrote")
+
+
+def has_written(worker):
+    """Return whether a worker has opened arrays for its rows; the parent's, which it shares at first, cannot be read."""
+    with contextlib.suppress(OSError):  # a file that it has just closed
+        for entry in os.scandir(f"/proc/{worker}/fd"):
+            if os.readlink(entry.path).endswith(".tmp") and entry.stat(follow_symlinks=False).st_mode & stat.S_IRUSR:
+                return True
+    return False
 
 
 def wait_for_rows(folder, process):

@@ -2,11 +2,15 @@
 
 import contextlib
 import io
+import itertools
+import os
+import random
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_ntu_files import mutated
 
 import pku_gendata
 from feeder import ntu, pku
@@ -16,6 +20,8 @@ from feeder.normalize import to_sample
 from feeder.pku_download import open_download, plan
 from feeder.synthetic import write_pku
 
+# MUTATIONS=2000 python -m pytest tests/test_pku.py -k mutations
+MUTATIONS = int(os.environ.get("MUTATIONS", 300))
 NAMES = {1: ("0002", "0003", "0004", "0005", "0006"), 2: ("A01N01", "A01N02", "A01N03", "A02N01", "A02N02")}
 
 
@@ -105,16 +111,21 @@ def test_oddities_are_counted_and_named(prepared):
     part, _, arrays, printed = prepared
     first, second, third, unlisted, lost = NAMES[part]
     lines = printed.splitlines()
-    views = lambda text: ", ".join(text.format(view) for view in "LMR")  # noqa: E731
-    assert f"videos without a skeleton file: 3 ({views(lost + '-{}')})" in lines
-    assert "videos without a label file: 0" in lines
+    views = lambda text: [text.format(view) for view in "LMR"]  # noqa: E731
+
+    def below(heading):
+        rest = lines[lines.index(heading) + 1 :]
+        return [line.strip() for line in itertools.takewhile(lambda line: line.startswith("  "), rest)]
+
+    assert below("videos without a skeleton file: 3") == views(lost + "-{}")
+    assert below("videos without a label file: 0") == []
     for benchmark in ("xsub", "xview"):
-        assert f"videos in neither list of {benchmark}, left out there: 3 ({views(unlisted + '-{}')})" in lines
-    assert f"rows with start >= end, dropped: 3 ({views(first + '-{} row 5')})" in lines
-    assert "segments longer than 300 frames, the first 300 kept: 3" in lines
-    (cut,) = (line for line in lines if line.startswith("segments cut at the end of the video: 3"))
-    assert f"{third}-L_r04_c" in cut and " frames)" in cut
-    assert f"segments without any body, left out: 3 ({views(second + '-{}_r05_c01')})" in lines
+        assert below(f"videos in neither list of {benchmark}, left out there: 3") == views(unlisted + "-{}")
+    assert below("rows with start >= end, dropped: 3") == views(first + "-{} row 5")
+    assert below("segments longer than 300 frames, the first 300 kept: 3") == []
+    cut = below("segments cut at the end of the video: 3")
+    assert len(cut) == 3 and cut[0].startswith(f"{third}-L_r04_c") and cut[0].endswith(" frames)")
+    assert below("segments without any body, left out: 3") == views(second + "-{}_r05_c01")
     assert "damaged files or segments, left out: 0" in lines
     split = open_split(arrays / "xsub", "train")
     longest = [name for name, frames in zip(split.names, split.num_frame, strict=True) if frames == 300]
@@ -298,7 +309,14 @@ def test_what_is_not_there_is_told(small):
 
 def test_video_without_label_file_is_named(small):
     (small / "raw/Label/Train_Label_PKU_final/0003-L.txt").unlink()
-    assert "videos without a label file: 1 (0003-L)" in run(small)
+    assert "videos without a label file: 1\n  0003-L\n" in run(small)
+
+
+def test_all_dropped_rows_are_named(small):
+    label = small / "raw/Label/Train_Label_PKU_final/0002-L.txt"
+    label.write_text(label.read_text() + "1,9,5,2\n" * 90)
+    lines = run(small).splitlines()
+    assert sum(line.startswith("  0002-L row ") for line in lines) >= 90
 
 
 def test_real_row_of_part_one_is_dropped_and_zero_start_kept(small):
@@ -341,6 +359,37 @@ def test_row_that_starts_behind_the_end_is_damage(small):
     with pytest.raises(SystemExit):
         run(small)
     assert "0003-L_r04_c01 starts at frame 90000, the video has" in run(small, 1, "--skip_bad")
+
+
+READERS = {"video": pku.read_video, "label": pku.read_rows, "split": lambda path: pku.read_split(path, 1)}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_mutations_are_read_or_refused(small, kind):
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}, {MUTATIONS} mutations")
+    rng, path = random.Random(seed), small / "mutated.txt"
+    files = {
+        "video": [f" {GOOD}\n".encode() * 3, f"{GOOD}\r\n{' 0.000000' * 150}\r\n".encode(), GOOD.encode()],
+        "label": [file.read_bytes() for file in sorted((small / "raw/Label").rglob("*.txt"))],
+        "split": [file.read_bytes() for file in sorted((small / "raw/Split").iterdir())],
+    }[kind]
+    refused = 0
+    for _ in range(MUTATIONS):
+        path.write_bytes(mutated(rng, rng.choice(files)))
+        try:
+            result = READERS[kind](path)
+        except DataError as error:
+            refused += 1
+            assert "\n" not in str(error) and str(error).startswith(f"{path}: "), str(error)
+            continue
+        if kind == "video":
+            assert result.shape[::2] == (2, 25) and result.shape[1] and np.abs(result).max() <= pku.MAX_METRES
+        elif kind == "label":
+            assert all(1 <= row.action <= 51 and row.start >= 0 and row.end >= 0 for row in result)
+        else:
+            assert result.keys() == {"train", "val"} and not result["train"] & result["val"]
+    print(f"{refused} refused")
 
 
 def test_flags():
