@@ -8,7 +8,6 @@ that of the file system; a file without any body is left out and named, where th
 damaged file is an error with its line. What is computed from a whole file is the same.
 """
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from feeder.errors import DataError
 from feeder.generate import Clip, Report, Sample, Source, default_workers, generate
 from feeder.normalize import to_sample
 from feeder.summary import HEADING, count_verdict, summary_line
+from options.parser import Parser, positive_int
 
 DEFAULTS = {
     "ntu60": ("data/nturgbd_raw/nturgb+d_skeletons", "data/NTU-RGB-D-60-AGCN"),
@@ -25,20 +25,19 @@ DEFAULTS = {
 }
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> Parser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--dataset", choices=ntu.BENCHMARKS, default="ntu60")
-    add("--data-path", "--data_path", type=Path, nargs="+", metavar="FOLDER",
+    add("--data-path", type=Path, nargs="+", metavar="FOLDER",
         help="folders of .skeleton files (default: data/nturgbd_raw[_120]/nturgb+d_skeletons)")  # fmt: skip
-    add("--ignored-sample-path", "--ignored_sample_path", type=Path, metavar="FILE",
+    add("--ignored-sample-path", type=Path, metavar="FILE",
         help="names of samples to skip, one a line, besides the built-in list of missing skeletons")  # fmt: skip
-    add("--out-folder", "--out_folder", type=Path, metavar="FOLDER",
-        help="default: data/NTU-RGB-D-{60,120}-AGCN")  # fmt: skip
+    add("--out-folder", type=Path, metavar="FOLDER", help="default: data/NTU-RGB-D-{60,120}-AGCN")
     add("--benchmark", nargs="+", choices=("xsub", "xview", "xsetup"),
         help="default: xsub and xview for ntu60, xsub and xsetup for ntu120")  # fmt: skip
-    add("--workers", type=int, default=default_workers(), help="processes (default: all cores)")
+    add("--workers", type=positive_int, default=default_workers(), help="processes (default: all cores, 12 at most)")
     add("--skip-bad", action="store_true", help="leave damaged files out instead of failing at the end")
     return parser
 
@@ -51,8 +50,6 @@ def main(argv: list[str] | None = None) -> None:
     benchmarks = [name for name in allowed if name in (args.benchmark or allowed)]
     if set(args.benchmark or ()) - set(allowed):
         parser.error(f"argument --benchmark: {args.dataset} has {' and '.join(allowed)}")
-    if args.workers < 1:
-        parser.error("argument --workers: at least 1")
     folders = args.data_path or [Path(DEFAULTS[args.dataset][0])]
     out_folder = args.out_folder or Path(DEFAULTS[args.dataset][1])
 

@@ -9,40 +9,34 @@ a sample just as an NTU file does, named after video, row and class id: 0043-L_r
 51 outputs in both parts. The reference publishes no such script.
 """
 
-import argparse
 from pathlib import Path
 
 from engine.cli import script
 from feeder import pku
-from feeder.arrays import open_split
 from feeder.generate import Report, default_workers, generate
 from feeder.pku_download import CUT, EMPTY, LONG, Plan, cut_segments, open_download, plan, read_segments
 from feeder.summary import HEADING, count_verdict, summary_line
+from options.parser import Parser, positive_int
 
-MAX_NAMED = 20
 
-
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> Parser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add = parser.add_argument
-    add("--data-path", "--data_path", type=Path, default=Path("data/PKUMMD"), metavar="FOLDER",
+    add("--data-path", type=Path, default=Path("data/PKUMMD"), metavar="FOLDER",
         help="the download: skeletons, labels and splits (default: data/PKUMMD)")  # fmt: skip
     add("--part", type=int, choices=pku.PARTS, default=1, help="also called phase (default: 1)")
-    add("--out-folder", "--out_folder", type=Path, metavar="FOLDER", help="default: data/pku_v1 or data/pku_v2")
+    add("--out-folder", type=Path, metavar="FOLDER", help="default: data/pku_v1 or data/pku_v2")
     add("--benchmark", nargs="+", choices=pku.BENCHMARKS, default=pku.BENCHMARKS, help="default: both")
-    add("--workers", type=int, default=default_workers(), help="processes (default: all cores)")
-    add("--skip-bad", "--skip_bad", action="store_true", help="leave damaged files out instead of failing at the end")
+    add("--workers", type=positive_int, default=default_workers(), help="processes (default: all cores, 12 at most)")
+    add("--skip-bad", action="store_true", help="leave damaged files out instead of failing at the end")
     return parser
 
 
 @script
 def main(argv: list[str] | None = None) -> None:
     """Prepare the data as the command line says."""
-    parser = get_parser()
-    args = parser.parse_args(argv)
-    if args.workers < 1:
-        parser.error("argument --workers: at least 1")
+    args = get_parser().parse_args(argv)
     benchmarks = [name for name in pku.BENCHMARKS if name in args.benchmark]
     out_folder = args.out_folder or Path(f"data/pku_v{args.part}")
 
@@ -54,7 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     report = generate(planned.sources, read_segments, out_folder, benchmarks, args.workers, args.skip_bad, planned.bad)
 
     # what came out
-    planned.notes[CUT] += cut_segments(planned.sources, written_frames(out_folder, report))
+    num_frame = {name: frames for made in report.made for name, frames in zip(made.names, made.num_frame, strict=True)}
+    planned.notes[CUT] += cut_segments(planned.sources, num_frame)
     planned.notes[EMPTY] += report.empty
     print(f"part {args.part}: {len(download.skeletons):,} videos, {len(planned.sources):,} used")
     print_notes(planned, report)
@@ -62,22 +57,12 @@ def main(argv: list[str] | None = None) -> None:
     print(f"written to {out_folder}")
 
 
-def written_frames(folder: Path, report: Report) -> dict[str, int]:
-    """Return the frame count of each sample that was written, by name."""
-    written = {}
-    for made in report.made:
-        if made.labels:
-            split = open_split(folder / made.benchmark, made.part)
-            written |= dict(zip(split.names, split.num_frame.tolist(), strict=True))
-    return written
-
-
 def print_notes(planned: Plan, report: Report) -> None:
-    """Print how often each kind of exception was met, and where."""
+    """Print how often each kind of exception was met, and below it where; nothing is lost in a long segment but its end."""
     for kind, names in planned.notes.items():
-        shown = [] if kind == LONG else names[:MAX_NAMED]
-        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED and shown else ""
-        print(f"{kind}: {len(names)}" + (f" ({', '.join(shown)}{more})" if shown else ""))
+        print(f"{kind}: {len(names)}")
+        for name in names if kind != LONG else ():
+            print(f"  {name}")
     print(f"damaged files or segments, left out: {len(report.bad)}")
     for line in report.bad:
         print(f"damaged: {line}")

@@ -8,19 +8,25 @@ Samples are written with pwrite, not through a memmap: on a full disk a memmap e
 error, and every page that it touches counts as the process's memory.
 """
 
+import contextlib
 import os
 import pickle
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from feeder.errors import DataError
 from feeder.labels import load_labels
 from feeder.skeleton import MAX_FRAMES, NUM_BODIES, NUM_JOINTS
+
+try:
+    import fcntl
+except ImportError:  # no POSIX system: files are not locked
+    fcntl = None
 
 PARTS = ("train", "val")
 SAMPLE_SHAPE = (3, MAX_FRAMES, NUM_JOINTS, NUM_BODIES)
@@ -107,17 +113,19 @@ class SplitWriter:
     """Writes one part of a split under temporary names; nothing has its final name before `publish`.
 
     `write` may be called in any order and from several processes: a pickled or forked writer opens the file anew.
+    The process that made the writer keeps its files locked until `discard`, so that no other run takes them for stale.
     """
 
     def __init__(self, folder: str | Path, part: str, num_samples: int) -> None:
         self.folder, self.part = Path(folder), part
         self._run = uuid.uuid4().hex[:12]
         self._file = None
-        with open(self.temporary(DATA), "xb") as file:
+        self._locked = []
+        with open(self._create(DATA), "wb") as file:
             file.write(_header(num_samples))
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_file": None}
+        return self.__dict__ | {"_file": None, "_locked": []}
 
     def final(self, kind: str) -> Path:
         """Return the path that the file of that kind gets in the end."""
@@ -127,6 +135,18 @@ class SplitWriter:
         """Return the path of that file until then: no other run has the same."""
         final = self.final(kind)
         return final.with_name(f"{final.name}.{self._run}{_TEMPORARY}")
+
+    def _create(self, kind: str) -> Path:
+        """Return the path of the temporary file of that kind, now there, empty and locked."""
+        path = self.temporary(kind)
+        while True:
+            file = open(path, "xb", buffering=0)
+            _lock(file)
+            if os.fstat(file.fileno()).st_nlink:
+                break
+            file.close()  # another run found it before it was locked, and removed it
+        self._locked.append(file)
+        return path
 
     def write(self, row: int, sample: np.ndarray) -> None:
         """Write a sample (3, 300, 25, 2) as row `row`."""
@@ -153,9 +173,9 @@ class SplitWriter:
             names, labels, num_frame: of these rows.
         """
         self._close_gaps(rows)
-        with open(self.temporary(NUM_FRAME), "xb") as file:
+        with open(self._create(NUM_FRAME), "wb") as file:
             np.save(file, np.array(num_frame, np.int64))
-        with open(self.temporary(LABEL), "xb") as file:
+        with open(self._create(LABEL), "wb") as file:
             pickle.dump((names, labels), file, protocol=4)
         for kind in (DATA, NUM_FRAME, LABEL):
             _sync(self.temporary(kind))
@@ -169,39 +189,81 @@ class SplitWriter:
             file.write(_header(len(rows)))
             file.truncate(_HEADER_BYTES + len(rows) * SAMPLE_BYTES)
 
+    def close(self) -> None:
+        """Close the files in this process.
+
+        A forked worker begins with it: locks belong to the open files that it shares with its parent, and must not
+        outlive the parent by as long as the worker takes to notice.
+        """
+        for file in (self._file, *self._locked):
+            if file:
+                file.close()
+        self._file, self._locked = None, []
+
     def discard(self) -> None:
         """Remove what was written under temporary names."""
-        if self._file:
-            self._file.close()
-            self._file = None
         for kind in (DATA, NUM_FRAME, LABEL):
             self.temporary(kind).unlink(missing_ok=True)
+        self.close()
 
 
 def publish(writers: Iterable[SplitWriter]) -> None:
     """Give all finished parts their final names.
 
     Labels go first where older arrays stand and come last, so that a run killed in between leaves splits that do not
-    open, never ones that mix old and new.
+    open, never ones that mix old and new. Of two runs that end at once the second waits for the first, and wins.
     """
     writers = list(writers)
-    for writer in writers:
-        writer.final(LABEL).unlink(missing_ok=True)
-    for kind in (DATA, NUM_FRAME, LABEL):
-        for folder in {writer.folder for writer in writers}:
-            _sync(folder)
+    folders = sorted({writer.folder for writer in writers})
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            stack.enter_context(_locked_folder(folder))
         for writer in writers:
-            os.replace(writer.temporary(kind), writer.final(kind))
-    for folder in {writer.folder for writer in writers}:
-        _sync(folder)
+            writer.final(LABEL).unlink(missing_ok=True)
+        for kind in (DATA, NUM_FRAME, LABEL):
+            for folder in folders:
+                _sync(folder)
+            for writer in writers:
+                os.replace(writer.temporary(kind), writer.final(kind))
+        for folder in folders:
+            _sync(folder)
 
 
 def remove_stale(folder: str | Path) -> None:
-    """Remove what a killed run left in a split's folder under temporary names."""
+    """Remove what a killed run left in a split's folder under temporary names; what a living one holds stays."""
     for part in PARTS:
         for kind in (DATA, NUM_FRAME, LABEL):
             for path in Path(folder).glob(f"{part}_{kind}.*{_TEMPORARY}"):
-                path.unlink(missing_ok=True)
+                # held by another run, another user's, or removed by now
+                with contextlib.suppress(BlockingIOError, PermissionError, FileNotFoundError), open(path, "r+b") as file:
+                    _lock(file, wait=False)
+                    path.unlink()
+
+
+@contextlib.contextmanager
+def _locked_folder(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(file: BinaryIO | int, wait: bool = True) -> None:
+    """Lock an open file, where the system can; the lock ends with the last process that has the file open, even if killed.
+
+    Raises:
+        BlockingIOError: another run holds it and `wait` is false.
+    """
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise
+    except OSError:
+        pass  # a file system without locks
 
 
 def check_space(folder: str | Path, num_samples: int) -> None:

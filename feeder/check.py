@@ -10,11 +10,13 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from feeder import ntu
+from feeder import ntu, pku
 from feeder.arrays import DATA, PARTS, SAMPLE_SHAPE, Split, open_split, path_of
+from feeder.cli import script
 from feeder.errors import DataError
 from feeder.skeleton import SPINE_MID
 from feeder.summary import HEADING, count_verdict, summary_line
@@ -22,7 +24,16 @@ from feeder.summary import HEADING, count_verdict, summary_line
 CENTRED_METRES = 1e-3
 _CHUNK = 32  # samples read at a time, 6 MB
 _NTU_BENCHMARKS = ("xsub", "xview", "xsetup")
-_NAMED_CLASS = re.compile(r"(?:^S\d{3}C\d{3}P\d{3}R\d{3}A|_c)(\d+)(?:\.skeleton)?$")
+_NAMED_CLASS = re.compile(r"(?:^S\d{3}C\d{3}P\d{3}R\d{3}A|_r\d+_c)(\d+)(?:\.skeleton)?$")
+
+
+class _DataSet(NamedTuple):
+    """The data set that the names of the samples tell of."""
+
+    name: str
+    class_names: tuple[str, ...]
+    counts: tuple[int, int] | None  # samples of the full set's (train, val), as far as known
+    may_lack: str  # of these
 
 
 def check_folder(folder: Path) -> list[str]:
@@ -37,33 +48,62 @@ def check_folder(folder: Path) -> list[str]:
             splits[part] = open_split(folder, part)
         except DataError as error:
             problems.append(str(error))
+    known = _data_set([name for split in splits.values() for name in split.names], folder.name)
     for part, split in splits.items():
         print(summary_line(f"{folder.name} {part}", split.labels, split.num_frame))
         print(*(f"  note: {note}" for note in split.notes), sep="\n", end="\n" if split.notes else "")
-        problems += [f"{folder}: {part}: {problem}" for problem in (*_names(split, folder.name, part), *_values(split))]
-        print(f"  {_balance(split.labels)}")
+        found = (*_names(split, known, folder.name, part), *_values(split))
+        problems += [f"{folder}: {part}: {problem}" for problem in found]
+        print(f"  {_balance(split.labels, known)}")
     if len(splits) == len(PARTS):
         both = set(splits["train"].names) & set(splits["val"].names)
         if both:
             problems.append(f"{folder}: {len(both)} samples are in both parts, such as {min(both)}; prepare them again")
-        print(f"  {_verdict(splits, folder.name)}")
+        print(f"  {_verdict(tuple(len(split.labels) for split in splits.values()), known, folder.name)}")
     return problems
 
 
-def _names(split: Split, benchmark: str, part: str) -> Iterator[str]:
+def _data_set(names: list[str], benchmark: str) -> _DataSet | None:
+    if numbers := _ntu_names(names):
+        small = benchmark != "xsetup" and all(name.setup <= ntu.LIMITS["ntu60"][0] for name in numbers)
+        name = "ntu60" if small else "ntu120"
+        return _DataSet(name, ntu.class_names(name), ntu.SAMPLE_COUNTS.get((name, benchmark)), "")
+    parts = {pku.part_of(name) for name in names}
+    if len(parts) != 1 or None in parts:
+        return None
+    part = parts.pop()
+    counts = pku.SAMPLE_COUNTS.get((part, benchmark))
+    return _DataSet(f"PKU-MMD part {part}", pku.class_names(), counts, "segments without any body")
+
+
+def _names(split: Split, known: _DataSet | None, benchmark: str, part: str) -> Iterator[str]:
     """Yield what is wrong with names and labels; names of NTU RGB+D and of our PKU-MMD samples tell the class."""
     if len(set(split.names)) < len(split.names):
         name, times = collections.Counter(split.names).most_common(1)[0]
         yield f"{name} is there {times} times"
     for name, label in zip(split.names, split.labels, strict=True):
-        action = _NAMED_CLASS.search(name)
-        if action and label != int(action[1]) - 1:
-            yield f"{name} has label {label}, not {int(action[1]) - 1}"
+        if problem := _label(name, label, known):
+            yield problem
             return
     if benchmark in _NTU_BENCHMARKS and (numbers := _ntu_names(split.names)):
         strangers = [name for name, found in zip(split.names, numbers, strict=True) if ntu.part_of(found, benchmark) != part]
         if strangers:
             yield f"{len(strangers)} samples, such as {strangers[0]}, do not belong to this part of {benchmark}"
+
+
+def _label(name: str, label: int, known: _DataSet | None) -> str | None:
+    """Return what is wrong with a sample's name and label."""
+    if known and known.name in ntu.LIMITS:
+        try:
+            ntu.check_range(name, known.name)
+        except DataError as error:
+            return str(error)
+    if known and label >= len(known.class_names):
+        return f"{name} has label {label}, but {known.name} has {len(known.class_names)} classes"
+    action = _NAMED_CLASS.search(name)
+    if action and label != int(action[1]) - 1:
+        return f"{name} has label {label}, not {int(action[1]) - 1}"
+    return None
 
 
 def _ntu_names(names: list[str]) -> list[ntu.SampleName]:
@@ -100,23 +140,25 @@ def _chunks(split: Split) -> Iterator[tuple[int, np.ndarray]]:
         yield start, values.reshape(rows, *SAMPLE_SHAPE)
 
 
-def _balance(labels: list[int]) -> str:
+def _balance(labels: list[int], known: _DataSet | None) -> str:
+    def title(label: int) -> str:
+        named = known is not None and label < len(known.class_names)
+        return f"label {label}, {known.class_names[label]}" if named else f"label {label}"
+
     counts = collections.Counter(labels)
     (most, most_count), (least, least_count) = counts.most_common()[0], counts.most_common()[-1]
     absent = max(labels) + 1 - len(counts)
-    return f"samples a class: {least_count} (label {least}) to {most_count} (label {most})" + (
+    return f"samples a class: {least_count} ({title(least)}) to {most_count} ({title(most)})" + (
         f"; {absent} labels below {max(labels)} do not occur" if absent else ""
     )
 
 
-def _verdict(splits: dict[str, Split], benchmark: str) -> str:
-    names = _ntu_names([name for split in splits.values() for name in split.names])
-    if not names:
-        return "not NTU RGB+D: no number of samples to compare with"
-    dataset = "ntu60" if all(name.setup <= ntu.LIMITS["ntu60"][0] for name in names) else "ntu120"
-    expected = ntu.SAMPLE_COUNTS.get((dataset, benchmark))
-    found = tuple(len(split.labels) for split in splits.values())
-    return f"{dataset}: {count_verdict(found, expected)}" if expected else f"{dataset} has no protocol {benchmark!r}"
+def _verdict(found: tuple[int, int], known: _DataSet | None, benchmark: str) -> str:
+    if known is None:
+        return "names of neither NTU RGB+D nor PKU-MMD: no number of samples to compare with"
+    if known.counts is None:
+        return f"{known.name}: the full set's number of samples under {benchmark!r} is not known"
+    return f"{known.name}: {count_verdict(found, known.counts, known.may_lack)}"
 
 
 def split_folders(folder: Path) -> list[Path]:
@@ -141,13 +183,10 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@script
 def main(argv: list[str] | None = None) -> None:
     """Check the folder of a command line."""
-    args = get_parser().parse_args(argv)
-    try:
-        folders = split_folders(args.folder)
-    except DataError as error:
-        sys.exit(f"feeder.check: error: {error}")
+    folders = split_folders(get_parser().parse_args(argv).folder)
     print(HEADING)
     problems = [problem for folder in folders for problem in check_folder(folder)]
     if problems:

@@ -28,6 +28,7 @@ from feeder.errors import DataError
 _CHUNK = 16  # sources handed to a worker at a time
 _FLUSH = 16  # chunks, some 90 MB of two protocols
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_MAX_WORKERS = 12  # processes that each hold a video of PKU-MMD, up to 67 MiB, stay together below 1 GiB
 
 
 class Sample(NamedTuple):
@@ -58,6 +59,7 @@ class Made(NamedTuple):
 
     benchmark: str
     part: str
+    names: list[str]
     labels: list[int]
     num_frame: list[int]
 
@@ -71,8 +73,9 @@ class Report(NamedTuple):
 
 
 def default_workers() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of cores that this process may use, 12 at most."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MAX_WORKERS)
 
 
 Reader = Callable[[Source], Iterable[Clip | None | DataError]]
@@ -91,7 +94,9 @@ def generate(
 ) -> Report:
     """Return what was written to FOLDER/{benchmarks}/{train,val}_*: samples in the order of their names.
 
-    Nothing gets its final name unless all is well: a run that fails, or is killed, leaves older arrays as they were.
+    Nothing gets its final name unless all is well: a run that fails, or is killed, leaves older arrays as they were. One
+    that is killed within the last moment, while `publish` gives the final names, leaves splits without labels, which
+    do not open.
 
     Args:
         sources: names of samples are unique over all of them.
@@ -161,7 +166,11 @@ def _finish(writer: SplitWriter, place: tuple[str, str], part: list[Sample], out
     names = [sample.name for _, sample in kept]
     num_frame = [outcomes[name] for name in names]
     writer.finish([row for row, _ in kept], names, labels, num_frame)
-    return Made(*place, labels, num_frame)
+    return Made(*place, names, labels, num_frame)
+
+
+class _Bar(tqdm):
+    monitor_interval = 0  # no thread beside the bar: the workers are forked under it
 
 
 def _process(
@@ -172,7 +181,7 @@ def _process(
     chunks = [work[start : start + _CHUNK] for start in range(0, len(work), _CHUNK)]
     run = _run_here if workers == 1 else _run_in_pool
     outcomes = {}
-    with tqdm(total=len(sources), unit="file", disable=None) as bar:
+    with _Bar(total=len(sources), unit="file", disable=None) as bar:
         for chunk, results in zip(chunks, run(chunks, read, writers, workers), strict=True):
             for (source, _), result in zip(chunk, results, strict=True):
                 outcomes.update(zip((sample.name for sample in source.samples), result, strict=True))
@@ -186,7 +195,7 @@ def _run_here(chunks: list, read: Reader, writers: list[SplitWriter], workers: i
 
 
 def _run_in_pool(chunks: list, read: Reader, writers: list[SplitWriter], workers: int) -> Iterator[list[list[Outcome]]]:
-    # fork starts in no time, and nothing here runs threads before it; elsewhere it is not safe
+    # fork starts in no time, and no thread of ours runs yet (see `_Bar`); elsewhere it is not safe
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     pool = ProcessPoolExecutor(workers, context, _start_worker, (read, writers))
     try:
@@ -224,6 +233,8 @@ def _signals_held() -> Iterator[None]:
 def _start_worker(read: Reader, writers: list[SplitWriter]) -> None:
     global _read, _worker_writers
     _read, _worker_writers = read, writers
+    for writer in writers:
+        writer.close()
     _keep_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends the workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

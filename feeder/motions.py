@@ -92,7 +92,7 @@ def make_clip(
     if not alone:
         world = np.stack([world[0], _perform(rng, IDLE if act.walk is None else act, partner, frames)])
         world = _face_each_other(rng, world, act.walk)
-    turn = rng.uniform(-40, 40) + 4 * drift(rng, frames)  # the pair turns slowly as a whole
+    turn = rng.uniform(-40, 40) + 2 * drift(rng, frames)  # the pair turns slowly as a whole
     return _record(np.random.default_rng([int(rng.integers(2**32)), camera]), _turned(world, turn), camera)
 
 
@@ -100,8 +100,8 @@ def _perform(rng: np.random.Generator, act: Action, subject: int, frames: int) -
     """One person's performance, (T, 25, 3) metres, in the person's own frame."""
     person = make_person(subject)
     angles = draw_posture(rng, person, frames)
-    cycles = act.hertz * person.tempo * rng.uniform(0.93, 1.07) * np.arange(frames) / FPS + rng.random()
-    strength = person.amplitude * rng.uniform(0.9, 1.1) * _presence(rng, frames)
+    cycles = act.hertz * person.tempo * rng.uniform(0.97, 1.03) * np.arange(frames) / FPS + rng.random()
+    strength = person.amplitude * rng.uniform(0.95, 1.05) * _presence(rng, frames)
     right = rng.random() < person.right_handed
     for (part, axis), (degrees, lag) in act.swings.items():
         joints = joint_indices(part)
@@ -110,12 +110,12 @@ def _perform(rng: np.random.Generator, act: Action, subject: int, frames: int) -
                 continue
             shift = lag + (0.5 if act.sides == "alternate" and side else 0)
             angles[:, joint, "xyz".index(axis)] += degrees * strength * _course(act.course, cycles + shift)
-    return pose(person, angles)
+    return pose(person, angles) @ person.skew
 
 
 def _presence(rng: np.random.Generator, frames: int) -> np.ndarray:
     """How much of the motion is there, (T,) in 0 .. 1: many clips begin or end with a pause."""
-    pauses = rng.uniform(0, 0.3, 2) * (rng.random(2) < 0.5)
+    pauses = rng.uniform(0, 0.3, 2) * (rng.random(2) < 0.25)
     place = np.linspace(0, 1, frames)
     ramp = np.minimum((place - pauses[0]) / 0.06, (1 - pauses[1] - place) / 0.06)
     return (ramp + 0.5).clip(0, 1)
@@ -156,8 +156,7 @@ def _record(rng: np.random.Generator, world: np.ndarray, camera: int) -> np.ndar
     bodies, frames = world.shape[:2]
     place = np.stack([0.1 * drift(rng, frames), np.zeros(frames), 3.2 + 0.1 * drift(rng, frames)], axis=-1)
     place[:, 1] -= rng.uniform(0.6, 1.1)  # the camera's height above the ground
-    skew = np.eye(3) + 0.1 * rng.uniform(-1, 1, (3, 3)) * (1 - np.eye(3))  # of a sensor that is not quite calibrated
-    seen = _turned(world, np.full(frames, CAMERA_YAW[camera])) @ skew + place[:, None]
+    seen = _turned(world, np.full(frames, CAMERA_YAW[camera])) + place[:, None]
     behind = (seen[..., 2:] - seen[:, :, SPINE_MID, None, 2:]).clip(0, 0.2) / 0.2  # hidden by the body itself
     seen += rng.normal(0, 0.006, seen.shape) * (1 + 2 * behind)
     seen += (rng.random((bodies, frames, seen.shape[2], 1)) < 0.003) * rng.normal(0, 0.15, seen.shape)

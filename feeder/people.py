@@ -14,7 +14,7 @@ import numpy as np
 from feeder.skeleton import JOINT_NAMES, NUM_JOINTS
 
 FPS = 30
-CLIP_FRAMES = (40, 120)
+CLIP_FRAMES = (60, 150)
 CAMERA_YAW = {1: -45.0, 2: 0.0, 3: 45.0}  # degrees, about where the cameras of NTU RGB+D stood
 
 _INDEX = {name: joint for joint, name in enumerate(JOINT_NAMES)}
@@ -67,7 +67,7 @@ _POSTURE = {
 }
 
 # Half-width of the twist and lean of the trunk as a clip begins, in degrees about x, y, z; gone within half a second.
-_START = {"spine mid": (5, 12, 5), "spine base": (5, 0, 7)}
+_START = {"spine mid": (8, 25, 8), "spine base": (8, 0, 12)}
 _SETTLING_FRAMES = 4
 
 
@@ -79,6 +79,8 @@ class Person(NamedTuple):
     amplitude: float
     posture: np.ndarray  # (25, 3) degrees, a habit added to every posture
     right_handed: float  # share of the clips in which the right side acts
+    start: dict[str, np.ndarray]  # part -> (3,) degrees, how the trunk is twisted and leans as a clip begins
+    skew: np.ndarray  # (3, 3), of the sensor that recorded this person
 
 
 @cache
@@ -91,15 +93,17 @@ def make_person(subject: int) -> Person:
     rng = np.random.default_rng([2023, subject])
     offsets = np.zeros((NUM_JOINTS, 3))
     for name, (_, offset) in _TREE.items():
-        scaled = np.array(offset) * rng.normal(1, (0.05, 0.04, 0.05)).clip(0.6, 1.4)
+        scaled = np.array(offset) * rng.normal(1, (0.1, 0.06, 0.08)).clip(0.6, 1.4)
         for joint, sign in _sides(name):
             offsets[joint] = scaled * (sign, 1, 1)
     return Person(
-        offsets=offsets * rng.uniform(1.6, 1.8),
-        tempo=rng.uniform(0.9, 1.1),
-        amplitude=rng.uniform(0.9, 1.15),
-        posture=rng.normal(0, 0.6, (NUM_JOINTS, 3)),
-        right_handed=rng.choice([0.2, 0.8], p=[0.25, 0.75]),
+        offsets=offsets * rng.uniform(1.5, 1.9),
+        tempo=rng.uniform(0.85, 1.18),
+        amplitude=rng.uniform(0.8, 1.2),
+        posture=rng.normal(0, 4, (NUM_JOINTS, 3)),
+        right_handed=rng.choice([0.1, 0.9], p=[0.4, 0.6]),
+        start={part: rng.uniform(-1, 1, 3) * reach for part, reach in _START.items()},
+        skew=np.eye(3) + 0.15 * rng.uniform(-1, 1, (3, 3)) * (1 - np.eye(3)),
     )
 
 
@@ -115,8 +119,8 @@ def draw_posture(rng: np.random.Generator, person: Person, frames: int) -> np.nd
     drawn[legs[::2]] = drawn[legs[1::2]] + rng.normal(0, 0.2, (3, 3))  # nobody stands on one bent leg for long
     angles = middle + drawn * width + (width > 0) * person.posture + drift(rng, frames, (NUM_JOINTS, 3)) * width / 3
     fading = np.exp(-np.arange(frames) / _SETTLING_FRAMES)[:, None]
-    for part, reach in _START.items():
-        angles[:, _INDEX[part]] += fading * rng.uniform(-1, 1, 3) * reach
+    for part, start in person.start.items():
+        angles[:, _INDEX[part]] += fading * (start + rng.normal(0, 1, 3))
     return angles
 
 

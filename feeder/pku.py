@@ -24,11 +24,14 @@ ROW_COUNTS = {
     (1, "xview"): (14357, 7188),
     (2, "xsub"): (5332, 1613),
 }
+# Samples at most: row 21 of part 1's 0043-L ends before it starts; segments without any body are left out besides.
+SAMPLE_COUNTS = ROW_COUNTS | {(1, "xsub"): (18840, 2704), (1, "xview"): (14356, 7188)}
 COLUMNS = NUM_BODIES * NUM_JOINTS * 3
 MAX_BYTES = 2**27  # the longest video, some 7,000 frames, takes 10 MiB
 MAX_METRES = 1e6
 
 _VIDEO = {1: re.compile(r"\d{4}-[LMR]"), 2: re.compile(r"A\d{2}N\d{2}-[LMR]")}
+_SAMPLE = re.compile(r"(.+)_r\d+_c\d+")
 _EXAMPLE = {1: "0002-L", 2: "A01N01-L"}
 # "Validataion videos:" is the spelling of the official files.
 _HEADING = re.compile(r"(train|val)\w*\s+videos?\s*:?", re.IGNORECASE)
@@ -53,6 +56,12 @@ def is_video(name: str, part: int) -> bool:
     return _VIDEO[part].fullmatch(name) is not None
 
 
+def part_of(sample: str) -> int | None:
+    """Return the part (1 or 2) that a sample's name, see `Row.sample`, is of; None if it is no such name."""
+    match = _SAMPLE.fullmatch(sample)
+    return next((part for part in PARTS if match and is_video(match[1], part)), None)
+
+
 @functools.cache
 def class_names() -> tuple[str, ...]:
     """Return the names of the 51 classes; label 0 (class id 1) comes first."""
@@ -72,7 +81,7 @@ def read_split(path: Path, part: int) -> dict[str, frozenset[str]]:
     """
     videos: dict[str, set[str]] = {}
     current = None
-    for number, line in enumerate(_read_lines(path), 1):
+    for number, line in enumerate(_read_text(path).split("\n"), 1):
         if heading := _HEADING.match(line.strip()):
             current = videos.setdefault("train" if heading[1].lower() == "train" else "val", set())
             line = line.strip()[heading.end() :]
@@ -100,7 +109,7 @@ def read_rows(path: Path) -> list[Row]:
         DataError: the file is empty or a line is not `class,start,end,confidence`: file, line, reason.
     """
     rows = []
-    for number, line in enumerate(_read_lines(path), 1):
+    for number, line in enumerate(_read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         fields = [field.strip() for field in line.split(",")]
@@ -130,15 +139,15 @@ def read_video(path: Path) -> np.ndarray:
     Raises:
         DataError: the file is damaged: file, line, reason.
     """
-    lines = _read_lines(path)
-    text = "\n".join(lines)
+    text = _read_text(path)
+    other = text.encode().translate(None, _NUMBER_BYTES)
+    lines = text.split("\n")
+    del text  # 10 MiB that each worker would hold
     try:
         numbers = np.loadtxt(lines, comments=None, ndmin=2)
     except ValueError:
         numbers = np.empty((0, 0))
-    if numbers.shape != (len(lines), COLUMNS) or text.encode().translate(None, _NUMBER_BYTES):
-        _check_lines(path, lines)
-    if not np.abs(numbers).max() <= MAX_METRES:
+    if other or numbers.shape != (len(lines), COLUMNS) or not np.abs(numbers).max() <= MAX_METRES:
         _check_lines(path, lines)
     return np.ascontiguousarray(numbers.reshape(-1, NUM_BODIES, NUM_JOINTS, 3).swapaxes(0, 1))  # (2, T, 25, 3)
 
@@ -159,8 +168,8 @@ def _check_lines(path: Path, lines: list[str]) -> None:
     raise DataError(f"{path}: cannot be read as numbers")
 
 
-def _read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file, blank ones at the end left out; a byte-order mark and CR LF do no harm."""
+def _read_text(path: Path) -> str:
+    """Return a text file without blank lines at its end; a byte-order mark and CR LF do no harm."""
     try:
         with open(path, "rb") as file:
             raw = file.read(MAX_BYTES)
@@ -168,11 +177,12 @@ def _read_lines(path: Path) -> list[str]:
         raise DataError(f"{path}: {error.strerror}") from None
     if len(raw) == MAX_BYTES:
         raise DataError(f"{path}: larger than {MAX_BYTES >> 20} MiB: no file of PKU-MMD")
+    raw = raw.replace(b"\r\n", b"\n").rstrip()
     try:
-        text = raw.decode("utf-8-sig").replace("\r\n", "\n").rstrip()
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}: line {line}: bytes that are no text") from None
     if not text:
         raise DataError(f"{path}: line 1: the file is empty")
-    return text.split("\n")
+    return text

@@ -9,10 +9,9 @@ started again.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from feeder.errors import DataError
+from feeder.cli import script
 from feeder.motions import ACTIONS, make_clip
 from feeder.synthetic_files import MAX_SUBJECTS, write_ntu, write_pku
 
@@ -33,6 +32,7 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@script
 def main(argv: list[str] | None = None) -> None:
     """Write the data set of a command line."""
     parser = get_parser()
@@ -40,10 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     out, write = given.pop("out"), {"ntu": write_ntu, "pku": write_pku}[given.pop("format")]
     if write is write_ntu and "part" in given:
         parser.error("--part goes with --format pku")
-    try:
-        names = write(out, **given)
-    except (DataError, OSError) as error:
-        sys.exit(f"feeder.synthetic: error: {error}")
+    names = write(out, **given)
     print(f"{out}: {len(names)} {'clips' if write is write_ntu else 'videos'}")
 
 

@@ -12,6 +12,7 @@ from raw_files import sample_names, write_raw
 
 import ntu_gendata
 import pku_gendata
+from engine.errors import RunError
 from feeder import pku
 from feeder.check import main
 from feeder.cli import script
@@ -126,7 +127,7 @@ def test_labels_outside_pku(pku_folder, capsys):
 
 @pytest.mark.parametrize(
     "error, status, told",
-    [(DataError("a.npy: damaged"), 1, "error: a.npy: damaged"),
+    [(DataError("a.npy: damaged"), 1, "error: a.npy: damaged"), (RunError("no GPU"), 1, "error: no GPU"),
      (OSError(28, "No space left on device", "b.npy"), 1, "error: b.npy: No space left on device"),
      (MemoryError(), 1, "error: out of memory"), (KeyboardInterrupt(), 130, "interrupted"),
      (torch.cuda.OutOfMemoryError("CUDA"), 1, "error: out of memory; a smaller --batch-size"),

@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -19,7 +20,7 @@ from conftest import GOLDENS, ROOT
 from raw_files import random_bodies, sample_names, skeleton_text, write_raw
 
 import ntu_gendata
-from feeder import arrays, ntu
+from feeder import arrays, generate, ntu
 from feeder.arrays import open_split
 
 EMPTY = "S017C001P038R002A049"  # the golden without any body: the reference keeps it as zeros, the script leaves it out
@@ -82,6 +83,20 @@ def test_flags_in_both_spellings_and_defaults(tmp_path, monkeypatch, capsys):
         assert len(open_split(f"out{dash}/xview", "train").names) == 2
     assert "1 listed by --ignored-sample-path" in capsys.readouterr().out
     assert ntu_gendata.get_parser().parse_args(["--skip_bad"]).skip_bad
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores are counted in another way")
+def test_default_workers_keep_the_memory_small(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(96)))
+    assert 1 < generate.default_workers() <= 16
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
+    assert generate.default_workers() == 1
+
+
+def test_no_thread_runs_beside_the_bar():
+    before = threading.active_count()
+    with generate._Bar(total=1, disable=True):
+        assert threading.active_count() == before
 
 
 def test_help_tells_how_to_run_it(capsys):

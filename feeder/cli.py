@@ -1,0 +1,60 @@
+"""How a command ends: one line and an exit status for what the user can mend, a traceback only for our own mistakes."""
+
+import functools
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from feeder.errors import UserError
+
+
+def script(main: Callable) -> Callable:
+    """Return `main(argv=None)` with the family's manners at the end.
+
+    Exit status 2 is argparse's (the command line alone is wrong), 1 a `UserError`, an operating-system error or want of
+    memory (one line on standard error), 130 Ctrl-C, 143 SIGTERM. SIGTERM becomes SystemExit, so that `finally` blocks
+    clean up.
+    """
+
+    @functools.wraps(main)
+    def run(argv: list[str] | None = None) -> None:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGTERM, _exit_on_sigterm) if in_main_thread else None
+        try:
+            main(argv)
+        except UserError as error:
+            _fail(error)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            _fail(f"{where}{error.strerror or error}")
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            remedy = "; a smaller --batch-size needs less" if isinstance(error, RuntimeError) else ""
+            _fail(f"out of memory{remedy} ({' '.join(str(error).split())[:200]})")
+        except KeyboardInterrupt:
+            print("\ninterrupted", file=sys.stderr)
+            raise SystemExit(130) from None
+        finally:
+            if in_main_thread:
+                signal.signal(signal.SIGTERM, before)
+
+    return run
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Return whether Python, or torch on a GPU or a CPU, ran out of memory."""
+    # told by its names: data preparation does not import torch
+    torch_did = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+    return isinstance(error, MemoryError) or torch_did
+
+
+def _exit_on_sigterm(signum, frame) -> None:
+    raise SystemExit(143)
+
+
+def _fail(message: object) -> None:
+    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+    raise SystemExit(1) from None
