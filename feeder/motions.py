@@ -44,7 +44,7 @@ _STEP = {("hip", "x"): (30, 0), ("knee", "x"): (-40, 0.15), ("shoulder", "x"): (
 _BOW = {("spine base", "x"): (-26, 0), ("spine mid", "x"): (-22, 0), ("neck", "x"): (-15, 0.05)}
 _DRINK = {("shoulder", "x"): (25, 0), ("elbow", "x"): (50, 0), ("neck", "x"): (16, 0.1)}
 
-# Neighbours share their poses and differ in speed or in the order of the poses.
+# The first ten are a single person's. Several share their poses and differ in speed or in the order of the poses.
 ACTIONS = (
     Action("wave", 1.7, "one", "swing", _ONE_ARM),
     Action("raise one arm", 0.4, "one", "swing", _ONE_ARM),
@@ -52,7 +52,7 @@ ACTIONS = (
     Action("squat", 0.5, "both", "swing", _LEGS),
     Action("walk on the spot", 1.0, "alternate", "swing", _LEGS),
     Action("punch", 0.9, "one", "strike", _REACH),
-    Action("walk towards each other", 0.9, "alternate", "swing", _STEP, walk=1),
+    Action("drink", 0.5, "one", "swing", _DRINK),
     Action("arm circles forwards", 0.8, "both", "swing", _CIRCLE),
     Action("kick", 0.9, "one", "strike", _LEGS),
     Action("bow", 0.5, "both", "swing", _BOW),
@@ -60,7 +60,7 @@ ACTIONS = (
     Action("open both arms", 0.4, "both", "swing", _BOTH_ARMS),
     Action("walk apart", 0.9, "alternate", "swing", _STEP, walk=-1),
     Action("arm circles backwards", 0.8, "both", "swing", _CIRCLE_BACK),
-    Action("drink", 0.5, "one", "swing", _DRINK),
+    Action("walk towards each other", 0.9, "alternate", "swing", _STEP, walk=1),
     Action("handshake", 1.7, "one", "swing", _REACH, walk=0),
     Action("push", 0.9, "both", "strike", _REACH, walk=0),
 )
@@ -77,8 +77,8 @@ def make_clip(
         action: 0 .. len(ACTIONS) - 1, or -1 for a person who does nothing in particular.
         subject: number of the performer, 0 or more.
         camera: 1, 2 or 3.
-        partner: number of the second person; None draws one. A single person's action has a bystander now and then.
-        frames: length at 30 frames a second, 12 or more; 0 draws 40 to 120.
+        partner: number of the second person of a two-person action; None draws one.
+        frames: length at 30 frames a second, 12 or more; 0 draws 140 to 220.
 
     Returns:
         (bodies, T, 25, 3) metres in the camera's frame (x to its left, y up, z away from it), bodies 1 or 2; zeros
@@ -87,12 +87,11 @@ def make_clip(
     act = ACTIONS[action] if action >= 0 else IDLE
     frames = frames or int(rng.integers(CLIP_FRAMES[0], CLIP_FRAMES[1] + 1))
     partner = int(rng.integers(1000, 2000)) if partner is None else partner
-    alone = act.walk is None and rng.random() > 0.08
     world = _perform(rng, act, subject, frames)[None]
-    if not alone:
-        world = np.stack([world[0], _perform(rng, IDLE if act.walk is None else act, partner, frames)])
+    if act.walk is not None:
+        world = np.stack([world[0], _perform(rng, act, partner, frames)])
         world = _face_each_other(rng, world, act.walk)
-    turn = rng.uniform(-40, 40) + 2 * drift(rng, frames)  # the pair turns slowly as a whole
+    turn = rng.uniform(-40, 40) + 25 * drift(rng, frames)  # the pair turns slowly as a whole
     return _record(np.random.default_rng([int(rng.integers(2**32)), camera]), _turned(world, turn), camera)
 
 
@@ -130,15 +129,15 @@ def _course(course: str, cycles: np.ndarray) -> np.ndarray:
     return np.where(place < out, -np.cos(np.pi * place / out), np.cos(np.pi * (place - out) / (1 - out)))
 
 
-def _face_each_other(rng: np.random.Generator, world: np.ndarray, walk: int | None) -> np.ndarray:
-    """Place two people, (2, T, 25, 3): face to face for what they do together, anyhow for a bystander."""
+def _face_each_other(rng: np.random.Generator, world: np.ndarray, walk: int) -> np.ndarray:
+    """Place two people, (2, T, 25, 3), face to face."""
     frames = world.shape[1]
     distance = np.full(frames, rng.uniform(0.8, 2.6))
     if walk:
         course = np.linspace(-0.5, 0.5, frames) * rng.uniform(1.0, 1.8) * -walk
         distance = distance + course - min(0, (distance + course).min() - 0.6)
-    facing = 180 + rng.uniform(-20, 20) if walk is not None else rng.uniform(-90, 90)
-    bearing = np.radians(rng.uniform(-25, 25) if walk is not None else rng.uniform(60, 120) * rng.choice([-1, 1]))
+    facing = 180 + rng.uniform(-20, 20)
+    bearing = np.radians(rng.uniform(-25, 25))
     ahead = np.stack([np.sin(bearing) * distance, 0 * distance, -np.cos(bearing) * distance], axis=-1)
     placed = np.stack([world[0], _turned(world[1], np.full(frames, facing)) + ahead[:, None]])
     return placed - ahead[:, None] / 2
@@ -152,15 +151,14 @@ def _turned(joints: np.ndarray, degrees: np.ndarray) -> np.ndarray:
 
 
 def _record(rng: np.random.Generator, world: np.ndarray, camera: int) -> np.ndarray:
-    """What the camera's body tracker makes of it: a view, noise (more on the far side), jumps, lost bodies."""
+    """What the camera's body tracker makes of it: a view, noise (more on the far side), lost bodies."""
     bodies, frames = world.shape[:2]
     place = np.stack([0.1 * drift(rng, frames), np.zeros(frames), 3.2 + 0.1 * drift(rng, frames)], axis=-1)
     place[:, 1] -= rng.uniform(0.6, 1.1)  # the camera's height above the ground
     seen = _turned(world, np.full(frames, CAMERA_YAW[camera])) + place[:, None]
     behind = (seen[..., 2:] - seen[:, :, SPINE_MID, None, 2:]).clip(0, 0.2) / 0.2  # hidden by the body itself
-    seen += rng.normal(0, 0.006, seen.shape) * (1 + 2 * behind)
-    seen += (rng.random((bodies, frames, seen.shape[2], 1)) < 0.003) * rng.normal(0, 0.15, seen.shape)
-    if rng.random() < 0.1:  # nobody is found in a few frames
+    seen += rng.normal(0, 0.001, seen.shape) * (1 + 2 * behind)
+    if rng.random() < 0.05:  # nobody is found in a few frames
         start = int(rng.integers(0, frames - 5))
         seen[:, start : start + int(rng.integers(1, 5))] = 0
     if bodies == 2 and rng.random() < 0.15:  # the second person is found late

@@ -1,9 +1,9 @@
 """Synthetic people that move: bodies of a person's proportions, posed by joint angles, seen by a noisy depth camera.
 
 An action is told by its motion: which limbs swing, how fast, in which course. A still frame or a mean pose says little,
-since a clip begins anywhere in the cycle, with either side, after a pause or not. People stand alike, and what varies most
-is what the augmentations of SCD-Net make a model ignore: part and pace of the clip, side, and direction, for a trunk that is
-twisted or leans in the first frame turns the whole clip once it is normalised. That makes pre-training worth while here.
+since the swing rides on a posture and a direction that wander far within a clip, and begins anywhere in its cycle, with
+either side. Another part of the same clip, which is what SCD-Net's augmentations show, has the motion and not the posture:
+that makes pre-training worth while on this data, where raw coordinates and an untrained encoder are misled.
 """
 
 from functools import cache
@@ -14,7 +14,7 @@ import numpy as np
 from feeder.skeleton import JOINT_NAMES, NUM_JOINTS
 
 FPS = 30
-CLIP_FRAMES = (60, 150)
+CLIP_FRAMES = (140, 220)
 CAMERA_YAW = {1: -45.0, 2: 0.0, 3: 45.0}  # degrees, about where the cameras of NTU RGB+D stood
 
 _INDEX = {name: joint for joint, name in enumerate(JOINT_NAMES)}
@@ -66,8 +66,10 @@ _POSTURE = {
     "ankle": ((10, 0, 0), (0.5, 0, 0)),
 }
 
+_WANDER = 7  # how far idle motion goes within a clip, in half-widths of the posture
+
 # Half-width of the twist and lean of the trunk as a clip begins, in degrees about x, y, z; gone within half a second.
-_START = {"spine mid": (8, 25, 8), "spine base": (8, 0, 12)}
+_START = {"spine mid": (2, 6, 2), "spine base": (2, 0, 3)}
 _SETTLING_FRAMES = 4
 
 
@@ -93,22 +95,22 @@ def make_person(subject: int) -> Person:
     rng = np.random.default_rng([2023, subject])
     offsets = np.zeros((NUM_JOINTS, 3))
     for name, (_, offset) in _TREE.items():
-        scaled = np.array(offset) * rng.normal(1, (0.1, 0.06, 0.08)).clip(0.6, 1.4)
+        scaled = np.array(offset) * rng.normal(1, (0.05, 0.04, 0.05)).clip(0.6, 1.4)
         for joint, sign in _sides(name):
             offsets[joint] = scaled * (sign, 1, 1)
     return Person(
-        offsets=offsets * rng.uniform(1.5, 1.9),
+        offsets=offsets * rng.uniform(1.6, 1.8),
         tempo=rng.uniform(0.85, 1.18),
         amplitude=rng.uniform(0.8, 1.2),
-        posture=rng.normal(0, 4, (NUM_JOINTS, 3)),
+        posture=rng.normal(0, 1, (NUM_JOINTS, 3)),
         right_handed=rng.choice([0.1, 0.9], p=[0.4, 0.6]),
         start={part: rng.uniform(-1, 1, 3) * reach for part, reach in _START.items()},
-        skew=np.eye(3) + 0.15 * rng.uniform(-1, 1, (3, 3)) * (1 - np.eye(3)),
+        skew=np.eye(3) + 0.05 * rng.uniform(-1, 1, (3, 3)) * (1 - np.eye(3)),
     )
 
 
 def draw_posture(rng: np.random.Generator, person: Person, frames: int) -> np.ndarray:
-    """Return joint angles of a person who does nothing in particular: a posture, and slow idle motion of every joint.
+    """Return joint angles of a person who does nothing in particular: a posture that wanders slowly.
 
     Returns:
         (frames, 25, 3) degrees about x, y, z, for the right side's convention on both sides.
@@ -117,7 +119,7 @@ def draw_posture(rng: np.random.Generator, person: Person, frames: int) -> np.nd
     drawn = rng.uniform(-1, 1, (NUM_JOINTS, 3))
     legs = [_INDEX[f"{side} {part}"] for part in ("hip", "knee", "ankle") for side in ("left", "right")]
     drawn[legs[::2]] = drawn[legs[1::2]] + rng.normal(0, 0.2, (3, 3))  # nobody stands on one bent leg for long
-    angles = middle + drawn * width + (width > 0) * person.posture + drift(rng, frames, (NUM_JOINTS, 3)) * width / 3
+    angles = middle + drawn * width + (width > 0) * person.posture + drift(rng, frames, (NUM_JOINTS, 3)) * width * _WANDER
     fading = np.exp(-np.arange(frames) / _SETTLING_FRAMES)[:, None]
     for part, start in person.start.items():
         angles[:, _INDEX[part]] += fading * (start + rng.normal(0, 1, 3))
@@ -125,9 +127,9 @@ def draw_posture(rng: np.random.Generator, person: Person, frames: int) -> np.nd
 
 
 def drift(rng: np.random.Generator, frames: int, shape: tuple[int, ...] = ()) -> np.ndarray:
-    """Return slow smooth noise of about unit size, (frames, *shape): three sines of 0.1 to 0.7 Hz each."""
+    """Return slow smooth noise of about unit size, (frames, *shape): three sines of 0.05 to 0.25 Hz each."""
     seconds = np.arange(frames) / FPS
-    hertz = rng.uniform(0.1, 0.7, (3, *shape))
+    hertz = rng.uniform(0.05, 0.25, (3, *shape))
     phase = rng.uniform(0, 2 * np.pi, (3, *shape))
     size = rng.normal(0, 0.8, (3, *shape))
     waves = np.sin(2 * np.pi * np.multiply.outer(seconds, hertz) + phase)  # (frames, 3, *shape)

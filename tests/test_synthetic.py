@@ -82,7 +82,7 @@ def test_clips_are_deterministic_and_vary():
     first = make_clip(rng(0), 0, 1)
     np.testing.assert_array_equal(first, make_clip(rng(0), 0, 1))
     lengths = {make_clip(rng(seed), 0, 1).shape[1] for seed in range(30)}
-    assert min(lengths) >= 40 and max(lengths) <= 120 and len(lengths) > 10
+    assert min(lengths) >= 140 and max(lengths) <= 220 and len(lengths) > 10
     assert make_clip(rng(0), 0, 1, frames=320).shape[1:] == (320, 25, 3)
 
 
@@ -235,6 +235,6 @@ def test_classes_differ_in_motion_and_not_in_a_still_pose():
     sequence = one_nearest(resized)
     motion = one_nearest(lambda clip: np.abs(np.diff(clip, axis=1)).mean(axis=1))
     print(f"1-NN %: first frame {first}, middle {middle}, mean {mean}, sequence {sequence}, mean motion {motion}")
-    assert first < 35 and mean < 45 and middle < 70, "poses are shared; in mid-motion they tell something"
-    assert 50 < sequence < 65
+    assert max(first, middle, mean) < 40, "a still pose says little"
+    assert sequence < 45, "nor do raw coordinates"
     assert motion > 85, "motion tells the class"
