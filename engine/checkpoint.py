@@ -113,7 +113,9 @@ def restore_optimizer(optimizer: Optimizer, module: nn.Module, checkpoint: dict,
         return
     try:
         if "reference" not in checkpoint:
-            optimizer.load_state_dict(checkpoint["optimizer"])
+            # the state alone: momentum and weight decay are those of this run's flags, as its log says
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": checkpoint["optimizer"]["state"], "param_groups": groups})
             return
         momentum = momentum_from_reference(checkpoint["reference"], checkpoint["optimizer"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:

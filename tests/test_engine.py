@@ -203,6 +203,18 @@ def test_a_references_momentum_is_taken_over(tmp_path):
         assert torch.equal(resumed.state[p]["momentum_buffer"], buffers[name]), name
 
 
+def test_a_resumed_optimiser_keeps_the_flags_of_the_run(tmp_path):
+    layer = torch.nn.Linear(2, 1)
+    before = torch.optim.SGD(layer.parameters(), 0.1, 0.9, weight_decay=0.5)
+    layer(torch.ones(1, 2)).sum().backward()
+    before.step()
+    after = torch.optim.SGD(layer.parameters(), 0.2, 0.8, weight_decay=0.1)
+    restore_optimizer(after, layer, {"optimizer": before.state_dict()}, "x.tar")
+    (group,) = after.param_groups
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.2, 0.8, 0.1)
+    assert torch.equal(after.state[layer.weight]["momentum_buffer"], before.state[layer.weight]["momentum_buffer"])
+
+
 def test_a_references_linear_layer_loads_with_its_momentum(tmp_path):
     model = DownstreamModel(SMALL, 3)
     state = {0: {"momentum_buffer": torch.ones(3, 32)}, 1: {"momentum_buffer": torch.ones(3)}}  # of fc alone
