@@ -21,20 +21,23 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class _Normalise(torch.autograd.Function):
-    """(x - mean) / sqrt(var + eps) * weight + bias over all axes but the second, with mean and (biased) var."""
+    """(x - mean) / sqrt(var + eps) * weight + bias over all axes but the second, with mean and (biased) var.
+
+    Calculates in float32 also where x is bfloat16.
+    """
 
     @staticmethod
     def forward(ctx, x, weight, bias, eps):
         flat = x.flatten(2)  # (N, C, L)
         count = x.numel() // x.shape[1]
-        mean = flat.sum(dim=2).sum(dim=0) / count  # (C,)
+        mean = flat.sum(dim=2, dtype=torch.promote_types(x.dtype, torch.float32)).sum(dim=0) / count  # (C,)
         y = flat - mean[:, None]
         var = torch.linalg.vector_norm(y, dim=2).square().sum(dim=0) / count  # (C,)
         rstd = (var + eps).rsqrt()
         y.mul_((rstd * weight)[:, None]).add_(bias[:, None])
         ctx.save_for_backward(x, weight, mean, rstd)
         ctx.mark_non_differentiable(mean, var)
-        return y.view_as(x), mean, var
+        return y.to(x.dtype).view_as(x), mean, var
 
     @staticmethod
     def backward(ctx, grad, _mean, _var):
@@ -42,11 +45,11 @@ class _Normalise(torch.autograd.Function):
         flat, grad = x.flatten(2), grad.flatten(2)  # (N, C, L)
         count = x.numel() // x.shape[1]
         centred = flat - mean[:, None]
-        grad_bias = grad.sum(dim=2).sum(dim=0)  # (C,)
+        grad_bias = grad.sum(dim=2, dtype=torch.promote_types(x.dtype, torch.float32)).sum(dim=0)  # (C,)
         product = grad * centred
         grad_weight = product.sum(dim=2).sum(dim=0) * rstd  # (C,)
         # d x = weight rstd (g - mean(g) - x^ mean(g x^)) with x^ = centred rstd
         scale = weight * rstd
         grad_x = torch.mul(grad, scale[:, None], out=product)
         grad_x.sub_(centred.mul_((scale * rstd * grad_weight / count)[:, None])).sub_((scale * grad_bias / count)[:, None])
-        return grad_x.view_as(x), grad_weight, grad_bias, None
+        return grad_x.to(x.dtype).view_as(x), grad_weight, grad_bias, None

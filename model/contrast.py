@@ -67,7 +67,8 @@ class SCDNet(nn.Module):
     def logits(self, q: Tensor, k: Tensor, queue: Tensor) -> Tensor:
         """Return [q . k, q . queue] / T, (N, 1 + K), of q and k (N, dim) and queue (dim, K), all normalised."""
         positive = (q * k).sum(dim=1, keepdim=True)  # (N, 1)
-        return torch.cat([positive, q @ queue], dim=1) / self.T
+        with torch.autocast(q.device.type, enabled=False):  # float32 whatever the encoders calculate in
+            return torch.cat([positive, q @ queue], dim=1) / self.T
 
     @staticmethod
     def loss(logits: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -92,4 +93,4 @@ class SCDNet(nn.Module):
 
 
 def _normalise(z: Tensor) -> Tensor:
-    return F.normalize(z, dim=1)
+    return F.normalize(z.float(), dim=1)

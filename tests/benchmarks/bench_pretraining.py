@@ -1,0 +1,111 @@
+"""Pre-training's step beside the matrix products it is made of, precisions, feed, end to end, memory; figures, no verdicts.
+
+    python tests/benchmarks/bench_pretraining.py [--batch-size 16] [--steps 3] [--device cuda] [--compile]
+
+The bound is the time of the step's arithmetic, 4 x 13.2 GFLOP a sample (query forward and backward, key forward), at the rate
+of a large matrix product measured in the same run.
+"""
+
+import argparse
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+from engine.device import pick_device  # noqa: E402
+from engine.memory import keep_freed_memory  # noqa: E402
+from engine.precision import PRECISIONS, autocast, set_precision  # noqa: E402
+from feeder.augmentations import PretrainingViews  # noqa: E402
+from model import SCDNet  # noqa: E402
+
+STEP_FLOP = 4 * 13.2e9  # a sample, at full size
+FRAMES = 90  # of a valid clip, about NTU RGB+D's mean
+
+
+def seconds(run, device: torch.device, repeats: int) -> float:
+    """Return the median time of `run`, after one more call that is not counted."""
+    times = []
+    for _ in range(repeats + 1):
+        before = time.perf_counter()
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - before)
+    return statistics.median(times[1:])
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the FLOP a second of a large matrix product."""
+    n = 8192 if device.type == "cuda" else 3072
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    return 2 * n**3 / seconds(lambda: a @ b, device, 5)
+
+
+def measure(
+    precision: str, views: PretrainingViews, x: torch.Tensor, lengths: torch.Tensor, steps: int, compiled: bool
+) -> tuple[float, float, float]:
+    """Return the seconds of a full-size step, of a step with making its views, and the rate of a matrix product."""
+    device = x.device
+    set_precision(precision, device)
+    rate = matmul_rate(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+    net = SCDNet({}).to(device).train()
+    if compiled:
+        net.encoder_q.compile()
+        net.encoder_k.compile()
+    optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.01, 0.9, weight_decay=1e-4)
+    generator = torch.Generator().manual_seed(0)
+
+    def step(q: torch.Tensor, k: torch.Tensor) -> None:
+        with autocast(precision, device):
+            loss = sum(net.loss(net(q, k)).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    q, k = views(x, lengths, generator)
+    return (seconds(lambda: step(q, k), device, steps),
+            seconds(lambda: step(*views(x, lengths, generator)), device, steps), rate)  # fmt: skip
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=None)
+    args = parser.parse_args()
+    keep_freed_memory()
+    device = pick_device(args.device, None)
+    n = args.batch_size
+    precisions = args.precision or (["fp32", "tf32", "bf16"] if device.type == "cuda" else ["fp32", "bf16"])
+    print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, batch {n}")
+
+    x = torch.from_numpy(np.random.default_rng(0).normal(0, 0.5, (n, 3, FRAMES, 25, 2)).astype(np.float32)).to(device)
+    views, lengths = PretrainingViews(), torch.full((n,), FRAMES)
+    generator = torch.Generator().manual_seed(0)
+    feed = seconds(lambda: views(x, lengths, generator), device, 10)
+    print(f"two views: {n / feed:.0f} samples/s")
+
+    first = None
+    for precision in precisions:
+        took, whole, rate = measure(precision, views, x, lengths, args.steps, args.compile)
+        first = first or took
+        bound = STEP_FLOP * n / rate
+        print(f"{precision}: matrix product {rate / 1e9:.0f} GFLOP/s; step {took:.2f} s, {n / took:.1f} samples/s, "
+              f"{took / bound:.2f} x bound, {first / took:.2f} x {precisions[0]}; "
+              f"with views {n / whole:.1f} samples/s")  # fmt: skip
+        if device.type == "cuda":
+            print(f"{precision}: peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+    print(f"peak resident memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
+
+
+if __name__ == "__main__":
+    main()
