@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CLIPS, DIMENSIONS = 2000, 64  # what a browser draws smoothly, and about 1 MB
+CLIPS, DIMENSIONS = 1000, 64  # a browser draws them smoothly; half a MB, under a second
 
 
 def write_projector(folder: Path, features: Tensor, columns: dict[str, list]) -> None:
@@ -25,7 +25,7 @@ def write_projector(folder: Path, features: Tensor, columns: dict[str, list]) ->
     points = main_axes(features[torch.from_numpy(chosen).to(features.device)])
     rows = zip(*([_plain(column[i]) for i in chosen] for column in columns.values()), strict=True)
     files = {
-        "projector_features.tsv": ["\t".join(f"{value:.4f}" for value in point) for point in points.tolist()],
+        "projector_features.tsv": ["\t".join(f"{value:.5g}" for value in point) for point in points.tolist()],
         "projector_labels.tsv": ["\t".join(columns), *("\t".join(row) for row in rows)],
         "projector_config.pbtxt": [  # last: TensorBoard looks for it
             'embeddings { tensor_name: "test features"',
@@ -42,7 +42,7 @@ def write_projector(folder: Path, features: Tensor, columns: dict[str, list]) ->
 def main_axes(features: Tensor, dimensions: int = DIMENSIONS) -> Tensor:
     """Return the normalised features (N, D) along their main axes, (N, min(N, D, dimensions)), on the CPU."""
     x = F.normalize(features.detach().double().cpu(), dim=1)
-    # The SVD by way of the smaller matrix of inner products: N is 2,000 at most, D 4,096 or 9,600.
+    # The SVD by way of the inner products: N is 1,000 at most, D 4,096 or 9,600.
     values, vectors = torch.linalg.eigh(x @ x.T)  # ascending
     values, vectors = values.flip(0)[: min(*x.shape, dimensions)], vectors.flip(1)
     return (vectors[:, : len(values)] * values.clamp(min=0).sqrt()).float()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from engine.confusion import confusion_matrix, describe
 from engine.confusion_image import draw_confusion
+from engine.errors import RunError
 from engine.projector import write_projector
 from engine.runlog import RunLog
 from feeder.class_names import class_names
@@ -63,11 +64,16 @@ def save_predictions(path: Path, names: list[str], labels: np.ndarray, predictio
         labels: (N,) ints.
         predictions: (N,) ints.
         more: further arrays, such as scores (N, classes) and class_names (classes,).
+
+    Raises:
+        RunError: it cannot be written (disk full, no permission).
     """
     aside = path.with_name(path.name + ".tmp")
     try:
         with open(aside, "wb") as file:
             np.savez_compressed(file, names=np.array(names, dtype=str), labels=labels, predictions=predictions, **more)
         os.replace(aside, path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}; make room and run again") from None
     finally:
         aside.unlink(missing_ok=True)  # half a file where it could not be written
