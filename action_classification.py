@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
                 ))  # fmt: skip
         log.print(f"Acc@1 of the last epoch {acc1:.3f}; of the epoch best on the test set {best_acc1:.3f} (what papers report)")
         scores = model.fc(test[0])
-        report(log, run.data_set, model.fc.out_features, parts[1].names, test[1], scores.argmax(dim=1), scores, test[0])
+        report(log, run.data_set, model.fc.out_features, parts[1].names, test[1], scores.argmax(dim=1), test[0], scores=scores)
         log.metrics(best_acc1=best_acc1, last_acc1=acc1)
 
 

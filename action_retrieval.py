@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
         knn_acc1 = (predictions == query[1]).float().mean().item() * 100
         log.print(f" * {args.knn_neighbours}-NN Acc@1 {knn_acc1:.3f}")
         num_classes = DATA_SETS[run.data_set].num_classes
-        report(log, run.data_set, num_classes, parts[1].names, query[1], predictions, features=query[0])
+        report(log, run.data_set, num_classes, parts[1].names, query[1], predictions, query[0])
         log.metrics(knn_acc1=knn_acc1, knn_neighbours=args.knn_neighbours)
 
 

@@ -21,23 +21,26 @@ def report(
     names: list[str],
     labels: Tensor,
     predictions: Tensor,
-    scores: Tensor | None = None,
     features: Tensor | None = None,
+    **arrays: Tensor | np.ndarray,
 ) -> None:
     """Print the accuracy of the classes and the most confused pairs; keep predictions, confusion matrix and features.
 
-    In the run's folder: `predictions.npz` (see `save_predictions`), the confusion matrix among TensorBoard's images and
-    the features in its projector.
+    They are in the run's folder: `predictions.npz` (see `save_predictions`), the confusion matrix among TensorBoard's
+    images, the features in its projector.
 
     Args:
         log: of the run.
         data_set: by its name in the table of data sets.
         num_classes: of the data set.
         names: of the N test samples.
-        labels: (N,) ints.
+        labels: (N,) ints, 0 .. num_classes - 1.
         predictions: (N,) ints, 0 .. num_classes - 1.
-        scores: (N, num_classes), larger is likelier; None where a task has none.
         features: (N, D); None leaves the projector out.
+        arrays: what else belongs into predictions.npz, such as scores (N, num_classes).
+
+    Raises:
+        RunError: the predictions cannot be written.
     """
     classes = class_names(data_set, num_classes)
     truth, taken = labels.cpu().numpy(), predictions.cpu().numpy()
@@ -45,7 +48,6 @@ def report(
     for line in describe(matrix, classes):
         log.print(line)
     log.image("confusion/test", draw_confusion(matrix, classes))
-    arrays = {} if scores is None else {"scores": scores.detach().float().cpu().numpy()}
     save_predictions(log.folder / "predictions.npz", names, truth, taken, class_names=np.array(classes), **arrays)
     if features is not None:
         columns = {
@@ -55,25 +57,30 @@ def report(
         write_projector(log.folder, features, columns)
 
 
-def save_predictions(path: Path, names: list[str], labels: np.ndarray, predictions: np.ndarray, **more: np.ndarray) -> None:
+def save_predictions(
+    path: Path, names: list[str], labels: np.ndarray, predictions: np.ndarray, **arrays: Tensor | np.ndarray
+) -> None:
     """Write an .npz that `numpy.load(path, allow_pickle=False)` reads, aside and renamed.
 
     Args:
         path: the file.
-        names: of the N samples; texts.
+        names: of the N samples.
         labels: (N,) ints.
         predictions: (N,) ints.
-        more: further arrays, such as scores (N, classes) and class_names (classes,).
+        arrays: further arrays by their names.
 
     Raises:
-        RunError: it cannot be written (disk full, no permission).
+        RunError: it cannot be written (disk full, no permission); an older file is untouched.
     """
+    more = {name: x.detach().cpu().numpy() if isinstance(x, Tensor) else x for name, x in arrays.items()}
     aside = path.with_name(path.name + ".tmp")
     try:
         with open(aside, "wb") as file:
-            np.savez_compressed(file, names=np.array(names, dtype=str), labels=labels, predictions=predictions, **more)
+            np.savez(file, names=np.array(names, dtype=str), labels=labels, predictions=predictions, **more)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}; make room and run again") from None
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         aside.unlink(missing_ok=True)  # half a file where it could not be written

@@ -27,16 +27,17 @@ def show_views(log: RunLog, dataset: SkeletonDataset, views: PretrainingViews, s
     batch = dataset[indices]
     generator = torch.Generator().manual_seed(seed)
     joints = PretrainingViews("joint", views.size, views.p)
-    whole = neutral(batch.num_frames)
-    rows = [[f"{dataset.names[i].split('.')[0]}\nwhole clip" for i in indices], ["view 1"] * len(indices), ["view 2"] * len(indices)]
-    drawn = [whole, joints.draw(batch.num_frames, generator), joints.draw(batch.num_frames, generator)]
-    strips = [(joints.apply(batch.x, unmasked(p)).numpy(), p) for p in drawn]
-    cells = [
-        draw_strip(x[n], p.joints[n].numpy(), p.blocks[n].numpy(), f"{texts[n]}\n{told(p, n)}".strip())
-        for n in range(len(indices))
-        for texts, (x, p) in zip(rows, strips, strict=True)
-    ]
-    log.image("views/pretraining", np.concatenate(cells))
+    versions = {"whole clip": neutral(batch.num_frames)}
+    versions |= {f"view {i}": joints.draw(batch.num_frames, generator) for i in (1, 2)}
+    clips = {title: joints.apply(batch.x, unmasked(p)).numpy() for title, p in versions.items()}
+    strips = []
+    for n, index in enumerate(indices):
+        name = dataset.names[index].split(".")[0]
+        for title, p in versions.items():
+            text = f"{name}\n{title}\n{told(p, n)}" if title == "whole clip" else f"{title}\n{told(p, n)}"
+            strips.append(draw_strip(clips[title][n], p.joints[n].numpy(), p.blocks[n].numpy(), text))
+        strips.append(np.full((8, strips[0].shape[1], 3), 255, np.uint8))  # between clips
+    log.image("views/pretraining", np.concatenate(strips))
 
 
 def neutral(num_frames: Tensor) -> ViewParameters:
