@@ -19,25 +19,30 @@ LEFT, TOP, RIGHT, FOOT, LEGEND = 62, 34, 24, 58, 18
 INK, GRID = "#333333", "#e4e4e4"
 
 
-def read_curves(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """Return the finite points (epoch counted from 1, value) of each figure in `PANELS` of a run.
+def read_curves(folder: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Return for each training of a run the finite points (epoch counted from 1, value) of each figure in `PANELS`.
+
+    A run of several streams or repeats has a training of each; its name is the folder's and, behind it, such as bone/repeat0.
 
     Raises:
         RunError: the folder has no figures of epochs.
     """
     path = folder / "metrics.jsonl"
+    trainings: dict[str, dict[str, list[tuple[float, float]]]] = {}
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        lines = [line for line in lines if "epoch" in line]
-        curves = {name: [(line["epoch"] + 1, line[name]) for line in lines if name in line] for name in PANELS}
-        curves = {name: [point for point in points if math.isfinite(point[1])] for name, points in curves.items()}
+        for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+            for key in line if "epoch" in line else ():
+                training, _, figure = key.rpartition("/")
+                if figure in PANELS and math.isfinite(line[key]):
+                    curves = trainings.setdefault(f"{folder.resolve().name} {training}".strip(), {name: [] for name in PANELS})
+                    curves[figure].append((line["epoch"] + 1, line[key]))
     except FileNotFoundError:
         raise RunError(f"no run in {folder}: it has no metrics.jsonl") from None
     except (ValueError, TypeError) as error:
         raise RunError(f"{path} is damaged or not ours: {' '.join(str(error).split())}") from None
-    if not any(curves.values()):
+    if not trainings:
         raise RunError(f"{path} has no loss or accuracy of epochs")
-    return curves
+    return trainings
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
@@ -55,7 +60,7 @@ def draw_curves(runs: dict[str, dict[str, list[tuple[float, float]]]]) -> str:
     """Return the SVG of curves, a panel for each figure that any run has.
 
     Args:
-        runs: for each run's name the points that `read_curves` gives.
+        runs: for each name the points of its figures, as `read_curves` gives them.
     """
     panels = [name for name in PANELS if any(curves[name] for curves in runs.values())]
     width = len(panels) * (LEFT + WIDTH + RIGHT)
@@ -128,7 +133,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Draw the curves."""
     args = get_parser().parse_args(argv)
-    picture = draw_curves({folder.resolve().name: read_curves(folder) for folder in args.runs})
+    picture = draw_curves({name: curves for folder in args.runs for name, curves in read_curves(folder).items()})
     aside = args.output.with_name(args.output.name + ".tmp")
     try:
         aside.write_text(picture, encoding="utf-8")

@@ -22,12 +22,8 @@ def report(
     labels: Tensor,
     predictions: Tensor,
     features: Tensor | None = None,
-    **arrays: Tensor | np.ndarray,
 ) -> None:
-    """Print the accuracy of the classes and the most confused pairs; keep predictions, confusion matrix and features.
-
-    They are in the run's folder: `predictions.npz` (see `save_predictions`), the confusion matrix among TensorBoard's
-    images, the features in its projector.
+    """Print the accuracy of the classes and the most confused pairs; show TensorBoard the confusion matrix and the features.
 
     Args:
         log: of the run.
@@ -36,11 +32,7 @@ def report(
         names: of the N test samples.
         labels: (N,) ints, 0 .. num_classes - 1.
         predictions: (N,) ints, 0 .. num_classes - 1.
-        features: (N, D); None leaves the projector out.
-        arrays: what else belongs into predictions.npz, such as scores (N, num_classes).
-
-    Raises:
-        RunError: the predictions cannot be written.
+        features: (N, D) for the projector; None leaves it out.
     """
     classes = class_names(data_set, num_classes)
     truth, taken = labels.cpu().numpy(), predictions.cpu().numpy()
@@ -48,7 +40,6 @@ def report(
     for line in describe(matrix, classes):
         log.print(line)
     log.image("confusion/test", draw_confusion(matrix, classes))
-    save_predictions(log.folder / "predictions.npz", names, truth, taken, class_names=np.array(classes), **arrays)
     if features is not None:
         columns = {
             "class": [classes[label] for label in truth], "taken for": [classes[label] for label in taken],
@@ -58,25 +49,27 @@ def report(
 
 
 def save_predictions(
-    path: Path, names: list[str], labels: np.ndarray, predictions: np.ndarray, **arrays: Tensor | np.ndarray
+    folder: Path, names: list[str], labels: Tensor, predictions: Tensor, scores: Tensor | None = None
 ) -> None:
-    """Write an .npz that `numpy.load(path, allow_pickle=False)` reads, aside and renamed.
+    """Write predictions.npz into a run's folder, aside and renamed; `numpy.load(path, allow_pickle=False)` reads it.
 
     Args:
-        path: the file.
-        names: of the N samples.
+        folder: of the run.
+        names: of the N test samples.
         labels: (N,) ints.
         predictions: (N,) ints.
-        arrays: further arrays by their names.
+        scores: (N, classes), larger is likelier; None where a task has none.
 
     Raises:
         RunError: it cannot be written (disk full, no permission); an older file is untouched.
     """
-    more = {name: x.detach().cpu().numpy() if isinstance(x, Tensor) else x for name, x in arrays.items()}
+    tensors = {"labels": labels, "predictions": predictions} | ({} if scores is None else {"scores": scores})
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+    path = folder / "predictions.npz"
     aside = path.with_name(path.name + ".tmp")
     try:
         with open(aside, "wb") as file:
-            np.savez(file, names=np.array(names, dtype=str), labels=labels, predictions=predictions, **more)
+            np.savez(file, names=np.array(names, dtype=str), **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

@@ -59,7 +59,8 @@ def read_run(folder: Path) -> dict | None:
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         results = [line for line in lines if "epoch" not in line]
         known = {"task", "data_set", "protocol", "stream"} <= record["run"].keys() and "seed" in record["options"]
-        finished = bool(results) and lines[-1] is results[-1] and _acc1(results[-1])[0] is not None
+        whole = bool(results) and lines[-1] is results[-1] and "stream" not in results[-1]
+        finished = whole and _acc1(results[-1])[0] is not None
     except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError):
         return None  # another program's file, or a run that was killed
     return record | {"results": results} if known and finished else None
@@ -116,9 +117,8 @@ def _row(folder: Path, record: dict, result: dict) -> Row:
     run, options = record["run"], record["options"]
     stream = run["stream"] if result.get("stream") in (None, "fusion") else result["stream"]
     k, fraction = result.get("knn_neighbours"), options.get("label_fraction")
-    finetuned = bool(options.get("finetune"))
-    task = f"{k}-NN retrieval" if run["task"] == "retrieval" else "finetune" if finetuned else run["task"]
-    comparable = stream == "joint" and k in (None, 1) and not finetuned and fraction in (None, 1)
+    task = f"{k}-NN retrieval" if run["task"] == "retrieval" else run["task"]
+    comparable = stream == "joint" and k in (None, 1) and fraction in (None, 1)
     published = PUBLISHED.get((run["task"], run["data_set"], run["protocol"])) if comparable else None
     kinds = {"random_encoder": "random", "raw_coordinates": "none (raw coordinates)"}
     encoder = next((kind for flag, kind in kinds.items() if options.get(flag)), "pre-trained")
@@ -142,8 +142,8 @@ def _acc1(result: dict) -> tuple[float | None, float | None]:
 
 
 def _figure(result: dict, name: str) -> tuple[float | None, float | None]:
-    """Return (mean, standard deviation) of a figure; of a single training there is no deviation."""
-    return result.get(f"{name}_mean", result.get(name)), result.get(f"{name}_std")
+    """Return a figure, of several repeats their mean, and their standard deviation, which a single training does not have."""
+    return result.get(name), result.get(f"{name}_std")
 
 
 def _average_precision(record: dict, result: dict) -> float | None:

@@ -85,7 +85,7 @@ class RunLog:
             file.write(json.dumps(record) + "\n")
         if epoch is not None:
             for name, value in figures.items():
-                self._events.add_scalar(TAGS.get(name, name), value, epoch)
+                self._events.add_scalar(scalar_tag(name), value, epoch)
 
     def image(self, name: str, pixels: np.ndarray, epoch: int = 0) -> None:
         """Show a picture (height, width, 3) uint8 in TensorBoard."""
@@ -103,6 +103,13 @@ class RunLog:
         aside = path.with_suffix(".tmp")
         aside.write_text("".join(f"{line}\n" for line in lines if _epoch(line) < start_epoch))
         aside.replace(path)
+
+
+def scalar_tag(name: str) -> str:
+    """Return TensorBoard's name of a figure: "acc1" is "accuracy/acc1", "bone/acc1" "accuracy/bone/acc1"."""
+    *prefix, last = name.split("/")
+    group, *leaf = TAGS.get(last, last).split("/")
+    return "/".join([group, *prefix, *leaf]) if leaf else name
 
 
 def environment() -> dict:
