@@ -100,14 +100,13 @@ def write_between_markers(path: Path, text: str) -> None:
     Raises:
         RunError: the file has no such pair, or several.
     """
-    content = path.read_text(encoding="utf-8")
-    start, end = MARKERS
-    if content.count(start) != 1 or content.count(end) != 1 or content.index(start) > content.index(end):
-        raise RunError(f"{path}: the table goes between one line {start} and one line {end} below it; add them")
-    before, after = content.split(start)[0], content.split(end)[1]
+    lines = path.read_text(encoding="utf-8").split("\n")
+    start, end = ([i for i, line in enumerate(lines) if line.strip() == marker] for marker in MARKERS)
+    if len(start) != 1 or len(end) != 1 or start > end:
+        raise RunError(f"{path}: the table goes between one line {MARKERS[0]} and one line {MARKERS[1]} below it; add them")
     aside = path.with_name(path.name + ".tmp")
     try:
-        aside.write_text(f"{before}{start}\n{text}\n{end}{after}", encoding="utf-8")
+        aside.write_text("\n".join([*lines[: start[0] + 1], text, *lines[end[0] :]]), encoding="utf-8")
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)  # half a file where it could not be written

@@ -102,13 +102,13 @@ def test_runs_that_differ_in_the_seed_alone_are_averaged(tmp_path):
 def test_the_table_goes_between_the_markers(tmp_path, capsys):
     make_run(tmp_path / "log", "a", {"best_acc1": 60.0, "last_acc1": 59.0})
     page, (start, end) = tmp_path / "page.md", MARKERS
-    page.write_text(f"before\n{start}\nold\n{end}\nafter\n")
+    page.write_text(f"before {start}\n{start}\nold\n{end}\nafter\n")
     results.main([str(tmp_path / "log"), "--write", str(page)])
-    assert page.read_text() == f"before\n{start}\n{table(tmp_path / 'log')}\n{end}\nafter\n"
+    assert page.read_text() == f"before {start}\n{start}\n{table(tmp_path / 'log')}\n{end}\nafter\n"
     whole = page.read_text()
     results.main([str(tmp_path / "log"), "--write", str(page)])
     assert page.read_text() == whole, "again is the same"
-    for text in ("none", f"{start}\n", f"{end}\n{start}\n", f"{start}{start}{end}"):
+    for text in ("none", f"{start}\n", f"{end}\n{start}\n", f"{start}\n{start}\n{end}"):
         page.write_text(text)
         with pytest.raises(RunError, match="page.md: the table goes between"):
             write_between_markers(page, "x")
