@@ -20,8 +20,14 @@ CLIPS = 4
 def show_views(log: RunLog, dataset: SkeletonDataset, views: PretrainingViews, seed: int) -> None:
     """Put a picture of some training clips and their two views into TensorBoard.
 
-    Its generator is its own: training draws what it would have drawn. Whatever the stream, the views are drawn as
-    joints, under the augmentations that the seed gives.
+    Its generator is its own: training draws what it would have drawn. Whatever the stream, the clips are shown as joints:
+    rotation, flip, shear and masks do the same to motion and bones.
+
+    Args:
+        log: of the run.
+        dataset: training clips, of which some are taken evenly.
+        views: the augmentation.
+        seed: of the two views.
     """
     indices = np.linspace(0, len(dataset) - 1, min(CLIPS, len(dataset))).astype(int).tolist()
     batch = dataset[indices]
