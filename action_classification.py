@@ -21,6 +21,7 @@ from engine.features import extract_features, open_both
 from engine.memory import keep_freed_memory
 from engine.meters import Meter, progress_line
 from engine.metrics import accuracy
+from engine.report import report, save_predictions
 from engine.runlog import Run, RunLog
 from engine.schedule import learning_rate, set_learning_rate
 from feeder.augmentations import STREAMS
@@ -109,6 +110,9 @@ def main(argv: list[str] | None = None) -> None:
                     sizes={"encoder": model.encoder.sizes}, options=vars(args), best_acc1=best_acc1,
                 ))  # fmt: skip
         log.print(f"Acc@1 of the last epoch {acc1:.3f}; of the epoch best on the test set {best_acc1:.3f} (what papers report)")
+        scores = model.fc(test[0])
+        save_predictions(log.folder, parts[1].names, test[1], scores.argmax(dim=1), scores)
+        report(log, run.data_set, model.fc.out_features, parts[1].names, test[1], scores.argmax(dim=1), test[0])
         log.metrics(best_acc1=best_acc1, last_acc1=acc1)
 
 

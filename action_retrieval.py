@@ -10,6 +10,7 @@ from engine.errors import RunError
 from engine.features import extract_features, open_both
 from engine.memory import keep_freed_memory
 from engine.metrics import knn_predict
+from engine.report import report, save_predictions
 from engine.runlog import Run, RunLog
 from feeder.augmentations import STREAMS
 from options.datasets import DATA_SETS, split_folder
@@ -68,6 +69,9 @@ def main(argv: list[str] | None = None) -> None:
         predictions = knn_predict(*gallery, query[0], args.knn_neighbours)
         knn_acc1 = (predictions == query[1]).float().mean().item() * 100
         log.print(f" * {args.knn_neighbours}-NN Acc@1 {knn_acc1:.3f}")
+        save_predictions(log.folder, parts[1].names, query[1], predictions)
+        num_classes = DATA_SETS[run.data_set].num_classes
+        report(log, run.data_set, num_classes, parts[1].names, query[1], predictions, query[0])
         log.metrics(knn_acc1=knn_acc1, knn_neighbours=args.knn_neighbours)
 
 

@@ -15,12 +15,14 @@ from torch.utils.data import DataLoader
 
 from engine.checkpoint import NAME, find_checkpoint, load_weights, remembered_sizes, restore_optimizer, save_checkpoint
 from engine.cli import script
+from engine.contrast_statistics import ContrastStatistics
 from engine.device import pick_device, random_states, restore_random_states, seed_everything
 from engine.errors import RunError
 from engine.memory import keep_freed_memory
 from engine.meters import Meter, progress_line
 from engine.runlog import Run, RunLog
 from engine.schedule import learning_rate, set_learning_rate
+from engine.stick_figures import show_views
 from feeder.augmentations import STREAMS, PretrainingViews
 from feeder.dataset import Batches, SkeletonDataset, make_loader
 from model import SCDNet
@@ -99,6 +101,8 @@ def main(argv: list[str] | None = None) -> None:
         log.print(f"log in {log.folder}")
         for note in [*dataset.notes, *([f"resumed from {resumed} at epoch {start_epoch}"] if resumed else [])]:
             log.print(note)
+        if not continued:
+            show_views(log, dataset, views, args.seed)
         for epoch in range(start_epoch, args.epochs):
             batches.epoch = epoch
             set_learning_rate(optimizer, learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos))
@@ -140,7 +144,8 @@ def train_epoch(
     device: torch.device,
     log: RunLog,
 ) -> dict[str, float]:
-    """Train for one epoch; return its mean loss, Acc@1 in percent (a query finds its key before all the queue) and seconds.
+    """Train for one epoch; return its mean loss, Acc@1 in percent (a query finds its key before all the queue), seconds,
+    samples a second and the means of `ContrastStatistics`.
 
     Raises:
         RunError: the loss or a weight is not finite.
@@ -148,6 +153,7 @@ def train_epoch(
     net.train()
     time_meter, data_meter = Meter("Time", "6.3f"), Meter("Data", "6.3f")
     loss_meter, acc_meter = Meter("Loss", ".4e"), Meter("Acc@1", "6.2f")
+    statistics = ContrastStatistics(net.T)
     pending = []  # losses and accuracies still on the device: reading each step's would wait for the device
     started = before = time.perf_counter()
     for step, batch in enumerate(loader):
@@ -168,13 +174,16 @@ def train_epoch(
                 loss_meter.update(value, len(q))
                 acc_meter.update(acc1, len(q))
             pending.clear()
+            statistics.update(logits, losses, net.queues)
             if not torch.isfinite(torch.tensor(loss_meter.total)):
                 raise RunError(f"the loss is {loss_meter.value} at epoch {epoch}, step {step}: stopped, the last checkpoint "
                                "stands; a lower --lr may help")  # fmt: skip
             log.print(progress_line(epoch, step, len(loader), [time_meter, data_meter, loss_meter, acc_meter]))
     if not all(torch.isfinite(p).all() for p in net.encoder_q.parameters()):
         raise RunError(f"weights are not finite after epoch {epoch}: stopped, the last checkpoint stands; try a lower --lr")
-    return {"loss": loss_meter.mean, "acc1": acc_meter.mean, "seconds": time.perf_counter() - started}
+    seconds = time.perf_counter() - started
+    figures = {"loss": loss_meter.mean, "acc1": acc_meter.mean, "seconds": seconds}
+    return figures | {"samples_per_second": loss_meter.count / seconds} | statistics.means()
 
 
 def mean_accuracy(logits: dict[str, torch.Tensor]) -> torch.Tensor:

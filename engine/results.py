@@ -1,8 +1,14 @@
-"""`python -m engine.results log`: one Markdown table of every evaluation in a log folder, beside the published figures."""
+"""`python -m engine.results log`: one Markdown table of every evaluation in a log folder, beside the published figures.
+
+`--mean` takes runs that differ in the seed alone together; `--write README.md` puts the table between two marker lines.
+"""
 
 import argparse
 import json
+import re
+import statistics
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -22,62 +28,174 @@ PUBLISHED = {
     ("retrieval", "ntu120", "cross_subject"): 59.8,
     ("retrieval", "ntu120", "cross_setup"): 65.7,
 }
-HEADER = ("task", "data set", "protocol", "stream", "encoder", "seed", "Acc@1", "best on test", "published", "run")
+HEADER = ("task", "data set", "protocol", "stream", "encoder", "labels", "seed", "Acc@1", "best on test", "mAP", "published",
+          "run")  # fmt: skip
+OPTIONAL = ("labels", "best on test", "mAP", "published", "run")  # left out where no run has them
+MARKERS = ("<!-- results -->", "<!-- /results -->")
+# Options that change where and how fast a run computes, not what.
+INCIDENTAL = {"seed", "config", "data_path", "log_dir", "checkpoint_path", "pretrained", "resume", "save_freq", "save_every",
+              "print_freq", "workers", "device", "gpu", "feature_cache", "knn_memory", "save_features"}  # fmt: skip
+
+
+class Row(NamedTuple):
+    """One result of a run: a run has several where it evaluates several streams or several k."""
+
+    about: tuple[str, ...]  # the cells from task to labels
+    key: str  # equal where runs differ in nothing but the seed
+    seed: str
+    figures: tuple[tuple[float | None, float | None], ...]  # (mean, standard deviation) of Acc@1, best on test, mAP; percent
+    published: str
+    run: str
 
 
 def read_run(folder: Path) -> dict | None:
-    """Return {"run", "options", "result"} of a run's folder, None where it has no result (pre-training, or unfinished)."""
+    """Return {"run", "options", "results"} of a run's folder, None where it has no result (pre-training, or unfinished).
+
+    `results` are the lines of metrics.jsonl that are of no epoch. The last is the whole run's; a run of several streams
+    or several k has lines of each before it.
+    """
     try:
         record = yaml.safe_load((folder / "options.yaml").read_text())
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-        result = json.loads(lines[-1]) if lines else {}
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        results = [line for line in lines if "epoch" not in line]
         known = {"task", "data_set", "protocol", "stream"} <= record["run"].keys() and "seed" in record["options"]
-        finished = "last_acc1" in result or "knn_acc1" in result
+        whole = bool(results) and lines[-1] is results[-1] and "stream" not in results[-1]
+        finished = whole and _acc1(results[-1])[0] is not None
     except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError):
         return None  # another program's file, or a run that was killed
-    return record | {"result": result} if known and finished else None
+    return record | {"results": results} if known and finished else None
 
 
-def row(folder: Path, record: dict) -> tuple[str, ...]:
-    """Return the cells of a run under `HEADER`."""
-    run, options, result = record["run"], record["options"], record["result"]
-    task = run["task"] if run["task"] != "retrieval" else f"{options['knn_neighbours']}-NN retrieval"
-    comparable = run["stream"] == "joint" and options.get("knn_neighbours", 1) == 1
-    published = PUBLISHED.get((run["task"], run["data_set"], run["protocol"])) if comparable else None
-    best = result.get("best_acc1")
-    kinds = {"random_encoder": "random", "raw_coordinates": "none (raw coordinates)"}
-    encoder = next((kind for flag, kind in kinds.items() if options.get(flag)), "pre-trained")
-    return (
-        task, run["data_set"], run["protocol"], run["stream"], encoder,
-        str(options["seed"]), f"{result.get('last_acc1', result.get('knn_acc1')):.1f}", "" if best is None else f"{best:.1f}",
-        "" if published is None else f"{published:.1f}", folder.name,
-    )  # fmt: skip
+def rows(folder: Path, record: dict) -> list[Row]:
+    """Return the rows of a run that `read_run` gave."""
+    *parts, whole = record["results"]
+    parts = [part for part in parts if "stream" in part and "repeat" not in part and _acc1(part)[0] is not None]
+    return [_row(folder, record, result) for result in parts or [whole]]
 
 
-def table(log_dir: Path) -> str:
+def table(log_dir: Path, mean: bool = False) -> str:
     """Return the Markdown table of all finished evaluations below `log_dir`, sorted by task and data.
+
+    Args:
+        log_dir: folder of runs.
+        mean: one line for all runs that differ in the seed alone, with mean and standard deviation (n - 1).
 
     Raises:
         RunError: there are none.
     """
     folders = sorted(path.parent for path in log_dir.rglob("options.yaml"))
-    rows = [row(folder, record) for folder in folders if (record := read_run(folder))]
-    if not rows:
+    found = [row for folder in folders if (record := read_run(folder)) for row in rows(folder, record)]
+    if not found:
         raise RunError(f"no finished evaluation in {log_dir}")
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [HEADER, ["---"] * len(HEADER), *sorted(rows)])
+    groups = [(group, "") for group in _by_seed(found)] if mean else [([row], row.run) for row in found]
+    lines = sorted(_cells(*group) for group in groups)
+    empty = {i for i, name in enumerate(HEADER) if name in OPTIONAL and not any(line[i] for line in lines)}
+    kept = [[cell for i, cell in enumerate(line) if i not in empty] for line in [HEADER, *lines]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [kept[0], ["---"] * len(kept[0]), *kept[1:]])
+
+
+def write_between_markers(path: Path, text: str) -> None:
+    """Replace what stands between the two lines of `MARKERS` in a file, which is written aside and renamed.
+
+    Raises:
+        RunError: the file has no such pair, or several.
+    """
+    lines = path.read_text(encoding="utf-8").split("\n")
+    start, end = ([i for i, line in enumerate(lines) if line.strip() == marker] for marker in MARKERS)
+    if len(start) != 1 or len(end) != 1 or start > end:
+        raise RunError(f"{path}: the table goes between one line {MARKERS[0]} and one line {MARKERS[1]} below it; add them")
+    aside = path.with_name(path.name + ".tmp")
+    try:
+        aside.write_text("\n".join([*lines[: start[0] + 1], text, *lines[end[0] :]]), encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)  # half a file where it could not be written
+
+
+def _row(folder: Path, record: dict, result: dict) -> Row:
+    run, options = record["run"], record["options"]
+    stream = run["stream"] if result.get("stream") in (None, "fusion") else result["stream"]
+    k, fraction = result.get("knn_neighbours"), options.get("label_fraction")
+    task = f"{k}-NN retrieval" if run["task"] == "retrieval" else run["task"]
+    comparable = stream == "joint" and k in (None, 1) and fraction in (None, 1)
+    published = PUBLISHED.get((run["task"], run["data_set"], run["protocol"])) if comparable else None
+    kinds = {"random_encoder": "random", "raw_coordinates": "none (raw coordinates)"}
+    encoder = next((kind for flag, kind in kinds.items() if options.get(flag)), "pre-trained")
+    labels = "" if fraction in (None, 1) else f"{100 * fraction:g} %"
+    about = (task, run["data_set"], run["protocol"], stream, encoder, labels)
+    figures = (_acc1(result), _figure(result, "best_acc1"), (_average_precision(record, result), None))
+    published = "" if published is None else f"{published:.1f}"
+    return Row(about, repr((about, _essential(options))), str(options["seed"]), figures, published, folder.name)
+
+
+def _essential(options: dict) -> list[tuple]:
+    """Return the options that a result depends on; in the checkpoint's path the seed is "#"."""
+    seed = re.compile(rf"(?<!\d){options['seed']}(?!\d)")
+    paths = seed.sub("#", str(options.get("pretrained")))
+    return [("pretrained", paths), *sorted((name, value) for name, value in options.items() if name not in INCIDENTAL)]
+
+
+def _acc1(result: dict) -> tuple[float | None, float | None]:
+    found = _figure(result, "last_acc1")
+    return _figure(result, "knn_acc1") if found[0] is None else found
+
+
+def _figure(result: dict, name: str) -> tuple[float | None, float | None]:
+    """Return a figure, of several repeats their mean, and their standard deviation, which a single training does not have."""
+    return result.get(name), result.get(f"{name}_std")
+
+
+def _average_precision(record: dict, result: dict) -> float | None:
+    """Return what any line of the same stream says."""
+    lines = [line for line in record["results"] if line.get("stream") == result.get("stream")]
+    return next((line["mean_average_precision"] for line in lines if "mean_average_precision" in line), None)
+
+
+def _by_seed(found: list[Row]) -> list[list[Row]]:
+    """Return groups of rows that differ in the seed alone; of runs with the same seed, the last."""
+    groups: dict[str, dict[str, Row]] = {}
+    for row in found:
+        groups.setdefault(row.key, {})[row.seed] = row
+    return [sorted(group.values(), key=lambda row: int(row.seed)) for group in groups.values()]
+
+
+def _cells(group: list[Row], run: str) -> tuple[str, ...]:
+    """Return the cells under `HEADER` of rows that are one line of the table."""
+    first = group[0]
+    figures = [_joint([row.figures[i] for row in group]) for i in range(len(first.figures))]
+    return (*first.about, ", ".join(row.seed for row in group), *figures, first.published, run)
+
+
+def _joint(values: list[tuple[float | None, float | None]]) -> str:
+    """Return "80.0" of one value, "80.0 \N{PLUS-MINUS SIGN} 1.2" of several or of one with a deviation of its own."""
+    means = [mean for mean, _ in values if mean is not None]
+    if not means:
+        return ""
+    deviation = values[0][1] if len(means) == 1 else statistics.stdev(means)
+    return f"{statistics.fmean(means):.1f}" + ("" if deviation is None else f" \N{PLUS-MINUS SIGN} {deviation:.1f}")
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = argparse.ArgumentParser(prog="python -m engine.results", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m engine.results", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("log_dir", nargs="?", type=Path, default=Path("log"), help="folder of runs (%(default)s)")
+    parser.add_argument("--mean", action="store_true", help="one line for runs that differ in the seed alone: mean, deviation")
+    parser.add_argument("--write", type=Path, metavar="FILE", help=f"put the table between {MARKERS[0]} and {MARKERS[1]} there")
     return parser
 
 
 @script
 def main(argv: list[str] | None = None) -> None:
-    """Print the table."""
-    print(table(get_parser().parse_args(argv).log_dir))
+    """Print or write the table."""
+    args = get_parser().parse_args(argv)
+    text = table(args.log_dir, args.mean)
+    if args.write:
+        write_between_markers(args.write, text)
+        print(f"written to {args.write}")
+    else:
+        print(text)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,21 @@ from argparse import Namespace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import yaml
 from torch.utils.tensorboard import SummaryWriter
 
 ROOT = Path(__file__).resolve().parent.parent
+# TensorBoard puts scalars whose names begin alike side by side; the others stand there as they are named.
+TAGS = {
+    "acc1": "accuracy/acc1",
+    "acc5": "accuracy/acc5",
+    "lr": "training/lr",
+    "seconds": "training/seconds_an_epoch",
+    "samples_per_second": "training/samples_per_second",
+    "loss": "loss/total",
+}
 
 
 class Run(NamedTuple):
@@ -75,7 +85,11 @@ class RunLog:
             file.write(json.dumps(record) + "\n")
         if epoch is not None:
             for name, value in figures.items():
-                self._events.add_scalar(name, value, epoch)
+                self._events.add_scalar(scalar_tag(name), value, epoch)
+
+    def image(self, name: str, pixels: np.ndarray, epoch: int = 0) -> None:
+        """Show a picture (height, width, 3) uint8 in TensorBoard."""
+        self._events.add_image(name, pixels, epoch, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close the files."""
@@ -89,6 +103,13 @@ class RunLog:
         aside = path.with_suffix(".tmp")
         aside.write_text("".join(f"{line}\n" for line in lines if _epoch(line) < start_epoch))
         aside.replace(path)
+
+
+def scalar_tag(name: str) -> str:
+    """Return TensorBoard's name of a figure: "acc1" is "accuracy/acc1", "bone/acc1" "accuracy/bone/acc1"."""
+    *prefix, last = name.split("/")
+    group, *leaf = TAGS.get(last, last).split("/")
+    return "/".join([group, *prefix, *leaf]) if leaf else name
 
 
 def environment() -> dict:

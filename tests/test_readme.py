@@ -7,6 +7,8 @@ import shlex
 import pytest
 from conftest import ROOT
 
+from engine.results import MARKERS, table
+
 README = (ROOT / "README.md").read_text()
 
 
@@ -37,6 +39,11 @@ def test_a_command_parses(words):
 def test_the_commands_are_found():
     assert {"pretraining.py", "./pretraining.py", "ntu_gendata.py", "pku_gendata.py"} & {words[1] for words in PYTHON}
     assert len(PYTHON) >= 8
+
+
+def test_the_table_of_results_is_that_of_the_logs():
+    start, end = MARKERS
+    assert README.split(f"\n{start}\n")[1].split(f"\n{end}\n")[0] == table(ROOT / "log" / "ui_prmd", mean=True)
 
 
 def test_files_and_make_targets_exist():

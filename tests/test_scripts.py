@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import action_classification
 import action_retrieval
@@ -87,6 +88,28 @@ def test_from_arrays_to_accuracies(data, here, stream):
     assert re.search(r"^Epoch: \[1\]\[0/\d\]\tTime .*\tData .*\tLoss \S+ \(\S+\)\tAcc@1 ", text, re.M)
     assert re.search(r"^ \* Acc@1 \d+\.\d{3} Acc@5 \d+\.\d{3}$", next((here / "log").glob("linear*/log.txt")).read_text(), re.M)
     assert torch.load("checkpoints/linear/checkpoint.pth.tar", weights_only=True)["epoch"] == 3
+    looked_at(here, epochs)
+
+
+def looked_at(here, epochs):
+    """Predictions fit the accuracy, TensorBoard has scalars and images, the projector its features."""
+    tasks = ("pretraining", "linear", "retrieval")
+    pretraining_run, linear, retrieval = (next((here / "log").glob(f"{task}_*")) for task in tasks)
+    found = {folder: EventAccumulator(str(folder)).Reload() for folder in (pretraining_run, linear, retrieval)}
+    names = {"loss/total", "loss/ti", "similarity/positive_it", "similarity/hardest_si", "queue/mean_norm_s", "accuracy/acc1",
+             "training/lr", "training/samples_per_second"}  # fmt: skip
+    assert names <= set(found[pretraining_run].Tags()["scalars"])
+    first = {pair: found[pretraining_run].Scalars(f"loss/{pair}")[0].value for pair in ("ti", "si", "it", "is")}
+    steps = json.loads((pretraining_run / "metrics.jsonl").read_text().splitlines()[0])
+    assert 0.5 < sum(first.values()) / steps["loss"] < 2
+    assert found[pretraining_run].Tags()["images"] == ["views/pretraining"]
+    for folder, acc1 in ((linear, epochs[-1]["acc1"]), (retrieval, records(here, "retrieval")[-1]["knn_acc1"])):
+        saved = np.load(folder / "predictions.npz", allow_pickle=False)
+        assert (saved["labels"] == saved["predictions"]).mean() * 100 == pytest.approx(acc1, abs=1e-4)
+        assert len(saved["names"]) == len((folder / "projector_features.tsv").read_text().splitlines())
+        assert found[folder].Tags()["images"] == ["confusion/test"]
+        assert "brushing hair" in (folder / "log.txt").read_text()
+    assert {"loss/total", "accuracy/acc1", "accuracy/acc5", "training/lr"} == set(found[linear].Tags()["scalars"])
 
 
 @pytest.mark.parametrize("data_set", ["pku_part1", "pku_part2"])
