@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
 
         def evaluate(name: str, gallery: torch.Tensor, query: torch.Tensor) -> Retrieval:
             found = retrieve(gallery, labels[0], query, labels[1], ks, args.knn_memory * MIB, not args.no_map)
-            report(log, name, found, labels[1])
+            report(log, name, f" * {name}" if len(streams) > 1 else " *", found, labels[1])
             return found
 
         features_of = Features(task, log, args.feature_cache, args.workers, args.batch_size)
@@ -98,22 +98,28 @@ def acc1(found: Retrieval, k: int, labels: torch.Tensor) -> float:
     return (found.predictions[k] == labels).float().mean().item() * 100
 
 
-def report(log: RunLog, name: str, found: Retrieval, labels: torch.Tensor) -> None:
-    """Print and keep the figures of a stream, or of the fusion: a line for each k, one for mean average precision."""
+def report(log: RunLog, name: str, start: str, found: Retrieval, labels: torch.Tensor) -> None:
+    """Print, in lines with that start, and keep the figures of a stream or of the fusion: of each k, of the whole ranking."""
     for k in found.predictions:
         figures = {"knn_acc1": acc1(found, k, labels), "recall": found.recall[k]}
-        log.print(f" * {name} {k}-NN Acc@1 {figures['knn_acc1']:.3f} Recall@{k} {figures['recall']:.3f}")
+        log.print(f"{start} {k}-NN Acc@1 {figures['knn_acc1']:.3f} Recall@{k} {figures['recall']:.3f}")
         log.metrics(stream=name, knn_neighbours=k, **figures)
     if found.mean_average_precision is not None:
-        log.print(f" * {name} mean average precision {found.mean_average_precision:.3f}")
+        log.print(f"{start} mean average precision {found.mean_average_precision:.3f}")
         log.metrics(stream=name, mean_average_precision=found.mean_average_precision)
 
 
 def save_predictions(log: RunLog, task: Task, found: Retrieval, k: int) -> None:
     """Write predictions.npz: of each test clip name, label, prediction by k neighbours, nearest training clips (N, max k)."""
     train, test = task.parts
-    save_npz(log.folder / "predictions.npz", names=np.array(test.names), labels=test.labels, gallery_names=np.array(train.names),
-             predictions=found.predictions[k].cpu().numpy(), neighbours=found.neighbours.cpu().numpy())  # fmt: skip
+    save_npz(
+        log.folder / "predictions.npz",
+        names=np.array(test.names),
+        labels=test.labels,
+        predictions=found.predictions[k].cpu().numpy(),
+        neighbours=found.neighbours.cpu().numpy(),
+        gallery_names=np.array(train.names),
+    )
 
 
 if __name__ == "__main__":

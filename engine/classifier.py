@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 from engine.errors import RunError
 from engine.features import downstream_input
 from engine.meters import Meter, progress_line
-from engine.metrics import accuracy
 from engine.runlog import RunLog
 from feeder.dataset import Batches
 from model import DownstreamModel
@@ -21,17 +20,24 @@ CHUNK = 64  # clips that a frozen encoder takes at a time, however large the bat
 
 
 class FeatureBatches:
-    """Batches (x, y) of features (N, 2 d) and labels (N,), both on the device, in the order of `batches`."""
+    """Batches (x, y) of features and labels.
 
-    def __init__(self, features: Tensor, labels: Tensor, batches: Batches):
-        self.features, self.labels, self.batches = features, labels, batches
+    Args:
+        features: (N, 2 d), on the device.
+        labels: (N,), on the device.
+        batches: their order, of numbers 0 .. n - 1.
+        rows: (n,) those samples of the N that the numbers stand for, on the device.
+    """
+
+    def __init__(self, features: Tensor, labels: Tensor, batches: Batches, rows: Tensor):
+        self.features, self.labels, self.batches, self.rows = features, labels, batches, rows
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for indices in self.batches:
-            rows = torch.tensor(indices, device=self.features.device)
+            rows = self.rows[indices]
             yield self.features[rows], self.labels[rows]
 
 
@@ -112,8 +118,3 @@ def class_scores(classifier: nn.Module, samples: Iterable[tuple[Tensor, Tensor]]
     classifier.eval()
     scores, labels = zip(*((classifier(x), y) for x, y in samples), strict=True)
     return torch.cat(scores), torch.cat(labels)
-
-
-def top1_and_top5(scores: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Return top-1 and top-5 accuracy in percent of scores (N, classes) and labels (N,)."""
-    return accuracy(scores, labels), accuracy(scores, labels, k=5)

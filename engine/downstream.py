@@ -54,7 +54,7 @@ def open_task(
         folder: of the arrays.
         num_classes: labels are below it.
         streams: joint, motion, bone.
-        pretrained: a checkpoint for each stream; none: random encoders, all of them from the seed.
+        pretrained: a checkpoint for each stream; none: random encoders, each from the seed.
         sizes: of the encoders, as far as given.
         device, gpu: see `pick_device`.
         seed: None draws one.
@@ -69,7 +69,10 @@ def open_task(
     if raw:
         encoders = [None] * len(streams)
     else:
-        encoders = [get_encoder(path, sizes) for path in pretrained or [None] * len(streams)]
+        encoders = []
+        for path in pretrained or [None] * len(streams):
+            seed_everything(seed)  # a stream's random encoder is the same with other streams beside it
+            encoders.append(get_encoder(path, sizes))
     return Task(folder, parts, num_classes, list(streams), encoders, picked, seed)
 
 
@@ -104,7 +107,7 @@ class Features:
     def _compute(self, stream: str, encoder: Encoder | None, part: SkeletonDataset) -> tuple[Tensor, Tensor]:
         found = cached_features(self.cache, self.log, encoder, part, stream, self.task.device, self.workers, self.batch_size)
         if not torch.isfinite(found[0]).all():
-            raise RunError(f"features of {part.folder}, {part.part}, are not finite: the encoder's weights or the data are damaged")
+            raise RunError(f"features of {part.folder}, {part.part}, are not finite: encoder or data are damaged")
         return found
 
 

@@ -4,7 +4,18 @@ import argparse
 from pathlib import Path
 
 from options.datasets import DATA_SETS, PROTOCOL_FOLDERS, split_folder
-from options.parser import OneOrMore, Parser, fraction, listed, natural, natural_float, positive_float, positive_int, seed
+from options.parser import (
+    OneOrMore,
+    Parser,
+    fraction,
+    listed,
+    natural,
+    natural_float,
+    positive_float,
+    positive_int,
+    seed,
+    share,
+)
 
 DOWNSTREAM_REPRESENTATION = ("--finetune-skeleton-representation", "--skeleton-representation")
 SIZES = ("hidden_size", "num_head", "num_layer", "channels")
@@ -65,6 +76,36 @@ def check_encoder_flags(parser: Parser, args: argparse.Namespace) -> None:
         parser.error(f"{len(args.stream_weights)} --stream-weights for {len(streams)} {DOWNSTREAM_REPRESENTATION[0]}")
     if args.stream_weights is not None and not sum(args.stream_weights):
         parser.error("--stream-weights are all 0")
+
+
+def add_training_flags(parser: Parser) -> None:
+    """Add what a classification trains, and on which labels."""
+    group = parser.add_argument_group("training")
+    group.add_argument("--finetune", action="store_true", help="train encoder and linear layer together, by the recipe "
+                       "options/finetune.yaml; with --random-encoder: supervised training")  # fmt: skip
+    group.add_argument("--label-fraction", type=share, default=1.0, metavar="F", help="train on this share of the labels, "
+                       "as many of each class (%(default)s)")  # fmt: skip
+    group.add_argument("--repeats", type=positive_int, default=1, metavar="R", help="trainings with seeds of their own, and "
+                       "subsets; prints mean and standard deviation (%(default)s)")  # fmt: skip
+    group.add_argument("--no-feature-cache", action="store_true", help="run the frozen encoder in every epoch: slow, the same "
+                       "result")  # fmt: skip
+
+
+def check_training_flags(parser: Parser, args: argparse.Namespace) -> None:
+    """Exit with status 2 where flags of a classification contradict each other."""
+    if args.finetune and (args.feature_cache or args.no_feature_cache):
+        parser.error("--finetune changes the encoder in every step: leave --feature-cache and --no-feature-cache out")
+    if args.feature_cache and args.no_feature_cache:
+        parser.error("--feature-cache and --no-feature-cache contradict each other")
+    several = args.repeats > 1 or len(listed(args.finetune_skeleton_representation)) > 1
+    if several and args.resume not in (None, "auto"):
+        parser.error("several streams or --repeats have a checkpoint each: give --resume auto and --checkpoint-path")
+
+
+def task_name(args: argparse.Namespace) -> str:
+    """Return the name of a classification: linear, finetune or supervised, with the share of labels below 1: finetune-0.01."""
+    name = "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
+    return name if args.label_fraction == 1 else f"{name}-{args.label_fraction:g}"
 
 
 def given_folder(parser: Parser, args: argparse.Namespace) -> Path:
