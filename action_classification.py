@@ -23,7 +23,7 @@ from engine.device import random_states, restore_random_states, seed_everything
 from engine.downstream import Features, Task, open_task, save_features
 from engine.errors import RunError
 from engine.metrics import accuracy
-from engine.outcome import Outcome, figures_of, report, save_scores
+from engine.outcome import Outcome, figures_of, report_accuracies, save_scores
 from engine.runlog import Run, RunLog
 from engine.schedule import learning_rate, set_learning_rate
 from engine.subset import Subset, balanced_subset, describe_subset
@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
         for training in trainings:
             outcomes[training.index].append(train_one(args, run, task, training, features_of, log))
         save_scores(log.folder, test, streams, outcomes, args.stream_weights)
-        report(log, streams, outcomes, torch.from_numpy(test.labels), args.stream_weights)
+        report_accuracies(log, streams, outcomes, torch.from_numpy(test.labels), args.stream_weights)
 
 
 def list_trainings(args: Namespace, streams: list[str]) -> list[Training]:
@@ -137,8 +137,10 @@ def build(args: Namespace, run: Run, task: Task, training: Training) -> tuple[Do
         RunError: the checkpoint does not fit.
     """
     checkpoint, path = find_checkpoint(args.resume, training.folder)
-    if checkpoint.get("run", list(run)) != list(run):
-        raise RunError(f"{path} is of another run: {' '.join(checkpoint['run'])}; give another --checkpoint-path")
+    about = checkpoint.get("run", list(run)), checkpoint.get("options", {}).get("label_fraction", args.label_fraction)
+    if about != (list(run), args.label_fraction):
+        raise RunError(f"{path} is of another run: {' '.join(about[0])}, --label-fraction {about[1]:g}; give another "
+                       "--checkpoint-path")  # fmt: skip
     seed_everything(args.seed + training.repeat)
     encoder = copy.deepcopy(task.encoders[training.index]) if args.pretrained else get_encoder(None, given_sizes(args))
     model = DownstreamModel(encoder, task.num_classes)

@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
 
         def evaluate(name: str, gallery: torch.Tensor, query: torch.Tensor) -> Retrieval:
             found = retrieve(gallery, labels[0], query, labels[1], ks, args.knn_memory * MIB, not args.no_map)
-            report(log, name, f" * {name}" if len(streams) > 1 else " *", found, labels[1])
+            report_ranking(log, name, f" * {name}" if len(streams) > 1 else " *", found, labels[1])
             return found
 
         features_of = Features(task, log, args.feature_cache, args.workers, args.batch_size)
@@ -98,7 +98,7 @@ def acc1(found: Retrieval, k: int, labels: torch.Tensor) -> float:
     return (found.predictions[k] == labels).float().mean().item() * 100
 
 
-def report(log: RunLog, name: str, start: str, found: Retrieval, labels: torch.Tensor) -> None:
+def report_ranking(log: RunLog, name: str, start: str, found: Retrieval, labels: torch.Tensor) -> None:
     """Print, in lines with that start, and keep the figures of a stream or of the fusion: of each k, of the whole ranking."""
     for k in found.predictions:
         figures = {"knn_acc1": acc1(found, k, labels), "recall": found.recall[k]}

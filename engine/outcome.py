@@ -47,7 +47,7 @@ def sentence(figures: dict[str, float]) -> str:
     return f"Acc@1 of the last epoch {last}; of the epoch best on the test set {best} (what papers report){mean}"
 
 
-def report(
+def report_accuracies(
     log: RunLog, streams: Sequence[str], outcomes: list[list[Outcome]], labels: Tensor, weights: Sequence[float] | None
 ) -> None:
     """Print and keep the accuracies of each stream and, where there are several, of their fusion, which is then the result.

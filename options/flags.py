@@ -103,9 +103,8 @@ def check_training_flags(parser: Parser, args: argparse.Namespace) -> None:
 
 
 def task_name(args: argparse.Namespace) -> str:
-    """Return the name of a classification: linear, finetune or supervised, with the share of labels below 1: finetune-0.01."""
-    name = "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
-    return name if args.label_fraction == 1 else f"{name}-{args.label_fraction:g}"
+    """Return the name of a classification: linear, finetune, or supervised, which is the latter from a random encoder."""
+    return "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
 
 
 def given_folder(parser: Parser, args: argparse.Namespace) -> Path:

@@ -297,7 +297,7 @@ def test_transfer_to_another_data_set_needs_flags_alone(arrays, here, flags):
 def test_semi_supervised_recipe(arrays, here):
     config = ["--config", str(ROOT / "options" / "semi_supervised.yaml"), "--label-fraction", "0.25", "--repeats", "2"]
     classify(arrays, *config, "--pretrained", "joint.tar", "--epochs", "1")
-    assert newest(here).name.startswith("finetune-0.25_ntu60") and metrics(newest(here))[-1]["repeats"] == 2
+    assert newest(here).name.startswith("finetune_ntu60") and metrics(newest(here))[-1]["repeats"] == 2
 
 
 def test_finetune_brings_its_recipe(tmp_path):
@@ -362,7 +362,7 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_with(arrays, here, capsys):
     for flags in (["--finetune"], ["--label-fraction", "0.5"], ["--finetune-skeleton-representation", "bone"]):
         more = ["--pretrained", "joint.tar", "--epochs", "2", "--checkpoint-path", "ck", "--resume", "auto", *flags]
         code, line = failure(capsys, classify, arrays, *more)
-        assert code == 1 and "is of another run: linear ntu60 cross_subject joint" in line
+        assert code == 1 and "is of another run: linear ntu60 cross_subject joint, --label-fraction 1;" in line
     assert sorted(os.listdir(here / "log")) == before
 
 
