@@ -134,13 +134,11 @@ def build(args: Namespace, run: Run, task: Task, training: Training) -> tuple[Do
     """Return model, optimiser, and the checkpoint that they and the random generators go on from, {} where there is none.
 
     Raises:
-        RunError: the checkpoint does not fit.
+        RunError: the checkpoint does not fit, or is of another run.
     """
     checkpoint, path = find_checkpoint(args.resume, training.folder)
-    about = checkpoint.get("run", list(run)), checkpoint.get("options", {}).get("label_fraction", args.label_fraction)
-    if about != (list(run), args.label_fraction):
-        raise RunError(f"{path} is of another run: {' '.join(about[0])}, --label-fraction {about[1]:g}; give another "
-                       "--checkpoint-path")  # fmt: skip
+    if "run" in checkpoint:
+        check_same_run(args, run, len(task.parts[1]), checkpoint, path)
     seed_everything(args.seed + training.repeat)
     encoder = copy.deepcopy(task.encoders[training.index]) if args.pretrained else get_encoder(None, given_sizes(args))
     model = DownstreamModel(encoder, task.num_classes)
@@ -154,6 +152,16 @@ def build(args: Namespace, run: Run, task: Task, training: Training) -> tuple[Do
     if "random" in checkpoint:
         restore_random_states(checkpoint["random"])
     return model, optimizer, checkpoint
+
+
+def check_same_run(args: Namespace, run: Run, test_samples: int, checkpoint: dict, path: Path) -> None:
+    """Raise RunError where a checkpoint of ours is not of this run, or of other data."""
+    fraction, scores = checkpoint["options"]["label_fraction"], checkpoint["best_scores"]
+    if (checkpoint["run"], fraction) != (list(run), args.label_fraction):
+        raise RunError(f"{path} is of another run: {' '.join(checkpoint['run'])}, --label-fraction {fraction:g}; give another "
+                       "--checkpoint-path")  # fmt: skip
+    if scores is not None and len(scores) != test_samples:
+        raise RunError(f"{path} was made with {len(scores)} test samples, not {test_samples}; give another --checkpoint-path")
 
 
 def open_samples(
