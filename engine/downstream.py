@@ -11,7 +11,7 @@ from torch import Tensor
 from engine.checkpoint import get_encoder
 from engine.device import pick_device, seed_everything
 from engine.errors import RunError
-from engine.feature_cache import cached_features
+from engine.feature_cache import cached_features, weights_digest
 from engine.features import open_both
 from engine.memory import keep_freed_memory
 from engine.npz import save_npz
@@ -97,12 +97,11 @@ class Features:
         Raises:
             RunError: a feature is not finite.
         """
-        weights = None if encoder is None else {name: t.cpu().clone() for name, t in encoder.state_dict().items()}
-        if self._kept is None or self._kept[0] != stream or not _equal(self._kept[1], weights):
+        key = (stream, weights_digest(encoder))
+        if self._kept is None or self._kept[0] != key:
             self._kept = None  # frees the memory
-            both = tuple(self._compute(stream, encoder, part) for part in self.task.parts)
-            self._kept = (stream, weights, both)
-        return self._kept[2]
+            self._kept = (key, tuple(self._compute(stream, encoder, part) for part in self.task.parts))
+        return self._kept[1]
 
     def _compute(self, stream: str, encoder: Encoder | None, part: SkeletonDataset) -> tuple[Tensor, Tensor]:
         found = cached_features(self.cache, self.log, encoder, part, stream, self.task.device, self.workers, self.batch_size)
@@ -119,9 +118,3 @@ def save_features(
     if predictions is not None:
         arrays["predictions"] = predictions.cpu().numpy()
     save_npz(folder / f"features_{stream}_{part.part}.npz", **arrays)
-
-
-def _equal(one: dict[str, Tensor] | None, other: dict[str, Tensor] | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

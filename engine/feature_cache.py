@@ -65,6 +65,13 @@ def feature_key(encoder: Encoder | None, dataset: SkeletonDataset, stream: str, 
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
     digest.update(dataset.labels.tobytes())
     digest.update(dataset.num_frame.tobytes())
+    digest.update(weights_digest(encoder).encode())
+    return digest.hexdigest()
+
+
+def weights_digest(encoder: Encoder | None) -> str:
+    """Return a hash of an encoder's weights and buffers: names, types, shapes, values; None has one, too."""
+    digest = hashlib.sha256()
     for name, tensor in ({} if encoder is None else encoder.state_dict()).items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.cpu().contiguous().reshape(-1).numpy().data)
