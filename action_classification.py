@@ -156,7 +156,7 @@ def build(args: Namespace, run: Run, task: Task, training: Training) -> tuple[Do
 
 def check_same_run(args: Namespace, run: Run, test_samples: int, checkpoint: dict, path: Path) -> None:
     """Raise RunError where a checkpoint of ours is not of this run, or of other data."""
-    fraction, scores = checkpoint["options"]["label_fraction"], checkpoint["best_scores"]
+    fraction, scores = checkpoint["options"].get("label_fraction", 1.0), checkpoint.get("best_scores")
     if (checkpoint["run"], fraction) != (list(run), args.label_fraction):
         raise RunError(f"{path} is of another run: {' '.join(checkpoint['run'])}, --label-fraction {fraction:g}; give another "
                        "--checkpoint-path")  # fmt: skip

@@ -363,7 +363,14 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_with(arrays, here, capsys):
         more = ["--pretrained", "joint.tar", "--epochs", "2", "--checkpoint-path", "ck", "--resume", "auto", *flags]
         code, line = failure(capsys, classify, arrays, *more)
         assert code == 1 and "is of another run: linear ntu60 cross_subject joint, --label-fraction 1;" in line
-    assert sorted(os.listdir(here / "log")) == before
+    content = load_checkpoint("ck")
+    save_checkpoint(here / "pretraining.tar", {**content, "run": ["pretraining", *content["run"][1:]], "options": {}})
+    save_checkpoint(here / "short.tar", {**content, "best_scores": content["best_scores"][1:]})
+    for name, message in [("pretraining.tar", "is of another run: pretraining ntu60"), ("short.tar", "test samples, not")]:
+        more = ["--pretrained", "joint.tar", "--epochs", "2", "--checkpoint-path", "new", "--resume", name]
+        code, line = failure(capsys, classify, arrays, *more)
+        assert code == 1 and message in line, line
+    assert sorted(os.listdir(here / "log")) == before and not (here / "new").exists()
 
 
 def test_fusing_runs_refuses_what_does_not_fit(arrays, here, capsys):

@@ -9,11 +9,13 @@
 import argparse
 import contextlib
 import io
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,14 +34,33 @@ from feeder.arrays import SplitWriter, publish  # noqa: E402
 from model import Encoder  # noqa: E402
 
 
-def seconds(run) -> float:
-    """Return how long a call takes, what it prints kept away."""
-    before = time.perf_counter()
+class Cost(NamedTuple):
+    """Wall-clock and processor seconds; the latter count no other job's, and no waiting for a GPU or a disk."""
+
+    wall: float
+    cpu: float
+
+    def __str__(self) -> str:
+        return f"{self.wall:.2f} s ({self.cpu:.2f} s CPU)"
+
+    def over(self, other: "Cost") -> str:
+        """Return the ratio to another cost."""
+        return f"ratio {self.wall / other.wall:.2f} ({self.cpu / other.cpu:.2f} CPU)"
+
+
+def cost(run) -> Cost:
+    """Return what a call costs, its child processes included; what it prints is kept away."""
+    wall, cpu = time.perf_counter(), sum(os.times()[:4])
     with contextlib.redirect_stdout(io.StringIO()):
         run()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - before
+    return Cost(time.perf_counter() - wall, sum(os.times()[:4]) - cpu)
+
+
+def cheapest(costs: list[Cost]) -> Cost:
+    """Return the least wall-clock and the least processor time."""
+    return Cost(*map(min, zip(*costs, strict=True)))
 
 
 def write_arrays(folder: Path, samples: dict[str, int]) -> None:
@@ -72,18 +93,20 @@ def linear_evaluation(args: argparse.Namespace, root: Path, device: torch.device
             extract_features(encoder, part, "joint", device)
 
     one_pass()  # files in the page cache, memory kept
-    passes, wholes = [], []
-    for _ in range(args.rounds):
-        passes.append(seconds(one_pass))
-        wholes.append(seconds(lambda: action_classification.main(flags)))
     command = [sys.executable, str(ROOT / "action_classification.py"), *flags]
-    process = seconds(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))
-    kept = seconds(lambda: action_classification.main([*flags, "--feature-cache", str(root / "cache")]))
-    again = seconds(lambda: action_classification.main([*flags, "--feature-cache", str(root / "cache")]))
-    print(f"linear evaluation, {args.train} + {args.test} clips, d {args.hidden_size}, c {args.channels}: feature pass "
-          f"{min(passes):.2f} s, whole {min(wholes):.2f} s, ratio {min(wholes) / min(passes):.2f}")  # fmt: skip
-    print(f"  as a command of its own, imports included: {process:.2f} s, ratio {process / min(passes):.2f}; writing "
-          f"--feature-cache {kept:.2f} s, reading it {again:.2f} s")  # fmt: skip
+    passes, wholes, processes = [], [], []
+    for _ in range(args.rounds):
+        passes.append(cost(one_pass))
+        wholes.append(cost(lambda: action_classification.main(flags)))
+        processes.append(cost(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True)))
+    one, whole, process = map(cheapest, (passes, wholes, processes))
+    kept, again = (cost(lambda: action_classification.main([*flags, "--feature-cache", str(root / "cache")])) for _ in "12")
+    print(f"linear evaluation, {args.train} + {args.test} clips, d {args.hidden_size}, c {args.channels}\n"
+          f"  one feature pass      {one}\n"
+          f"  whole                 {whole}, {whole.over(one)}\n"
+          f"  as a command          {process}, {process.over(one)}; imports included\n"
+          f"  writing the cache     {kept}, {kept.over(one)}\n"
+          f"  reading the cache     {again}, {again.over(one)}")  # fmt: skip
 
 
 def retrieval(args: argparse.Namespace, device: torch.device) -> None:
@@ -101,11 +124,11 @@ def retrieval(args: argparse.Namespace, device: torch.device) -> None:
     def run(with_map: bool, ks=(1, 5, 20)):
         return lambda: retrieve(gallery, labels[0], query, labels[1], ks, mean_average_precision=with_map)
 
-    times = {}
-    for name, call in {"product": product, "1-NN": run(False, (1,)), "k = 1, 5, 20": run(False), "and mAP": run(True)}.items():
-        times[name] = min(seconds(call) for _ in range(args.rounds))
-    ratios = "; ".join(f"{name} {t:.2f} s, ratio {t / times['product']:.2f}" for name, t in times.items())
-    print(f"retrieval, gallery {args.gallery} x {args.queries} queries x {args.width}: {ratios}")
+    calls = {"product": product, "1-NN": run(False, (1,)), "k = 1, 5, 20": run(False), "the same and mAP": run(True)}
+    costs = {name: cheapest([cost(call) for _ in range(args.rounds)]) for name, call in calls.items()}
+    print(f"retrieval, gallery {args.gallery} x {args.queries} queries x {args.width}")
+    for name, found in costs.items():
+        print(f"  {name:22}{found}, {found.over(costs['product'])}")
 
 
 def get_parser() -> argparse.ArgumentParser:
