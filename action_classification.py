@@ -223,8 +223,7 @@ def train_one(args: Namespace, run: Run, task: Task, training: Training, feature
         log.metrics(stream=training.stream, repeat=training.repeat, **figures_of([outcome], labels))
     if args.save_features and training.repeat == 0:
         for part, (features, _) in zip(task.parts, features_of(training.stream, model.encoder), strict=True):
-            with torch.no_grad():
-                save_features(log.folder, training.stream, part, features, model.fc(features).argmax(dim=1))
+            save_features(log.folder, training.stream, part, features, model.fc(features).argmax(dim=1))
     return outcome
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from engine.checkpoint import get_encoder
 from engine.device import pick_device, seed_everything
 from engine.errors import RunError
-from engine.feature_cache import cached_features, weights_digest
+from engine.feature_cache import cached_features, clips_identity, weights_digest
 from engine.features import open_both
 from engine.memory import keep_freed_memory
 from engine.npz import save_npz
@@ -25,6 +25,7 @@ class Task(NamedTuple):
 
     folder: Path
     parts: tuple[SkeletonDataset, SkeletonDataset]  # training, test
+    identities: list[list]  # of their clips, see `engine.feature_cache.clips_identity`
     num_classes: int
     streams: list[str]
     encoders: list[Encoder | None]
@@ -65,6 +66,7 @@ def open_task(
     """
     keep_freed_memory()
     picked, seed = pick_device(device, gpu), seed_everything(seed)
+    identities = [clips_identity(folder, part) for part in ("train", "val")]
     parts = open_both(folder, num_classes)
     if raw:
         encoders = [None] * len(streams)
@@ -73,7 +75,7 @@ def open_task(
         for path in pretrained or [None] * len(streams):
             seed_everything(seed)  # a stream's random encoder is the same with other streams beside it
             encoders.append(get_encoder(path, sizes))
-    return Task(folder, parts, num_classes, list(streams), encoders, picked, seed)
+    return Task(folder, parts, identities, num_classes, list(streams), encoders, picked, seed)
 
 
 class Features:
@@ -100,11 +102,13 @@ class Features:
         key = (stream, weights_digest(encoder))
         if self._kept is None or self._kept[0] != key:
             self._kept = None  # frees the memory
-            self._kept = (key, tuple(self._compute(stream, encoder, part) for part in self.task.parts))
+            both = zip(self.task.parts, self.task.identities, strict=True)
+            self._kept = (key, tuple(self._compute(stream, encoder, *part) for part in both))
         return self._kept[1]
 
-    def _compute(self, stream: str, encoder: Encoder | None, part: SkeletonDataset) -> tuple[Tensor, Tensor]:
-        found = cached_features(self.cache, self.log, encoder, part, stream, self.task.device, self.workers, self.batch_size)
+    def _compute(self, stream: str, encoder: Encoder | None, part: SkeletonDataset, identity: list) -> tuple[Tensor, Tensor]:
+        found = cached_features(self.cache, self.log, encoder, part, identity, stream, self.task.device, self.workers,
+                                self.batch_size)  # fmt: skip
         if not torch.isfinite(found[0]).all():
             raise RunError(f"features of {part.folder}, {part.part}, are not finite: encoder or data are damaged")
         return found

@@ -24,6 +24,7 @@ def cached_features(
     log: RunLog,
     encoder: Encoder | None,
     dataset: SkeletonDataset,
+    identity: list,
     stream: str,
     device: torch.device,
     workers: int = 0,
@@ -31,17 +32,23 @@ def cached_features(
 ) -> tuple[Tensor, Tensor]:
     """Return what `extract_features` returns, from a file in `folder` where there is one, else by way of one; None: neither.
 
-    A damaged file is computed again, a full disk leaves none; both are said.
+    A damaged file is computed again; a full disk, or data that changed meanwhile, leave none; all is said.
+
+    Args:
+        folder: of the files.
+        log: told of what is done.
+        encoder, dataset, stream, device, workers, batch_size: see `extract_features`.
+        identity: `clips_identity` from before `dataset` was opened, so that what was opened is that or younger.
     """
     if folder is None:
         return extract_features(encoder, dataset, stream, device, workers, batch_size)
-    key = feature_key(encoder, dataset, stream, device)
+    key = feature_key(encoder, dataset, identity, stream, device)
     path = Path(folder) / f"{dataset.part}_{stream}_{key[:32]}.npz"
     if (kept := _load(path, key, len(dataset), log)) is not None:
         log.print(f"features of {dataset.part}: {path}")
         return kept.to(device), torch.from_numpy(dataset.labels).to(device)
     features, labels = extract_features(encoder, dataset, stream, device, workers, batch_size)
-    if feature_key(encoder, dataset, stream, device) != key:
+    if clips_identity(dataset.folder, dataset.part) != identity:
         log.print(f"{dataset.folder}: the data changed while features were computed: they are not kept")
         return features, labels
     try:
@@ -51,15 +58,24 @@ def cached_features(
     return features, labels
 
 
-def feature_key(encoder: Encoder | None, dataset: SkeletonDataset, stream: str, device: torch.device) -> str:
+def clips_identity(folder: Path, part: str) -> list:
+    """Return what tells a part's file of clips from any other: path, inode, size, times; [] where there is none.
+
+    The times are of the last change of content and of inode; no program can set back the latter.
+    """
+    path = path_of(folder, part, DATA)
+    try:
+        stat = path.stat()
+    except OSError:
+        return []
+    return [str(path.resolve()), stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def feature_key(encoder: Encoder | None, dataset: SkeletonDataset, identity: list, stream: str, device: torch.device) -> str:
     """Return a hash of the encoder's sizes and weights, of the data, and of part, stream, crop and kind of device.
 
-    Labels, names and lengths count by content; the clips, often tens of gigabytes, by their file's identity: path, inode,
-    size, times of the last change of content and of inode (which no program can set back).
+    Labels, names and lengths count by content; the clips, often tens of gigabytes, by `clips_identity`.
     """
-    path = path_of(dataset.folder, dataset.part, DATA)
-    stat = path.stat()
-    identity = [str(path.resolve()), stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
     sizes = {"frames": FRAMES} if encoder is None else encoder.sizes
     plain = [FORMAT, sizes, identity, dataset.part, stream, CENTRE_RATIO, device.type, str(torch.__version__), dataset.names]
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())

@@ -13,7 +13,7 @@ import action_retrieval
 import engine.feature_cache as cache
 import ntu_gendata
 import pku_gendata
-from engine import fuse
+from engine import downstream, fuse
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from feeder.arrays import open_split
 from feeder.augmentations import centre_crop
@@ -135,6 +135,21 @@ def test_features_on_disk_are_used_and_never_stale(arrays, here, capsys, monkeyp
         assert capsys.readouterr().out.count("computed again") == 2
         assert run()[1] == []
     assert not list((here / "cache").glob("*.tmp"))
+
+
+def test_features_of_data_that_changed_meanwhile_are_not_kept(arrays, here, capsys, monkeypatch):
+    path = arrays / "NTU-RGB-D-60-AGCN" / "xsub" / "val_data_joint.npy"
+    load = downstream.get_encoder
+
+    def replace_the_clips(*args):
+        (here / "new.npy").write_bytes(path.read_bytes())
+        os.replace(here / "new.npy", path)
+        return load(*args)
+
+    monkeypatch.setattr(downstream, "get_encoder", replace_the_clips)
+    retrieve(arrays, "--pretrained", "joint.tar", "--feature-cache", "cache")
+    assert "the data changed" in capsys.readouterr().out
+    assert [name.split("_")[0] for name in os.listdir("cache")] == ["train"]
 
 
 def test_a_cache_that_cannot_be_written_is_said(arrays, here, capsys):
