@@ -70,23 +70,21 @@ def report_accuracies(
     log.metrics(**figures_of(list(rows.values())[-1], labels))
 
 
+def score_arrays(streams: Sequence[str], outcomes: Sequence[Outcome]) -> dict[str, np.ndarray]:
+    """Return streams (S,), scores and best_scores (S, N, classes): what `engine.fuse` needs besides names and labels."""
+    scores, best_scores = (torch.stack(part).numpy() for part in zip(*outcomes, strict=True))
+    return {"streams": np.array(streams), "scores": scores, "best_scores": best_scores}
+
+
 def save_scores(
     folder: Path, test: SkeletonDataset, streams: Sequence[str], outcomes: list[list[Outcome]], weights: Sequence[float] | None
 ) -> None:
     """Write predictions.npz, or predictions_repeatR.npz for each of several repeats, into a run's folder.
 
-    Each holds names (N,), labels (N,), streams (S,), scores and best_scores (S, N, classes): after the last epoch and after
-    the epoch best on the test set; and predictions (N,), of the last epoch and of the fusion where S > 1.
+    Each holds names (N,), labels (N,), `score_arrays`, and predictions (N,) of the last epoch; of the fusion where S > 1.
     """
     for repeat, found in enumerate(zip(*outcomes, strict=True)):
         name = NAME if len(outcomes[0]) == 1 else f"{Path(NAME).stem}_repeat{repeat}.npz"
-        scores, best_scores = (torch.stack(part).numpy() for part in zip(*found, strict=True))
-        save_npz(
-            folder / name,
-            names=np.array(test.names),
-            labels=test.labels,
-            streams=np.array(streams),
-            scores=scores,
-            best_scores=best_scores,
-            predictions=weighted_sum(scores, weights).argmax(axis=1),
-        )
+        predictions = fuse(found, weights).last.argmax(dim=1).numpy()
+        arrays = score_arrays(streams, found)
+        save_npz(folder / name, names=np.array(test.names), labels=test.labels, predictions=predictions, **arrays)
