@@ -1,50 +1,71 @@
-"""Linear evaluation: a linear layer on the features of a frozen, pre-trained encoder.
+"""Classification: a linear layer on the features of a frozen, pre-trained encoder; or, with --finetune, both together.
 
     python action_classification.py --pretrained ./checkpoints/pretrain/checkpoint.pth.tar --finetune-dataset ntu60
 
-The encoder is in evaluation mode and the crop deterministic, so features are computed once; every epoch then trains on them.
+The frozen encoder is in evaluation mode and the crop deterministic, so its features are computed once; every epoch then
+trains on them. --finetune takes the recipe options/finetune.yaml; its input is the same deterministic crop, so that what
+changes between the two is the encoder alone.
 """
 
-import time
+import copy
+from argparse import Namespace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch import Tensor
+from torch.optim import SGD
 
 from engine.checkpoint import NAME, find_checkpoint, get_encoder, load_weights, restore_optimizer, save_checkpoint
+from engine.classifier import ClipBatches, FeatureBatches, class_scores, train_epoch
 from engine.cli import script
-from engine.device import pick_device, seed_everything
+from engine.device import random_states, restore_random_states, seed_everything
+from engine.downstream import Features, Task, open_task, save_features
 from engine.errors import RunError
-from engine.features import extract_features, open_both
-from engine.memory import keep_freed_memory
-from engine.meters import Meter, progress_line
 from engine.metrics import accuracy
-from engine.report import report, save_predictions
+from engine.outcome import Outcome, figures_of, fuse, report_accuracies, save_scores
+from engine.report import report_classes
 from engine.runlog import Run, RunLog
 from engine.schedule import learning_rate, set_learning_rate
+from engine.subset import Subset, balanced_subset, describe_subset
 from feeder.augmentations import STREAMS
-from feeder.dataset import Batches
+from feeder.dataset import Batches, make_loader
 from model import DownstreamModel
-from options.datasets import DATA_SETS, split_folder
+from options.datasets import DATA_SETS
 from options.flags import (
     DOWNSTREAM_REPRESENTATION,
     add_data_flags,
     add_encoder_flags,
     add_optimizer_flags,
     add_run_flags,
+    add_training_flags,
     check_encoder_flags,
+    check_training_flags,
+    given_folder,
     given_sizes,
+    task_name,
 )
-from options.parser import Parser, positive_int
+from options.parser import Parser, listed, positive_int
+
+TEST_BATCH = 64  # clips of an evaluation step
+
+
+class Training(NamedTuple):
+    """One training: of one stream, in one of `--repeats`."""
+
+    index: int  # of the stream
+    stream: str
+    repeat: int
+    label: str  # before the names of its figures; empty where it is the only one
+    folder: Path  # of its checkpoint
 
 
 def get_parser() -> Parser:
-    """Return the command line of linear evaluation."""
-    parser = Parser(recipe="linear", description=__doc__)
+    """Return the command line of linear evaluation and fine-tuning."""
+    parser = Parser(recipe="linear", description=__doc__, variants=("finetune",))
     add_data_flags(parser, "--finetune-dataset", DOWNSTREAM_REPRESENTATION, STREAMS)
     add_encoder_flags(parser)
+    add_training_flags(parser)
     add_optimizer_flags(parser)
     group = parser.add_argument_group("checkpoints")
     group.add_argument("--checkpoint-path", metavar="DIR", help="where the encoder with its linear layer is kept (%(default)s)")
@@ -59,104 +80,169 @@ def get_parser() -> Parser:
 
 @script
 def main(argv: list[str] | None = None) -> None:
-    """Evaluate as the command line says."""
+    """Train and evaluate as the command line says."""
     parser = get_parser()
     args = parser.parse_args(argv)
     check_encoder_flags(parser, args)
-    try:
-        folder = split_folder(args.data_path, args.finetune_dataset, args.protocol)
-    except ValueError as error:
-        parser.error(str(error))
-    checkpoint, resumed = find_checkpoint(args.resume, args.checkpoint_path)
-    start_epoch, best_acc1 = checkpoint.get("epoch", args.start_epoch), checkpoint.get("best_acc1", 0.0)
-    if start_epoch >= args.epochs:
-        print(f"nothing left to do: epoch {start_epoch} of --epochs {args.epochs}")
+    check_training_flags(parser, args)
+    folder, streams = given_folder(parser, args), listed(args.finetune_skeleton_representation)
+    trainings = list_trainings(args, streams)
+    run = Run(task_name(args), args.finetune_dataset, args.protocol, "+".join(streams))
+    first, resumed = find_checkpoint(args.resume, trainings[0].folder)
+    finished = find_checkpoint(args.resume, trainings[-1].folder)[0].get("epoch", args.start_epoch)
+    if finished >= args.epochs:
+        print(f"nothing left to do: epoch {finished} of --epochs {args.epochs}")
         return
 
-    # model and optimiser
-    keep_freed_memory()
-    args.seed = seed_everything(checkpoint.get("seed", args.seed))
-    device = pick_device(args.device, args.gpu)
-    parts = open_both(folder, DATA_SETS[args.finetune_dataset].num_classes)
-    model = DownstreamModel(get_encoder(args.pretrained, given_sizes(args)), DATA_SETS[args.finetune_dataset].num_classes)
-    optimizer = SGD(model.fc.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
-    if resumed:
-        load_weights(model, checkpoint["state_dict"], resumed)
-        restore_optimizer(optimizer, model, checkpoint, resumed)
+    # data and encoders; what does not fit ends the run here, before it writes anything
+    task = open_task(folder, DATA_SETS[args.finetune_dataset].num_classes, streams, listed(args.pretrained),
+                     given_sizes(args), args.device, args.gpu, first.get("seed", args.seed))  # fmt: skip
+    args.seed = task.seed
+    for training in trainings:
+        balanced_subset(task.parts[0].labels, args.label_fraction, args.seed + training.repeat)
+        if args.resume:
+            build(args, run, task, training)
 
-    run = Run("linear", args.finetune_dataset, args.protocol, args.finetune_skeleton_representation)
-    with RunLog(args.log_dir, run, args) as log:
-        # features, once
-        train, test = (extract_features(model.encoder, part, run.stream, device, args.workers) for part in parts)
-        model.to(device)
-        log.print(f"{len(train[0])} training and {len(test[0])} test samples of {folder}, {device}, seed {args.seed}")
+    # trainings, and what they come to
+    continued = len(trainings) == 1 and resumed == trainings[0].folder / NAME and first.get("run") == list(run)
+    earlier, start_epoch = (first.get("log_folder"), first["epoch"]) if continued else (None, 0)
+    first.clear()  # frees the memory
+    with RunLog(args.log_dir, run, args, earlier, start_epoch) as log:
+        train, test = task.parts
+        log.print(f"{len(train)} training and {len(test)} test samples of {folder}, {task.device}, seed {args.seed}")
         log.print(f"log in {log.folder}")
-        for note in parts[0].notes + parts[1].notes:
+        for note in train.notes + test.notes:
             log.print(note)
-
-        # epochs
-        batches = Batches(len(train[0]), args.batch_size, args.seed)
-        for epoch in range(start_epoch, args.epochs):
-            batches.epoch = epoch
-            set_learning_rate(optimizer, learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos))
-            loss = train_epoch(model.fc, *train, batches, optimizer, epoch, args.print_freq, log)
-            acc1, acc5 = evaluate(model.fc, *test)
-            best_acc1 = max(best_acc1, acc1)
-            log.print(f" * Acc@1 {acc1:.3f} Acc@5 {acc5:.3f}")
-            log.metrics(epoch, loss=loss, acc1=acc1, acc5=acc5, lr=optimizer.param_groups[0]["lr"])
-            if (epoch + 1) % args.save_freq == 0 or epoch + 1 == args.epochs:
-                save_checkpoint(Path(args.checkpoint_path) / NAME, dict(
-                    epoch=epoch + 1, state_dict=model.state_dict(), optimizer=optimizer.state_dict(), seed=args.seed,
-                    sizes={"encoder": model.encoder.sizes}, options=vars(args), best_acc1=best_acc1,
-                ))  # fmt: skip
-        log.print(f"Acc@1 of the last epoch {acc1:.3f}; of the epoch best on the test set {best_acc1:.3f} (what papers report)")
-        scores = model.fc(test[0])
-        save_predictions(log.folder, parts[1].names, test[1], scores.argmax(dim=1), scores)
-        report(log, run.data_set, model.fc.out_features, parts[1].names, test[1], scores.argmax(dim=1), test[0])
-        log.metrics(best_acc1=best_acc1, last_acc1=acc1)
+        features_of = Features(task, log, args.feature_cache, args.workers)
+        outcomes = [[] for _ in streams]
+        for training in trainings:
+            outcomes[training.index].append(train_one(args, run, task, training, features_of, log))
+        save_scores(log.folder, test, streams, outcomes, args.stream_weights)
+        labels = torch.from_numpy(test.labels)
+        report_accuracies(log, streams, outcomes, labels, args.stream_weights)
+        predictions = fuse([repeats[0] for repeats in outcomes], args.stream_weights).last.argmax(dim=1)
+        computed = len(streams) == 1 and not (args.finetune or args.no_feature_cache)
+        features = features_of(streams[0], task.encoders[0])[1][0] if computed else None
+        report_classes(log, run.data_set, task.num_classes, test.names, labels, predictions, features)
 
 
-def train_epoch(
-    fc: nn.Linear,
-    features: Tensor,
-    labels: Tensor,
-    batches: Batches,
-    optimizer: Optimizer,
-    epoch: int,
-    print_freq: int,
-    log: RunLog,
-) -> float:
-    """Train the linear layer for one epoch on features (N, 2 d) and labels (N,); return the mean loss.
+def list_trainings(args: Namespace, streams: list[str]) -> list[Training]:
+    """Return all trainings of the run, those of a stream one after the other; several have a folder of their own each."""
+    trainings = []
+    for index, stream in enumerate(streams):
+        for repeat in range(args.repeats):
+            words = [stream] * (len(streams) > 1) + [f"repeat{repeat}"] * (args.repeats > 1)
+            trainings.append(Training(index, stream, repeat, "/".join(words), Path(args.checkpoint_path, *words)))
+    return trainings
+
+
+def build(args: Namespace, run: Run, task: Task, training: Training) -> tuple[DownstreamModel, SGD, dict]:
+    """Return model, optimiser, and the checkpoint that they and the random generators go on from, {} where there is none.
 
     Raises:
-        RunError: the loss is not finite.
+        RunError: the checkpoint does not fit, or is of another run.
     """
-    time_meter, loss_meter, acc_meter = Meter("Time", "6.3f"), Meter("Loss", ".4e"), Meter("Acc@1", "6.2f")
-    before = time.perf_counter()
-    for step, indices in enumerate(batches):
-        x, y = features[indices], labels[indices]
-        scores = fc(x)
-        loss = F.cross_entropy(scores, y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-        loss_meter.update(loss.item(), len(x))
-        acc_meter.update(accuracy(scores.detach(), y), len(x))
-        time_meter.update(time.perf_counter() - before)
-        before = time.perf_counter()
-        if not torch.isfinite(loss):
-            raise RunError(f"the loss is {loss.item()} at epoch {epoch}, step {step}: stopped; a lower --lr may help")
-        if step % print_freq == 0:
-            log.print(progress_line(epoch, step, len(batches), [time_meter, loss_meter, acc_meter]))
-    return loss_meter.mean
+    checkpoint, path = find_checkpoint(args.resume, training.folder)
+    if "run" in checkpoint:
+        check_same_run(args, run, len(task.parts[1]), checkpoint, path)
+    seed_everything(args.seed + training.repeat)
+    encoder = copy.deepcopy(task.encoders[training.index]) if args.pretrained else get_encoder(None, given_sizes(args))
+    model = DownstreamModel(encoder, task.num_classes)
+    if path:
+        load_weights(model, checkpoint["state_dict"], path)
+    model.to(task.device)
+    learns = model if args.finetune else model.fc
+    optimizer = SGD(learns.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
+    if path:
+        restore_optimizer(optimizer, model, checkpoint, path)
+    if "random" in checkpoint:
+        restore_random_states(checkpoint["random"])
+    return model, optimizer, checkpoint
 
 
-@torch.no_grad()
-def evaluate(fc: nn.Linear, features: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Return top-1 and top-5 accuracy in percent on features (N, 2 d) and labels (N,)."""
-    scores = fc(features)
-    return accuracy(scores, labels), accuracy(scores, labels, k=5)
+def check_same_run(args: Namespace, run: Run, test_samples: int, checkpoint: dict, path: Path) -> None:
+    """Raise RunError where a checkpoint of ours is not of this run, or of other data."""
+    fraction, scores = checkpoint["options"].get("label_fraction", 1.0), checkpoint.get("best_scores")
+    if (checkpoint["run"], fraction) != (list(run), args.label_fraction):
+        raise RunError(f"{path} is of another run: {' '.join(checkpoint['run'])}, --label-fraction {fraction:g}; give another "
+                       "--checkpoint-path")  # fmt: skip
+    if scores is not None and len(scores) != test_samples:
+        raise RunError(f"{path} was made with {len(scores)} test samples, not {test_samples}; give another --checkpoint-path")
+
+
+def open_samples(
+    args: Namespace, task: Task, training: Training, model: DownstreamModel, features_of: Features, log: RunLog
+) -> tuple[Batches, FeatureBatches | ClipBatches, list | ClipBatches]:
+    """Return the order of the training samples, these samples, and the test samples: features, or clips for the long way."""
+    (train, test), seed = task.parts, args.seed + training.repeat
+    rows = balanced_subset(train.labels, args.label_fraction, seed)
+    if args.label_fraction < 1:
+        log.print(describe_subset(train.labels, rows, seed))
+    batches = Batches(len(rows), args.batch_size, seed)
+    if args.finetune or args.no_feature_cache:
+        pin = task.device.type == "cuda"
+        loaders = (
+            make_loader(Subset(train, rows), batches, args.workers, pin),
+            make_loader(test, Batches(len(test), TEST_BATCH), args.workers, pin),
+        )
+        frozen = not args.finetune
+        return batches, *(ClipBatches(loader, model, training.stream, task.device, frozen) for loader in loaders)
+    (features, labels), tested = features_of(training.stream, model.encoder)
+    taken = torch.from_numpy(rows).to(task.device)
+    return batches, FeatureBatches(features, labels, batches, taken), [tested]
+
+
+def train_one(args: Namespace, run: Run, task: Task, training: Training, features_of: Features, log: RunLog) -> Outcome:
+    """Train on the training part from where the checkpoint stands, evaluate on the test part after each epoch.
+
+    Raises:
+        RunError: the loss or a score is not finite; the last checkpoint stands.
+    """
+    model, optimizer, checkpoint = build(args, run, task, training)
+    batches, train, test = open_samples(args, task, training, model, features_of, log)
+    classifier = model if args.finetune else model.fc
+    start_epoch, before = checkpoint.get("epoch", args.start_epoch), f"{training.label}/" if training.label else ""
+    best_acc1, best_scores = checkpoint.get("best_acc1", -1.0), checkpoint.get("best_scores")
+    if training.label:
+        log.print(f"{training.label}, seed {args.seed + training.repeat}")
+    for epoch in range(start_epoch, args.epochs):
+        batches.epoch = epoch
+        set_learning_rate(optimizer, learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos))
+        loss = train_epoch(classifier, train, optimizer, epoch, args.print_freq, log)
+        scores, labels = evaluate(classifier, test, epoch)
+        acc1, acc5 = accuracy(scores, labels), accuracy(scores, labels, k=5)
+        if acc1 > best_acc1:
+            best_acc1, best_scores = acc1, scores
+        log.print(f" * Acc@1 {acc1:.3f} Acc@5 {acc5:.3f}")
+        log.metrics(epoch, **{f"{before}loss": loss, f"{before}acc1": acc1, f"{before}acc5": acc5,
+                              f"{before}lr": optimizer.param_groups[0]["lr"]})  # fmt: skip
+        if (epoch + 1) % args.save_freq == 0 or epoch + 1 == args.epochs:
+            save_checkpoint(training.folder / NAME, dict(
+                epoch=epoch + 1, state_dict=model.state_dict(), optimizer=optimizer.state_dict(), seed=args.seed,
+                sizes={"encoder": model.encoder.sizes}, options=vars(args), best_acc1=best_acc1, best_scores=best_scores,
+                run=list(run), log_folder=str(log.folder), random=random_states(),
+            ))  # fmt: skip
+    if start_epoch >= args.epochs:
+        scores, labels = evaluate(classifier, test, start_epoch)
+    outcome = Outcome(scores, scores if best_scores is None else best_scores)
+    if training.label:
+        log.metrics(stream=training.stream, repeat=training.repeat, **figures_of([outcome], labels))
+    if args.save_features and training.repeat == 0:
+        for part, (features, _) in zip(task.parts, features_of(training.stream, model.encoder), strict=True):
+            save_features(log.folder, training.stream, part, features, model.fc(features).argmax(dim=1))
+    return outcome
+
+
+def evaluate(classifier: torch.nn.Module, test: list | ClipBatches, epoch: int) -> tuple[Tensor, Tensor]:
+    """Return the scores (N, classes) of the test samples and their labels (N,), on the CPU.
+
+    Raises:
+        RunError: a score is not finite.
+    """
+    scores, labels = class_scores(classifier, test)
+    if not torch.isfinite(scores).all():
+        raise RunError(f"scores are not finite after epoch {epoch}: stopped; a lower --lr may help")
+    return scores.cpu(), labels.cpu()
 
 
 if __name__ == "__main__":

@@ -1,28 +1,33 @@
 """Retrieval: each test clip takes the class of its nearest training clips, by cosine similarity of their features.
 
     python action_retrieval.py --pretrained ./checkpoints/pretrain/checkpoint.pth.tar --finetune-dataset ntu60
+
+With several streams each is evaluated, then their fusion: the concatenation of the normalised features.
 """
 
-from engine.checkpoint import get_encoder
+import numpy as np
+import torch
+import torch.nn.functional as F
+
 from engine.cli import script
-from engine.device import pick_device, seed_everything
+from engine.downstream import Features, Task, open_task, save_features
 from engine.errors import RunError
-from engine.features import extract_features, open_both
-from engine.memory import keep_freed_memory
-from engine.metrics import knn_predict
-from engine.report import report, save_predictions
+from engine.npz import save_npz
+from engine.report import report_classes
+from engine.retrieval import MIB, Retrieval, retrieve
 from engine.runlog import Run, RunLog
 from feeder.augmentations import STREAMS
-from options.datasets import DATA_SETS, split_folder
+from options.datasets import DATA_SETS
 from options.flags import (
     DOWNSTREAM_REPRESENTATION,
     add_data_flags,
     add_encoder_flags,
     add_run_flags,
     check_encoder_flags,
+    given_folder,
     given_sizes,
 )
-from options.parser import Parser, positive_int
+from options.parser import OneOrMore, Parser, listed, positive_int
 
 
 def get_parser() -> Parser:
@@ -31,7 +36,12 @@ def get_parser() -> Parser:
     add_data_flags(parser, "--finetune-dataset", DOWNSTREAM_REPRESENTATION, STREAMS)
     add_encoder_flags(parser, raw=True)
     group = parser.add_argument_group("retrieval")
-    group.add_argument("--knn-neighbours", type=positive_int, metavar="k", help="voting neighbours (%(default)s)")
+    group.add_argument("--knn-neighbours", action=OneOrMore, type=positive_int, metavar="k", help="voting neighbours; "
+                       "several are evaluated one by one (%(default)s)")  # fmt: skip
+    group.add_argument("--knn-memory", type=positive_int, default=512, metavar="MIB", help="of the similarities that are in "
+                       "memory at a time (%(default)s)")  # fmt: skip
+    group.add_argument("--no-map", action="store_true", help="leave out mean average precision, which sorts the gallery for "
+                       "each query")  # fmt: skip
     group.add_argument("-b", "--batch-size", type=positive_int, metavar="N", help="clips at a time (%(default)s)")
     add_run_flags(parser)
     parser.load_recipe()
@@ -44,35 +54,74 @@ def main(argv: list[str] | None = None) -> None:
     parser = get_parser()
     args = parser.parse_args(argv)
     check_encoder_flags(parser, args)
-    try:
-        folder = split_folder(args.data_path, args.finetune_dataset, args.protocol)
-    except ValueError as error:
-        parser.error(str(error))
+    folder = given_folder(parser, args)
+    streams, ks = listed(args.finetune_skeleton_representation), listed(args.knn_neighbours)
 
-    # data and encoder
-    keep_freed_memory()
-    args.seed = seed_everything(args.seed)
-    device = pick_device(args.device, args.gpu)
-    parts = open_both(folder, DATA_SETS[args.finetune_dataset].num_classes)
-    if args.knn_neighbours > len(parts[0]):
-        raise RunError(f"--knn-neighbours {args.knn_neighbours} is more than the gallery's {len(parts[0])} samples")
-    encoder = None if args.raw_coordinates else get_encoder(args.pretrained, given_sizes(args))
+    # data and encoders
+    num_classes = DATA_SETS[args.finetune_dataset].num_classes
+    task = open_task(folder, num_classes, streams, listed(args.pretrained), given_sizes(args), args.device, args.gpu,
+                     args.seed, raw=args.raw_coordinates)  # fmt: skip
+    args.seed = task.seed
+    train, test = task.parts
+    if max(ks) > len(train):
+        raise RunError(f"--knn-neighbours {max(ks)} is more than the gallery's {len(train)} samples")
 
-    run = Run("retrieval", args.finetune_dataset, args.protocol, args.finetune_skeleton_representation)
+    run = Run("retrieval", args.finetune_dataset, args.protocol, task.stream)
     with RunLog(args.log_dir, run, args) as log:
-        gallery, query = (
-            extract_features(encoder, part, run.stream, device, args.workers, args.batch_size) for part in parts
-        )
-        log.print(f"{len(gallery[0])} gallery and {len(query[0])} query samples of {folder}, {device}; log in {log.folder}")
-        for note in parts[0].notes + parts[1].notes:
+        log.print(f"{len(train)} gallery and {len(test)} query samples of {folder}, {task.device}; log in {log.folder}")
+        for note in train.notes + test.notes:
             log.print(note)
-        predictions = knn_predict(*gallery, query[0], args.knn_neighbours)
-        knn_acc1 = (predictions == query[1]).float().mean().item() * 100
-        log.print(f" * {args.knn_neighbours}-NN Acc@1 {knn_acc1:.3f}")
-        save_predictions(log.folder, parts[1].names, query[1], predictions)
-        num_classes = DATA_SETS[run.data_set].num_classes
-        report(log, run.data_set, num_classes, parts[1].names, query[1], predictions, query[0])
-        log.metrics(knn_acc1=knn_acc1, knn_neighbours=args.knn_neighbours)
+
+        def evaluate(name: str, gallery: torch.Tensor, query: torch.Tensor) -> Retrieval:
+            found = retrieve(gallery, labels[0], query, labels[1], ks, args.knn_memory * MIB, not args.no_map)
+            report_ranking(log, name, f" * {name}" if len(streams) > 1 else " *", found, labels[1])
+            return found
+
+        features_of = Features(task, log, args.feature_cache, args.workers, args.batch_size)
+        labels = [torch.from_numpy(part.labels).to(task.device) for part in task.parts]
+        joined = []
+        for stream, encoder, weight in zip(streams, task.encoders, args.stream_weights or [1.0] * len(streams), strict=True):
+            (gallery, _), (query, _) = features_of(stream, encoder)
+            found = evaluate(stream, gallery, query)
+            if args.save_features:
+                save_features(log.folder, stream, train, gallery)
+                save_features(log.folder, stream, test, query, found.predictions[ks[0]])
+            if len(streams) > 1:  # scaled so that the cosine of the concatenation is the weighted mean of the cosines
+                joined.append([F.normalize(x, dim=1) * weight**0.5 for x in (gallery, query)])
+        if joined:
+            found = evaluate("fusion", *(torch.cat(parts, dim=1) for parts in zip(*joined, strict=True)))
+        save_predictions(log, task, found, ks[0])
+        report_classes(log, run.data_set, num_classes, test.names, labels[1], found.predictions[ks[0]], query)
+        log.metrics(knn_acc1=acc1(found, ks[0], labels[1]), knn_neighbours=ks[0])
+
+
+def acc1(found: Retrieval, k: int, labels: torch.Tensor) -> float:
+    """Return in percent how often k neighbours vote for the label (n_query,)."""
+    return (found.predictions[k] == labels).float().mean().item() * 100
+
+
+def report_ranking(log: RunLog, name: str, start: str, found: Retrieval, labels: torch.Tensor) -> None:
+    """Print, in lines with that start, and keep the figures of a stream or of the fusion: of each k, of the whole ranking."""
+    for k in found.predictions:
+        figures = {"knn_acc1": acc1(found, k, labels), "recall": found.recall[k]}
+        log.print(f"{start} {k}-NN Acc@1 {figures['knn_acc1']:.3f} Recall@{k} {figures['recall']:.3f}")
+        log.metrics(stream=name, knn_neighbours=k, **figures)
+    if found.mean_average_precision is not None:
+        log.print(f"{start} mean average precision {found.mean_average_precision:.3f}")
+        log.metrics(stream=name, mean_average_precision=found.mean_average_precision)
+
+
+def save_predictions(log: RunLog, task: Task, found: Retrieval, k: int) -> None:
+    """Write predictions.npz: of each test clip name, label, prediction by k neighbours, nearest training clips (N, max k)."""
+    train, test = task.parts
+    save_npz(
+        log.folder / "predictions.npz",
+        names=np.array(test.names),
+        labels=test.labels,
+        predictions=found.predictions[k].cpu().numpy(),
+        neighbours=found.neighbours.cpu().numpy(),
+        gallery_names=np.array(train.names),
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import warnings
 from pathlib import Path
 
 import torch
@@ -53,7 +54,9 @@ def load_checkpoint(path: str | Path) -> dict:
     if not path.is_file():
         raise RunError(f"no checkpoint at {path}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle that is no checkpoint: the error below is the line to read
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RunError(f"{path} is damaged or holds more than tensors and plain types: {_first_line(error)}") from None
     except Exception as error:  # a damaged file can fail in any way

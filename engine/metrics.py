@@ -29,11 +29,19 @@ def knn_predict(gallery: Tensor, gallery_labels: Tensor, query: Tensor, k: int, 
     """
     if not 1 <= k <= len(gallery):
         raise ValueError(f"k = {k} neighbours asked of a gallery of {len(gallery)}")
-    classes, votes_for = gallery_labels.unique(return_inverse=True)  # sorted, so the first maximum is the smallest label
     gallery = F.normalize(gallery, dim=1)
-    predictions = []
-    for part in F.normalize(query, dim=1).split(chunk):
-        nearest = (part @ gallery.T).topk(k, dim=1).indices  # (chunk, k)
-        votes = F.one_hot(votes_for[nearest], len(classes)).sum(dim=1)  # (chunk, classes)
-        predictions.append(classes[votes.argmax(dim=1)])
-    return torch.cat(predictions)
+    parts = F.normalize(query, dim=1).split(chunk)
+    return vote(gallery_labels, torch.cat([(part @ gallery.T).topk(k, dim=1).indices for part in parts]))
+
+
+def vote(gallery_labels: Tensor, neighbours: Tensor) -> Tensor:
+    """Return the label (n_query,) that most neighbours have, the smallest of several.
+
+    Args:
+        gallery_labels: (n_gallery,) ints.
+        neighbours: (n_query, k) samples of the gallery.
+    """
+    classes, votes_for = gallery_labels.unique(return_inverse=True)  # sorted, so the first maximum is the smallest label
+    votes = torch.zeros(len(neighbours), len(classes), dtype=torch.long, device=neighbours.device)
+    votes.scatter_add_(1, votes_for[neighbours], torch.ones_like(neighbours))
+    return classes[votes.argmax(dim=1)]

@@ -1,20 +1,15 @@
-"""What stays of an evaluation besides its accuracy: predictions, classes, a confusion matrix, features to look at."""
+"""What stays of an evaluation besides its accuracy: classes, a confusion matrix, features to look at."""
 
-import os
-from pathlib import Path
-
-import numpy as np
 from torch import Tensor
 
 from engine.confusion import confusion_matrix, describe
 from engine.confusion_image import draw_confusion
-from engine.errors import RunError
 from engine.projector import write_projector
 from engine.runlog import RunLog
 from feeder.class_names import class_names
 
 
-def report(
+def report_classes(
     log: RunLog,
     data_set: str,
     num_classes: int,
@@ -46,34 +41,3 @@ def report(
             "right": ["yes" if same else "no" for same in truth == taken], "label": truth.tolist(), "sample": names,
         }  # fmt: skip
         write_projector(log.folder, features, columns)
-
-
-def save_predictions(
-    folder: Path, names: list[str], labels: Tensor, predictions: Tensor, scores: Tensor | None = None
-) -> None:
-    """Write predictions.npz into a run's folder, aside and renamed; `numpy.load(path, allow_pickle=False)` reads it.
-
-    Args:
-        folder: of the run.
-        names: of the N test samples.
-        labels: (N,) ints.
-        predictions: (N,) ints.
-        scores: (N, classes), larger is likelier; None where a task has none.
-
-    Raises:
-        RunError: it cannot be written (disk full, no permission); an older file is untouched.
-    """
-    tensors = {"labels": labels, "predictions": predictions} | ({} if scores is None else {"scores": scores})
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
-    path = folder / "predictions.npz"
-    aside = path.with_name(path.name + ".tmp")
-    try:
-        with open(aside, "wb") as file:
-            np.savez(file, names=np.array(names, dtype=str), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        aside.unlink(missing_ok=True)  # half a file where it could not be written

@@ -1,9 +1,21 @@
 """The flags that several scripts share, one function a group."""
 
 import argparse
+from pathlib import Path
 
-from options.datasets import DATA_SETS, PROTOCOL_FOLDERS
-from options.parser import Parser, fraction, natural, natural_float, positive_float, positive_int, seed
+from options.datasets import DATA_SETS, PROTOCOL_FOLDERS, split_folder
+from options.parser import (
+    OneOrMore,
+    Parser,
+    fraction,
+    listed,
+    natural,
+    natural_float,
+    positive_float,
+    positive_int,
+    seed,
+    share,
+)
 
 DOWNSTREAM_REPRESENTATION = ("--finetune-skeleton-representation", "--skeleton-representation")
 SIZES = ("hidden_size", "num_head", "num_layer", "channels")
@@ -16,7 +28,9 @@ def add_data_flags(parser: Parser, data_set: str, representation: tuple[str, ...
     group.add_argument(data_set, choices=DATA_SETS, metavar="NAME", help=f"{', '.join(DATA_SETS)} (%(default)s)")
     group.add_argument("--protocol", choices=PROTOCOL_FOLDERS, metavar="NAME",
                        help=f"{', '.join(PROTOCOL_FOLDERS)} (%(default)s)")  # fmt: skip
-    group.add_argument(*representation, choices=streams, metavar="STREAM", help=f"{', '.join(streams)} (%(default)s)")
+    several = dict(action=OneOrMore) if representation is DOWNSTREAM_REPRESENTATION else {}
+    group.add_argument(*representation, **several, choices=streams, metavar="STREAM",
+                       help=f"{', '.join(streams)} (%(default)s)")  # fmt: skip
     group.add_argument("-j", "--workers", type=natural, metavar="N", help="processes that read data (%(default)s)")
 
 
@@ -32,19 +46,73 @@ def add_size_flags(parser: Parser, note: str) -> None:
 def add_encoder_flags(parser: Parser, raw: bool = False) -> None:
     """Add where the encoder of a downstream task comes from; `raw` offers raw coordinates as well."""
     group = parser.add_argument_group("encoder, one of")
-    group.add_argument("--pretrained", metavar="PATH", help="checkpoint of pre-training, ours or the reference's")
+    group.add_argument("--pretrained", action=OneOrMore, metavar="PATH", help="checkpoint of pre-training, ours or the "
+                       "reference's; one for each stream")  # fmt: skip
     group.add_argument("--random-encoder", action="store_true", help="no training: the baseline that training must beat")
     if raw:
         group.add_argument("--raw-coordinates", action="store_true", help="no encoder: the cropped clips themselves")
+    group = parser.add_argument_group("streams and features")
+    group.add_argument("--stream-weights", type=natural_float, nargs="+", metavar="W", help="of each stream in their fusion "
+                       "(equal)")  # fmt: skip
+    group.add_argument("--feature-cache", metavar="DIR", help="keep features here and take them from here where encoder and "
+                       "data are the same")  # fmt: skip
+    group.add_argument("--save-features", action="store_true", help="write features, labels, names and predictions as .npz "
+                       "into the run's folder")  # fmt: skip
     add_size_flags(parser, note="a checkpoint of ours remembers them; for --random-encoder, or the heads of a reference's")
 
 
 def check_encoder_flags(parser: Parser, args: argparse.Namespace) -> None:
-    """Exit with status 2 unless exactly one encoder is chosen, on the command line or in --config."""
+    """Exit with status 2 unless exactly one encoder is chosen for each stream, on the command line or in --config."""
     choices = [name for name in ("pretrained", "random_encoder", "raw_coordinates") if hasattr(args, name)]
     flags = ", ".join(f"--{name.replace('_', '-')}" for name in choices)
     if sum(getattr(args, name) not in (None, False) for name in choices) != 1:
         parser.error(f"choose one of {flags}")
+    streams, checkpoints = listed(args.finetune_skeleton_representation), listed(args.pretrained)
+    if checkpoints and len(checkpoints) != len(streams):
+        parser.error(f"{len(checkpoints)} --pretrained for {len(streams)} {DOWNSTREAM_REPRESENTATION[0]}: give one for each")
+    if len(set(streams)) < len(streams):
+        parser.error(f"{DOWNSTREAM_REPRESENTATION[0]} {' '.join(streams)}: give each stream once")
+    if args.stream_weights is not None and len(args.stream_weights) != len(streams):
+        parser.error(f"{len(args.stream_weights)} --stream-weights for {len(streams)} {DOWNSTREAM_REPRESENTATION[0]}")
+    if args.stream_weights is not None and not sum(args.stream_weights):
+        parser.error("--stream-weights are all 0")
+
+
+def add_training_flags(parser: Parser) -> None:
+    """Add what a classification trains, and on which labels."""
+    group = parser.add_argument_group("training")
+    group.add_argument("--finetune", action="store_true", help="train encoder and linear layer together, by the recipe "
+                       "options/finetune.yaml; with --random-encoder: supervised training")  # fmt: skip
+    group.add_argument("--label-fraction", type=share, default=1.0, metavar="F", help="train on this share of the labels, "
+                       "as many of each class (%(default)s)")  # fmt: skip
+    group.add_argument("--repeats", type=positive_int, default=1, metavar="R", help="trainings with seeds of their own, and "
+                       "subsets; prints mean and standard deviation (%(default)s)")  # fmt: skip
+    group.add_argument("--no-feature-cache", action="store_true", help="run the frozen encoder in every epoch: slow, the same "
+                       "result")  # fmt: skip
+
+
+def check_training_flags(parser: Parser, args: argparse.Namespace) -> None:
+    """Exit with status 2 where flags of a classification contradict each other."""
+    if args.finetune and (args.feature_cache or args.no_feature_cache):
+        parser.error("--finetune changes the encoder in every step: leave --feature-cache and --no-feature-cache out")
+    if args.feature_cache and args.no_feature_cache:
+        parser.error("--feature-cache and --no-feature-cache contradict each other")
+    several = args.repeats > 1 or len(listed(args.finetune_skeleton_representation)) > 1
+    if several and args.resume not in (None, "auto"):
+        parser.error("several streams or --repeats have a checkpoint each: give --resume auto and --checkpoint-path")
+
+
+def task_name(args: argparse.Namespace) -> str:
+    """Return the name of a classification: linear, finetune, or supervised, which is the latter from a random encoder."""
+    return "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
+
+
+def given_folder(parser: Parser, args: argparse.Namespace) -> Path:
+    """Return the folder of a downstream task's arrays; exits with status 2 where the data set has no such protocol."""
+    try:
+        return split_folder(args.data_path, args.finetune_dataset, args.protocol)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def given_sizes(args: argparse.Namespace) -> dict[str, int]:

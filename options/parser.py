@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,15 +18,16 @@ class Parser(argparse.ArgumentParser):
     Args:
         recipe: name of a YAML file in options/, without suffix; its keys are flags without the dashes.
         description: first lines of the help.
+        variants: switches with a recipe of their own, options/SWITCH.yaml, that lies between `recipe` and --config.
     """
 
-    def __init__(self, recipe: str | None = None, description: str | None = None):
+    def __init__(self, recipe: str | None = None, description: str | None = None, variants: Sequence[str] = ()):
         super().__init__(
             description=description,
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        self.recipe = recipe
+        self.recipe, self.variants = recipe, variants
         self.add_argument("--config", metavar="FILE.yaml", help="defaults for this run, by the names of these flags")
 
     def load_recipe(self) -> None:
@@ -42,6 +44,10 @@ class Parser(argparse.ArgumentParser):
             config = before.parse_known_args(args)[0].config
         except argparse.ArgumentError as error:
             self.error(str(error))
+        given = {} if config is None else self._read(Path(config))
+        for switch in self.variants:
+            if f"--{switch}" in args or given.get(switch):
+                self._take_defaults(RECIPES / f"{switch}.yaml")
         if config is not None:
             self._take_defaults(Path(config))
         values, unknown = self.parse_known_args(args, namespace)
@@ -53,7 +59,8 @@ class Parser(argparse.ArgumentParser):
         """Exit with status 2 and one line."""
         self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
-    def _take_defaults(self, path: Path) -> None:
+    def _read(self, path: Path) -> dict:
+        """Return the content of a YAML file of flags."""
         try:
             values = yaml.safe_load(path.read_text())
         except (OSError, UnicodeDecodeError) as error:
@@ -62,7 +69,10 @@ class Parser(argparse.ArgumentParser):
             self.error(f"{path} is no YAML: {' '.join(str(error).split())}")
         if not isinstance(values or {}, dict):
             self.error(f"{path} holds no 'flag: value' lines")
-        for key, value in (values or {}).items():
+        return values or {}
+
+    def _take_defaults(self, path: Path) -> None:
+        for key, value in self._read(path).items():
             action = self._option_string_actions.get(f"--{str(key).replace('_', '-')}")
             if action is None or action.dest in ("help", "config"):
                 self.error(f"{path}: unknown key {key!r}{self._nearest(f'--{key}')}")
@@ -78,7 +88,9 @@ class Parser(argparse.ArgumentParser):
             if not isinstance(value, bool):
                 self.error(f"{path}: {key} is true or false, not {value!r}")
             return value
-        if isinstance(value, list) != (action.nargs in ("*", "+")):
+        if isinstance(action, OneOrMore):
+            value = value[0] if isinstance(value, list) and len(value) == 1 else value
+        elif isinstance(value, list) != (action.nargs in ("*", "+")):
             self.error(f"{path}: {key} takes {'a list' if action.nargs else 'one value'}, not {value!r}")
         convert = lambda item: self._get_value(action, str(item))  # noqa: E731
         try:
@@ -94,6 +106,21 @@ class Parser(argparse.ArgumentParser):
         flags = [name for name in self._option_string_actions if name.startswith("--")]
         found = difflib.get_close_matches(flag.split("=")[0].replace("_", "-"), flags, n=1)
         return f", did you mean {found[0]}?" if found else ""
+
+
+class OneOrMore(argparse.Action):
+    """Keeps one value as itself and several as a list: `--knn-neighbours 1` is 1, `--knn-neighbours 1 5` is [1, 5]."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, nargs="+", **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: list, option=None) -> None:
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
+
+
+def listed(value: Any) -> list:
+    """Return the value of a `OneOrMore` flag as a list; None is a list without any."""
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _kebab(token: str) -> str:
@@ -140,6 +167,14 @@ def fraction(text: str) -> float:
     value = _number(float, text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def share(text: str) -> float:
+    """Return a number above 0, at most 1."""
+    value = fraction(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
 
 

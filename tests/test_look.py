@@ -12,9 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from engine.confusion import class_accuracies, confused_pairs, confusion_matrix, describe
 from engine.confusion_image import cell_size, draw_confusion, shade, shorten
 from engine.contrast_statistics import ContrastStatistics, step_statistics
-from engine.errors import RunError
 from engine.projector import main_axes, write_projector
-from engine.report import report, save_predictions
+from engine.report import report_classes
 from engine.runlog import Run, RunLog
 from engine.stick_figures import CELL, COLOURS, LABEL, PALE, WHITE, draw_strip, neutral, place, show_views, told, unmasked
 from feeder.augmentations import PretrainingViews, ViewParameters
@@ -296,30 +295,12 @@ def test_the_projector_finds_features_and_labels(tmp_path):
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_a_report_leaves_text_image_predictions_and_features(tmp_path):
+def test_a_report_leaves_text_image_and_features(tmp_path):
     labels, predictions = torch.tensor([0, 1, 1, 9]), torch.tensor([0, 1, 2, 9])
-    scores = F.one_hot(predictions, 10).float().requires_grad_()
     names = ["a", "b\N{LATIN SMALL LETTER E WITH ACUTE}", "c", "d"]
     with RunLog(str(tmp_path), RUN, Namespace()) as log:
-        save_predictions(log.folder, names, labels, predictions, scores)
-        report(log, "ui_prmd", 10, names, labels, predictions, torch.randn(4, 5))
+        report_classes(log, "ui_prmd", 10, names, labels, predictions, torch.randn(4, 5))
     text = (log.folder / "log.txt").read_text()
     assert "1/2  1 hurdle step" in text and "  1/2  1 hurdle step -> 2 inline lunge" in text
-    found = np.load(log.folder / "predictions.npz", allow_pickle=False)
-    assert found["names"].tolist() == names and found["labels"].tolist() == [0, 1, 1, 9]
-    assert found["predictions"].tolist() == [0, 1, 2, 9] and found["scores"].argmax(axis=1).tolist() == [0, 1, 2, 9]
     assert [event.step for event in events(log.folder).Images("confusion/test")] == [0]
     assert (log.folder / "projector_labels.tsv").read_text().splitlines()[0] == "class\ttaken for\tright\tlabel\tsample"
-
-
-def test_a_full_disk_leaves_the_older_predictions(tmp_path, monkeypatch):
-    save_predictions(tmp_path, ["a"], torch.tensor([0]), torch.tensor([1]))
-
-    def full(*args, **arrays):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(RunError, match="predictions.npz: No space left on device"):
-        save_predictions(tmp_path, ["b"], torch.tensor([0]), torch.tensor([1]))
-    assert [p.name for p in tmp_path.iterdir()] == ["predictions.npz"]
-    assert np.load(tmp_path / "predictions.npz", allow_pickle=False)["names"].tolist() == ["a"]

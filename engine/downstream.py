@@ -1,0 +1,124 @@
+"""What the downstream tasks share: data, streams with their encoders, and features that are computed once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.checkpoint import get_encoder
+from engine.device import pick_device, seed_everything
+from engine.errors import RunError
+from engine.feature_cache import cached_features, clips_identity, weights_digest
+from engine.features import open_both
+from engine.memory import keep_freed_memory
+from engine.npz import save_npz
+from engine.runlog import RunLog
+from feeder.dataset import SkeletonDataset
+from model import Encoder
+
+
+class Task(NamedTuple):
+    """A data set under a protocol, and an encoder for each stream; None stands for raw coordinates."""
+
+    folder: Path
+    parts: tuple[SkeletonDataset, SkeletonDataset]  # training, test
+    identities: list[list]  # of their clips, see `engine.feature_cache.clips_identity`
+    num_classes: int
+    streams: list[str]
+    encoders: list[Encoder | None]
+    device: torch.device
+    seed: int
+
+    @property
+    def stream(self) -> str:
+        """The streams' names in one word, as a run's folder has it."""
+        return "+".join(self.streams)
+
+
+def open_task(
+    folder: Path,
+    num_classes: int,
+    streams: Sequence[str],
+    pretrained: Sequence[str],
+    sizes: dict[str, int],
+    device: str = "auto",
+    gpu: int | None = None,
+    seed: int | None = None,
+    raw: bool = False,
+) -> Task:
+    """Return data and encoders after all checks that need no computing; global generators have the seed then.
+
+    Args:
+        folder: of the arrays.
+        num_classes: labels are below it.
+        streams: joint, motion, bone.
+        pretrained: a checkpoint for each stream; none: random encoders, each from the seed.
+        sizes: of the encoders, as far as given.
+        device, gpu: see `pick_device`.
+        seed: None draws one.
+        raw: no encoders.
+
+    Raises:
+        feeder.errors.DataError, RunError: see `open_both`, `get_encoder`, `pick_device`.
+    """
+    keep_freed_memory()
+    picked, seed = pick_device(device, gpu), seed_everything(seed)
+    identities = [clips_identity(folder, part) for part in ("train", "val")]
+    parts = open_both(folder, num_classes)
+    if raw:
+        encoders = [None] * len(streams)
+    else:
+        encoders = []
+        for path in pretrained or [None] * len(streams):
+            seed_everything(seed)  # a stream's random encoder is the same with other streams beside it
+            encoders.append(get_encoder(path, sizes))
+    return Task(folder, parts, identities, num_classes, list(streams), encoders, picked, seed)
+
+
+class Features:
+    """Features of both parts of a task's data: computed when first asked for, kept until others are asked for.
+
+    Args:
+        task: the data and the device.
+        log: told of what the cache does.
+        cache: folder of features on disk, None for none.
+        workers: processes that read data.
+        batch_size: clips at a time.
+    """
+
+    def __init__(self, task: Task, log: RunLog, cache: str | None, workers: int, batch_size: int = 64):
+        self.task, self.log, self.cache, self.workers, self.batch_size = task, log, cache, workers, batch_size
+        self._kept: tuple | None = None
+
+    def __call__(self, stream: str, encoder: Encoder | None) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return (features (N, 2 d), labels (N,)) of the training and of the test part, on the device.
+
+        Raises:
+            RunError: a feature is not finite.
+        """
+        key = (stream, weights_digest(encoder))
+        if self._kept is None or self._kept[0] != key:
+            self._kept = None  # frees the memory
+            both = zip(self.task.parts, self.task.identities, strict=True)
+            self._kept = (key, tuple(self._compute(stream, encoder, *part) for part in both))
+        return self._kept[1]
+
+    def _compute(self, stream: str, encoder: Encoder | None, part: SkeletonDataset, identity: list) -> tuple[Tensor, Tensor]:
+        found = cached_features(self.cache, self.log, encoder, part, identity, stream, self.task.device, self.workers,
+                                self.batch_size)  # fmt: skip
+        if not torch.isfinite(found[0]).all():
+            raise RunError(f"features of {part.folder}, {part.part}, are not finite: encoder or data are damaged")
+        return found
+
+
+def save_features(
+    folder: Path, stream: str, part: SkeletonDataset, features: Tensor, predictions: Tensor | None = None
+) -> None:
+    """Write names (N,), labels (N,), features (N, D), predictions (N,) where there are any: features_STREAM_PART.npz."""
+    arrays = {"names": np.array(part.names), "labels": part.labels, "features": features.cpu().numpy()}
+    if predictions is not None:
+        arrays["predictions"] = predictions.cpu().numpy()
+    save_npz(folder / f"features_{stream}_{part.part}.npz", **arrays)

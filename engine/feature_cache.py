@@ -1,0 +1,107 @@
+"""Features on disk, under a key of everything that they depend on: they are never served stale."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from engine.errors import RunError
+from engine.features import FRAMES, extract_features
+from engine.npz import load_npz, save_npz
+from engine.runlog import RunLog
+from feeder.arrays import DATA, path_of
+from feeder.augmentations import CENTRE_RATIO
+from feeder.dataset import SkeletonDataset
+from model import Encoder
+
+FORMAT = 1  # to be raised when the same key would stand for other features: a change of crop, stream or encoder
+
+
+def cached_features(
+    folder: str | None,
+    log: RunLog,
+    encoder: Encoder | None,
+    dataset: SkeletonDataset,
+    identity: list,
+    stream: str,
+    device: torch.device,
+    workers: int = 0,
+    batch_size: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """Return what `extract_features` returns, from a file in `folder` where there is one, else by way of one; None: neither.
+
+    A damaged file is computed again; a full disk, or data that changed meanwhile, leave none; all is said.
+
+    Args:
+        folder: of the files.
+        log: told of what is done.
+        encoder, dataset, stream, device, workers, batch_size: see `extract_features`.
+        identity: `clips_identity` from before `dataset` was opened, so that what was opened is that or younger.
+    """
+    if folder is None:
+        return extract_features(encoder, dataset, stream, device, workers, batch_size)
+    key = feature_key(encoder, dataset, identity, stream, device)
+    path = Path(folder) / f"{dataset.part}_{stream}_{key[:32]}.npz"
+    if (kept := _load(path, key, len(dataset), log)) is not None:
+        log.print(f"features of {dataset.part}: {path}")
+        return kept.to(device), torch.from_numpy(dataset.labels).to(device)
+    features, labels = extract_features(encoder, dataset, stream, device, workers, batch_size)
+    if clips_identity(dataset.folder, dataset.part) != identity:
+        log.print(f"{dataset.folder}: the data changed while features were computed: they are not kept")
+        return features, labels
+    try:
+        save_npz(path, key=key, features=features.cpu().numpy())
+    except OSError as error:
+        log.print(f"features are not kept: {error.filename or folder}: {error.strerror or error}")
+    return features, labels
+
+
+def clips_identity(folder: Path, part: str) -> list:
+    """Return what tells a part's file of clips from any other: path, inode, size, times; [] where there is none.
+
+    The times are of the last change of content and of inode; no program can set back the latter.
+    """
+    path = path_of(folder, part, DATA)
+    try:
+        stat = path.stat()
+    except OSError:
+        return []
+    return [str(path.resolve()), stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def feature_key(encoder: Encoder | None, dataset: SkeletonDataset, identity: list, stream: str, device: torch.device) -> str:
+    """Return a hash of the encoder's sizes and weights, of the data, and of part, stream, crop and kind of device.
+
+    Labels, names and lengths count by content; the clips, often tens of gigabytes, by `clips_identity`.
+    """
+    sizes = {"frames": FRAMES} if encoder is None else encoder.sizes
+    plain = [FORMAT, sizes, identity, dataset.part, stream, CENTRE_RATIO, device.type, str(torch.__version__), dataset.names]
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
+    digest.update(dataset.labels.tobytes())
+    digest.update(dataset.num_frame.tobytes())
+    digest.update(weights_digest(encoder).encode())
+    return digest.hexdigest()
+
+
+def weights_digest(encoder: Encoder | None) -> str:
+    """Return a hash of an encoder's weights and buffers: names, types, shapes, values; None has one, too."""
+    digest = hashlib.sha256()
+    for name, tensor in ({} if encoder is None else encoder.state_dict()).items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).numpy().data)
+    return digest.hexdigest()
+
+
+def _load(path: Path, key: str, samples: int, log: RunLog) -> Tensor | None:
+    if not path.exists():
+        return None
+    try:
+        content = load_npz(path, ("key", "features"))
+        if str(content["key"]) != key or content["features"].ndim != 2 or len(content["features"]) != samples:
+            raise RunError(f"{path} holds other features")
+    except RunError as error:
+        log.print(f"{error}; computed again")
+        return None
+    return torch.from_numpy(content["features"])
