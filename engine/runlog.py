@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,6 +90,23 @@ class RunLog:
         aside = path.with_suffix(".tmp")
         aside.write_text("".join(f"{line}\n" for line in lines if _epoch(line) < start_epoch))
         aside.replace(path)
+
+
+class NoLog:
+    """The log of a process that keeps none: every method of `RunLog` does nothing; `folder` is None."""
+
+    folder = None
+
+    def __enter__(self) -> "NoLog":
+        return self
+
+    def __exit__(self, *_error) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Callable:
+        if not hasattr(RunLog, name):
+            raise AttributeError(name)
+        return lambda *args, **kwargs: None
 
 
 def environment() -> dict:
