@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from torch.optim import SGD
+from torch.utils.data import DataLoader
 
 from engine.checkpoint import find_checkpoint
 from engine.checkpoint_folder import CheckpointFolder
@@ -96,19 +97,17 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--batch-size {args.batch_size} is the total of {launched()} processes, and not a multiple of that")
     try:
         folder = split_folder(args.data_path, args.pre_dataset, args.protocol)
-        with torch.device("meta"):
-            SCDNet(given_sizes(args), args.encoder_dim, args.encoder_k)  # only to see whether the sizes fit together
     except ValueError as error:
         parser.error(str(error))
     device = pick_device(args.device, args.gpu)
     keep = dict(save_minutes=args.save_minutes, keep=args.keep_checkpoints, stop_on_failure=args.on_failed_save == "stop")
     with process_group(device), CheckpointFolder(args.checkpoint_path, **keep, writes=rank() == 0) as checkpoints:
-        status = pretrain(args, folder, device, checkpoints)
+        status = pretrain(parser, args, folder, device, checkpoints)
     if status:
         raise SystemExit(status)
 
 
-def pretrain(args: Namespace, folder: Path, device: torch.device, checkpoints: CheckpointFolder) -> int:
+def pretrain(parser: Parser, args: Namespace, folder: Path, device: torch.device, checkpoints: CheckpointFolder) -> int:
     """Pre-train on the arrays in `folder`; return the exit status, other than 0 where a signal ended it."""
     checkpoint, resumed = find_checkpoint(args.resume, args.checkpoint_path)
     start_epoch = checkpoint.get("epoch", args.start_epoch)
@@ -121,19 +120,18 @@ def pretrain(args: Namespace, folder: Path, device: torch.device, checkpoints: C
     keep_freed_memory()
     args.seed = from_rank_0(seed_everything(checkpoint.get("seed", args.seed)))
     seed_everything(args.seed)
-    dataset = SkeletonDataset(folder, "train", share(args.batch_size))
+    loader, dataset = open_data(args, folder, device)
     views = PretrainingViews(args.skeleton_representation, rows=dataset.rows)
-    batches = Batches(len(dataset), args.batch_size, args.seed, drop_last=True)
-    if not len(batches):
-        raise RunError(f"{folder} has {len(dataset)} training samples, fewer than one --batch-size of {args.batch_size}")
-    loader = make_loader(dataset, batches, args.workers, pin_memory=device.type == "cuda")
 
     # model and optimiser
-    net = SCDNet(given_sizes(args), args.encoder_dim, args.encoder_k, args.encoder_m, args.encoder_t, gather_batch).to(device)
-    net = alike(net, device, not args.no_sync_batchnorm)
+    try:
+        net = SCDNet(given_sizes(args), args.encoder_dim, args.encoder_k, args.encoder_m, args.encoder_t, gather_batch)
+    except ValueError as error:
+        parser.error(str(error))
+    net = alike(net.to(device), device, not args.no_sync_batchnorm)
     optimizer = SGD(net.encoder_q.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
     part_dropout(args.seed)
-    progress = Progress(start_epoch, len(batches), args.batch_size, METERS)
+    progress = Progress(start_epoch, len(loader), args.batch_size, METERS)
     training = Training(net, optimizer, torch.Generator().manual_seed(args.seed), progress)
     if resumed:
         training.restore(checkpoint, resumed)
@@ -146,14 +144,13 @@ def pretrain(args: Namespace, folder: Path, device: torch.device, checkpoints: C
     with NoLog() if rank() else RunLog(args.log_dir, run, args, earlier, start_epoch) as log, StopSignals() as stop:
         about = dict(options=vars(args), run=list(run), log_folder=str(log.folder), seed=args.seed)
         checkpoints.connect(lambda: training.state() | about, report=log.print)
-        log.print(f"{len(dataset)} samples of {folder}, {len(batches)} steps an epoch on {device}, seed {args.seed}")
+        log.print(f"{len(dataset)} samples of {folder}, {len(loader)} steps an epoch on {device}, seed {args.seed}")
         if world_size() > 1:
             log.print(f"{world_size()} processes, {args.batch_size // world_size()} clips of a step in each")
         log.print(f"log in {log.folder}")
         for note in [*dataset.notes, *([f"resumed from {resumed} at {progress}"] if resumed else [])]:
             log.print(note)
         while progress.epoch < args.epochs and not progress.stopping:
-            batches.epoch, batches.start = progress.epoch, progress.step
             lr = learning_rate(args.lr, progress.epoch, args.epochs, args.schedule, args.cos)
             set_learning_rate(optimizer, lr)
             remaining = progress.batches(loader, stop, checkpoints)
@@ -169,6 +166,19 @@ def pretrain(args: Namespace, folder: Path, device: torch.device, checkpoints: C
             return stop.status
         log.print(f"checkpoint: {checkpoints.file}")
     return 0
+
+
+def open_data(args: Namespace, folder: Path, device: torch.device) -> tuple[DataLoader, SkeletonDataset]:
+    """Return the loader of this process's share of each batch, and its data set.
+
+    Raises:
+        RunError: there is not one whole batch.
+    """
+    dataset = SkeletonDataset(folder, "train", share(args.batch_size))
+    batches = Batches(len(dataset), args.batch_size, args.seed, drop_last=True)
+    if not len(batches):
+        raise RunError(f"{folder} has {len(dataset)} training samples, fewer than one --batch-size of {args.batch_size}")
+    return make_loader(dataset, batches, args.workers, pin_memory=device.type == "cuda"), dataset
 
 
 def train_epoch(

@@ -73,10 +73,11 @@ class Progress:
         All processes save and end after the same step.
 
         Args:
-            loader: of the epoch's batches from `step` on.
+            loader: its sampler is a `Batches`, which is told where to begin.
             stop: asked after each step.
             folder: says when it is time, and saves.
         """
+        loader.sampler.epoch, loader.sampler.start = self.epoch, self.step
         remaining = iter(loader)
         while not self.stopping and self.step < self.steps:
             try:
