@@ -57,7 +57,8 @@ def add_optimizer_flags(parser: Parser) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("optimisation (SGD)")
     group.add_argument("--epochs", type=positive_int, metavar="N", help="(%(default)s)")
     group.add_argument("--start-epoch", type=natural, default=0, metavar="N", help="count epochs from here (%(default)s)")
-    group.add_argument("-b", "--batch-size", type=positive_int, metavar="N", help="clips a step (%(default)s)")
+    group.add_argument("-b", "--batch-size", type=positive_int, metavar="N", help="clips a step, the total over all "
+                       "processes (%(default)s)")  # fmt: skip
     group.add_argument("--lr", "--learning-rate", type=positive_float, metavar="X", help="at the start (%(default)s)")
     group.add_argument("--schedule", type=natural, nargs="*", metavar="EPOCH", help="epochs at which lr drops to a tenth "
                        "(%(default)s)")  # fmt: skip
