@@ -104,5 +104,6 @@ def make_loader(dataset: SkeletonDataset, batches: Batches, workers: int, pin_me
 
 def _step_aside(_worker: int) -> None:
     """Keep a signal meant for the run from killing a worker within a step: the run ends its workers itself."""
-    os.setsid()  # Ctrl-C and torchrun send theirs to the process group
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C and torchrun send theirs to the process group
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

@@ -18,6 +18,7 @@ from engine import distributed
 from engine.checkpoint import load_checkpoint
 from feeder.augmentations import PretrainingViews
 from feeder.dataset import SkeletonDataset
+from model import SCDNet
 from model.batchnorm import BatchNorm, synchronise
 
 
@@ -79,6 +80,14 @@ def test_exchanges_between_processes_and_an_error_in_one_ends_all(data, here):
             "gradients": [0.5, 5], "any": [False, True, True], "rank 0": "said by 0", "share": [4 * rank, 4 * rank + 4],
         }  # fmt: skip
     assert len(reports) == 2
+
+
+def test_gathered_keys_enter_every_queue_in_order():
+    net = SCDNet(dict(hidden_size=16, num_head=2, channels=4), dim=8, K=24, gather=lambda keys: torch.cat([keys, -keys]))
+    net(torch.randn(4, 3, 64, 25, 2), torch.randn(4, 3, 64, 25, 2))
+    assert net.queue_pointer.item() == 8
+    for queue in net.queues.values():
+        assert torch.equal(queue[:, :4], -queue[:, 4:8]) and queue[:, :4].norm(dim=0) == pytest.approx([1] * 4)
 
 
 def test_one_process_needs_no_launcher():
