@@ -215,7 +215,6 @@ def test_a_full_disk_stops_or_not_as_asked(data, here, capsys, full_disk, whole,
     pretrain(data, "--epochs", "3", "--resume", "auto", "--on-failed-save", "continue")
     assert "cannot write ck/checkpoint.pth.tar" in capsys.readouterr().out
     assert_same_training("ck", whole / "ck")
-    monkeypatch.undo()
     fill()
     code, line = failure(capsys, pretrain, data, "--epochs", "4", "--resume", str(here / "ck"), "--on-failed-save", "continue")
     assert code == 1 and "cannot write" in line, "the last one must be written"
