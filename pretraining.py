@@ -2,33 +2,60 @@
 
     python pretraining.py --pre-dataset ntu60 --protocol cross_subject --skeleton-representation joint
 
-Without further flags this is the paper's recipe. The checkpoint goes to --checkpoint-path after every epoch, the log to a
-folder of its own in --log-dir. `--resume auto` goes on with the checkpoint found there, if any.
+Without further flags this is the paper's recipe. The checkpoint goes to --checkpoint-path after every epoch and every
+--save-minutes, the log to a folder of its own in --log-dir. SIGTERM and Ctrl-C end the run after the step that is under way;
+the same command with `--resume auto` goes on at the next. On N GPUs:
+
+    torchrun --nproc_per_node N pretraining.py --pre-dataset ntu60
 """
 
+import math
 import time
+from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD
 from torch.utils.data import DataLoader
 
-from engine.checkpoint import NAME, find_checkpoint, load_weights, remembered_sizes, restore_optimizer, save_checkpoint
+from engine.checkpoint import find_checkpoint
+from engine.checkpoint_folder import CheckpointFolder
 from engine.cli import script
 from engine.contrast_statistics import ContrastStatistics
-from engine.device import pick_device, random_states, restore_random_states, seed_everything
+from engine.device import part_dropout, pick_device, seed_everything
+from engine.distributed import (
+    alike,
+    average,
+    average_gradients,
+    check_alike,
+    from_rank_0,
+    gather_batch,
+    launched,
+    process_group,
+    rank,
+    share,
+    world_size,
+)
 from engine.errors import RunError
-from engine.memory import keep_freed_memory
-from engine.meters import Meter, progress_line
-from engine.runlog import Run, RunLog
+from engine.memory import keep_freed_memory, peak_memory
+from engine.meters import progress_line
+from engine.precision import PRECISIONS, autocast, set_precision
+from engine.progress import Progress
+from engine.runlog import NoLog, Run, RunLog
 from engine.schedule import learning_rate, set_learning_rate
+from engine.signals import StopSignals
 from engine.stick_figures import show_views
+from engine.training import Training
 from feeder.augmentations import STREAMS, PretrainingViews
-from feeder.dataset import Batches, SkeletonDataset, make_loader
+from feeder.dataset import Batch, Batches, SkeletonDataset, make_loader
+from feeder.resident import ResidentDataset
 from model import SCDNet
 from options.datasets import split_folder
 from options.flags import add_data_flags, add_optimizer_flags, add_run_flags, add_size_flags, given_sizes
-from options.parser import Parser, fraction, positive_float, positive_int
+from options.parser import Parser, fraction, natural, positive_float, positive_int
+
+METERS = {"Time": "6.3f", "Data": "6.3f", "Loss": ".4e", "Acc@1": "6.2f"}
 
 
 def get_parser() -> Parser:
@@ -49,6 +76,21 @@ def get_parser() -> Parser:
                        "one in --checkpoint-path, if there is one")  # fmt: skip
     group.add_argument("--save-freq", type=positive_int, default=1, metavar="N", help="epochs between checkpoints; the last "
                        "epoch is always saved (%(default)s)")  # fmt: skip
+    group.add_argument("--save-minutes", type=positive_float, default=10, metavar="X", help="minutes between checkpoints "
+                       "within an epoch (%(default)s)")  # fmt: skip
+    group.add_argument("--keep-checkpoints", type=natural, default=0, metavar="N", help="also keep those of the last N saved "
+                       "epochs, as checkpoint_EPOCH.pth.tar (%(default)s)")  # fmt: skip
+    group.add_argument("--on-failed-save", choices=("stop", "continue"), default="stop", metavar="WHAT", help="stop or "
+                       "continue where the disk is full; the older checkpoint stays whole (%(default)s)")  # fmt: skip
+    group = parser.add_argument_group("speed")
+    group.add_argument("--precision", choices=PRECISIONS, default="fp32", metavar="NAME", help=f"{', '.join(PRECISIONS)}; fp32 "
+                       "has the reference's numerics, tf32 is for GPUs (%(default)s)")  # fmt: skip
+    group.add_argument("--compile", action="store_true", help="torch.compile of the encoders; for GPUs")
+    group.add_argument("--resident", action="store_true", help="hold the training clips in the device's memory (NTU RGB+D 60: "
+                       "3 GB) instead of reading them by --workers")  # fmt: skip
+    group = parser.add_argument_group("several processes (torchrun)", "--batch-size is the total over all of them")
+    group.add_argument("--no-sync-batchnorm", action="store_true", help="BatchNorm statistics of each "
+                       "process's part of the batch")  # fmt: skip
     add_run_flags(parser)
     parser.load_recipe()
     return parser
@@ -61,129 +103,163 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.encoder_k % args.batch_size:
         parser.error(f"--encoder-k {args.encoder_k} is not a multiple of --batch-size {args.batch_size}")
+    if args.batch_size % launched():
+        parser.error(f"--batch-size {args.batch_size} is the total of {launched()} processes, and not a multiple of that")
     try:
         folder = split_folder(args.data_path, args.pre_dataset, args.protocol)
     except ValueError as error:
         parser.error(str(error))
+    device = pick_device(args.device, args.gpu)
+    if args.compile and device.type != "cuda":
+        parser.error("--compile is for GPUs: on CPUs it takes minutes and gains nothing")
+    set_precision(args.precision, device)
+    keep = dict(save_minutes=args.save_minutes, keep=args.keep_checkpoints, stop_on_failure=args.on_failed_save == "stop")
+    with process_group(device), CheckpointFolder(args.checkpoint_path, **keep, writes=rank() == 0) as checkpoints:
+        status = pretrain(parser, args, folder, device, checkpoints)
+    if status:
+        raise SystemExit(status)
+
+
+def pretrain(parser: Parser, args: Namespace, folder: Path, device: torch.device, checkpoints: CheckpointFolder) -> int:
+    """Pre-train on the arrays in `folder`; return the exit status, other than 0 where a signal ended it."""
     checkpoint, resumed = find_checkpoint(args.resume, args.checkpoint_path)
     start_epoch = checkpoint.get("epoch", args.start_epoch)
+    check_alike("the checkpoint: --checkpoint-path is one folder for all", [start_epoch, checkpoint.get("step", 0)])
     if start_epoch >= args.epochs:
         print(f"nothing left to do: epoch {start_epoch} of --epochs {args.epochs}")
-        return
+        return 0
 
     # data
     keep_freed_memory()
-    args.seed = seed_everything(checkpoint.get("seed", args.seed))
-    device = pick_device(args.device, args.gpu)
-    dataset = SkeletonDataset(folder, "train")
-    views = PretrainingViews(args.skeleton_representation)
-    batches = Batches(len(dataset), args.batch_size, args.seed, drop_last=True)
-    if not len(batches):
-        raise RunError(f"{folder} has {len(dataset)} training samples, fewer than one --batch-size of {args.batch_size}")
-    loader = make_loader(dataset, batches, args.workers, pin_memory=device.type == "cuda")
+    args.seed = from_rank_0(seed_everything(checkpoint.get("seed", args.seed)))
+    seed_everything(args.seed)
+    loader, dataset = open_data(args, folder, device)
 
     # model and optimiser
     try:
-        net = SCDNet(given_sizes(args), args.encoder_dim, args.encoder_k, args.encoder_m, args.encoder_t).to(device)
+        net = build_model(args, device)
+        sizes = net.sizes["encoder"]
+        views = PretrainingViews(args.skeleton_representation, sizes["frames"], sizes["bodies"], rows=dataset.rows)
     except ValueError as error:
         parser.error(str(error))
     optimizer = SGD(net.encoder_q.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
-    generator = torch.Generator().manual_seed(args.seed)
+    part_dropout(args.seed)
+    progress = Progress(start_epoch, len(loader), args.batch_size, METERS)
+    training = Training(net, optimizer, torch.Generator().manual_seed(args.seed), progress)
     if resumed:
-        restore(net, optimizer, generator, checkpoint, resumed)
+        training.restore(checkpoint, resumed)
 
     # epochs
     run = Run("pretraining", args.pre_dataset, args.protocol, args.skeleton_representation)
-    path = Path(args.checkpoint_path) / NAME
-    continued = resumed == path and checkpoint.get("run") == list(run)
-    with RunLog(args.log_dir, run, args, checkpoint.get("log_folder") if continued else None, start_epoch) as log:
-        log.print(f"{len(dataset)} samples of {folder}, {len(batches)} steps an epoch on {device}, seed {args.seed}")
+    checkpoints.claim()
+    continued = resumed == checkpoints.file and checkpoint.get("run") == list(run)
+    earlier = checkpoint.get("log_folder") if continued else None
+    with NoLog() if rank() else RunLog(args.log_dir, run, args, earlier, start_epoch) as log, StopSignals() as stop:
+        about = dict(options=vars(args), run=list(run), log_folder=str(log.folder), seed=args.seed)
+        checkpoints.connect(lambda: training.state() | about, report=log.print)
+        log.print(f"{len(dataset)} samples of {folder}, {len(loader)} steps an epoch on {device}, seed {args.seed}")
+        if world_size() > 1:
+            log.print(f"{world_size()} processes, {args.batch_size // world_size()} clips of a step in each")
         log.print(f"log in {log.folder}")
-        for note in [*dataset.notes, *([f"resumed from {resumed} at epoch {start_epoch}"] if resumed else [])]:
+        for note in [*dataset.notes, *([f"resumed from {resumed} at {progress}"] if resumed else [])]:
             log.print(note)
-        if not continued:
+        if not continued and not rank():
             show_views(log, dataset, views, args.seed)
-        for epoch in range(start_epoch, args.epochs):
-            batches.epoch = epoch
-            set_learning_rate(optimizer, learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos))
-            figures = train_epoch(net, loader, views, generator, optimizer, epoch, args.print_freq, device, log)
-            log.metrics(epoch, **figures, lr=optimizer.param_groups[0]["lr"])
-            if (epoch + 1) % args.save_freq == 0 or epoch + 1 == args.epochs:
-                save_checkpoint(path, dict(
-                    epoch=epoch + 1, state_dict=net.state_dict(), optimizer=optimizer.state_dict(), sizes=net.sizes,
-                    options=vars(args), run=list(run), log_folder=str(log.folder), seed=args.seed,
-                    random=random_states(), views=generator.get_state(),
-                ))  # fmt: skip
-        log.print(f"checkpoint: {path}")
+        while progress.epoch < args.epochs and not progress.stopping:
+            lr = learning_rate(args.lr, progress.epoch, args.epochs, args.schedule, args.cos)
+            set_learning_rate(optimizer, lr)
+            remaining = progress.batches(loader, stop, checkpoints)
+            figures = train_epoch(training, remaining, views, args.precision, args.print_freq, device, log)
+            if progress.epoch_done:
+                log.metrics(progress.epoch, **figures, lr=lr)
+                progress.next_epoch()
+            last = progress.epoch == args.epochs or progress.stopping
+            if last or progress.epoch % args.save_freq == 0:
+                checkpoints.save(epoch_done=not progress.step, must=last)
+        if progress.epoch < args.epochs:
+            log.print(f"stopped by {stop.name} at {progress}; the same command with --resume auto goes on there")
+            return stop.status
+        log.print(f"checkpoint: {checkpoints.file}")
+    return 0
 
 
-def restore(net: SCDNet, optimizer: Optimizer, generator: torch.Generator, checkpoint: dict, path: Path) -> None:
-    """Put model, optimiser and generators where `checkpoint` left them; the reference's has no generators.
+def build_model(args: Namespace, device: torch.device) -> SCDNet:
+    """Return the network on the device, the same in all processes.
 
     Raises:
-        RunError: the checkpoint is of other sizes.
+        ValueError: sizes that do not fit together.
     """
-    for name, value in remembered_sizes(checkpoint).items():
-        if net.sizes["encoder"][name] != value:
-            raise RunError(f"{path} has {name} {value}, the run {net.sizes['encoder'][name]}")
-    load_weights(net, checkpoint["state_dict"], path)
-    restore_optimizer(optimizer, net, checkpoint, path)
-    if "random" in checkpoint:
-        restore_random_states(checkpoint["random"])
-        generator.set_state(checkpoint["views"])
+    net = SCDNet(given_sizes(args), args.encoder_dim, args.encoder_k, args.encoder_m, args.encoder_t, gather_batch)
+    net = alike(net.to(device), device, not args.no_sync_batchnorm)
+    if args.compile:
+        net.encoder_q.compile()
+        net.encoder_k.compile()
+    return net
+
+
+def open_data(args: Namespace, folder: Path, device: torch.device) -> tuple[DataLoader, SkeletonDataset]:
+    """Return the loader of this process's share of each batch, and its data set.
+
+    Raises:
+        RunError: there is not one whole batch.
+    """
+    dataset = SkeletonDataset(folder, "train", share(args.batch_size))
+    batches = Batches(len(dataset), args.batch_size, args.seed, drop_last=True)
+    if not len(batches):
+        raise RunError(f"{folder} has {len(dataset)} training samples, fewer than one --batch-size of {args.batch_size}")
+    if args.resident:
+        return make_loader(ResidentDataset(dataset, device), batches, workers=0), dataset
+    return make_loader(dataset, batches, args.workers, pin_memory=device.type == "cuda"), dataset
 
 
 def train_epoch(
-    net: SCDNet,
-    loader: DataLoader,
+    training: Training,
+    batches: Iterable[Batch],
     views: PretrainingViews,
-    generator: torch.Generator,
-    optimizer: Optimizer,
-    epoch: int,
+    precision: str,
     print_freq: int,
     device: torch.device,
     log: RunLog,
 ) -> dict[str, float]:
-    """Train for one epoch; return its mean loss, Acc@1 in percent (a query finds its key before all the queue), seconds,
-    samples a second and the means of `ContrastStatistics`.
+    """Train on what is left of an epoch, or until a signal comes; `batches` counts the steps of the progress.
+
+    Returns:
+        Means over the epoch so far and over all processes: loss, Acc@1 in percent (a query finds its key before all the
+        queue); seconds, samples a second and peak memory; the means of `ContrastStatistics`.
 
     Raises:
-        RunError: the loss or a weight is not finite.
+        RunError: the loss is not finite.
     """
-    net.train()
-    time_meter, data_meter = Meter("Time", "6.3f"), Meter("Data", "6.3f")
-    loss_meter, acc_meter = Meter("Loss", ".4e"), Meter("Acc@1", "6.2f")
+    net, optimizer, progress = training.net.train(), training.optimizer, training.progress
+    time_meter, data_meter, loss_meter, acc_meter = progress.meters
     statistics = ContrastStatistics(net.T)
-    pending = []  # losses and accuracies still on the device: reading each step's would wait for the device
-    started = before = time.perf_counter()
-    for step, batch in enumerate(loader):
+    before = time.perf_counter()
+    for batch in batches:
         data_meter.update(time.perf_counter() - before)
-        q, k = views(batch.x.to(device, non_blocking=True), batch.num_frames, generator)
-        logits = net(q, k)
-        losses = net.loss(logits)
+        q, k = views(batch.x.to(device, non_blocking=True), batch.num_frames, training.generator)
+        with autocast(precision, device):
+            logits = net(q, k)
+            losses = net.loss(logits)
         loss = sum(losses.values())
         optimizer.zero_grad()
         loss.backward()
+        average_gradients(net.encoder_q)
         optimizer.step()
 
-        pending.append(torch.stack([loss.detach(), mean_accuracy(logits)]))
+        mean_loss, acc1 = average(torch.stack([loss.detach(), mean_accuracy(logits)]))
+        loss_meter.update(mean_loss, progress.batch_size)
+        acc_meter.update(acc1, progress.batch_size)
         time_meter.update(time.perf_counter() - before)
         before = time.perf_counter()
-        if step % print_freq == 0 or step + 1 == len(loader):
-            for value, acc1 in torch.stack(pending).tolist():
-                loss_meter.update(value, len(q))
-                acc_meter.update(acc1, len(q))
-            pending.clear()
+        if progress.step % print_freq == 0 or progress.step + 1 == progress.steps:
+            if not math.isfinite(loss_meter.total):
+                raise RunError(f"the loss is {loss_meter.value} at {progress}: stopped, the last checkpoint stands; a lower "
+                               "--lr may help")  # fmt: skip
             statistics.update(logits, losses, net.queues)
-            if not torch.isfinite(torch.tensor(loss_meter.total)):
-                raise RunError(f"the loss is {loss_meter.value} at epoch {epoch}, step {step}: stopped, the last checkpoint "
-                               "stands; a lower --lr may help")  # fmt: skip
-            log.print(progress_line(epoch, step, len(loader), [time_meter, data_meter, loss_meter, acc_meter]))
-    if not all(torch.isfinite(p).all() for p in net.encoder_q.parameters()):
-        raise RunError(f"weights are not finite after epoch {epoch}: stopped, the last checkpoint stands; try a lower --lr")
-    seconds = time.perf_counter() - started
-    figures = {"loss": loss_meter.mean, "acc1": acc_meter.mean, "seconds": seconds}
-    return figures | {"samples_per_second": loss_meter.count / seconds} | statistics.means()
+            log.print(progress_line(progress.epoch, progress.step, progress.steps, progress.meters))
+    seconds = time_meter.total
+    figures = {"loss": loss_meter.mean, "acc1": acc_meter.mean, "seconds": seconds, "peak_gib": peak_memory(device) / 2**30}
+    return figures | {"samples_per_second": progress.step * progress.batch_size / max(seconds, 1e-9)} | statistics.means()
 
 
 def mean_accuracy(logits: dict[str, torch.Tensor]) -> torch.Tensor:

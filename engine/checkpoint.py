@@ -29,7 +29,8 @@ def save_checkpoint(path: Path, checkpoint: dict) -> None:
     aside = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
+        aside.unlink(missing_ok=True)  # left by a run that was killed
+        with open(aside, "xb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())

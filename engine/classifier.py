@@ -60,7 +60,8 @@ class ClipBatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self.loader:
-            x = downstream_input(batch, self.stream, self.model.encoder.sizes["frames"], self.device)
+            sizes = self.model.encoder.sizes
+            x = downstream_input(batch, self.stream, sizes["frames"], sizes["bodies"], self.device)
             if self.frozen:
                 with torch.no_grad():
                     x = torch.cat([self.model.eval().features(part) for part in x.split(CHUNK)])

@@ -9,6 +9,7 @@ from tqdm import tqdm
 from engine.errors import RunError
 from feeder.augmentations import centre_crop, to_stream
 from feeder.dataset import Batch, Batches, SkeletonDataset, make_loader
+from feeder.skeleton import NUM_BODIES
 from model import Encoder
 
 FRAMES = 64  # of the cropped clip where no encoder says how many it takes
@@ -30,9 +31,9 @@ def open_both(folder: str | Path, num_classes: int) -> tuple[SkeletonDataset, Sk
     return train, test
 
 
-def downstream_input(batch: Batch, stream: str, size: int, device: torch.device) -> Tensor:
-    """Return the input (N, 3, size, V, M) of every downstream task: the centre crop, in the stream's form."""
-    x = batch.x.to(device, non_blocking=True)
+def downstream_input(batch: Batch, stream: str, size: int, bodies: int, device: torch.device) -> Tensor:
+    """Return the input (N, 3, size, V, bodies) of every downstream task: the centre crop, in the stream's form."""
+    x = batch.x[..., :bodies].to(device, non_blocking=True)
     return to_stream(centre_crop(x, batch.num_frames, size=size), stream)
 
 
@@ -50,10 +51,10 @@ def extract_features(
     The encoder is in evaluation mode and the crop deterministic: a clip's features are the same in every epoch. Without an
     encoder the features are the cropped clip itself, (N, 3 * 64 * V * M) metres.
     """
-    size = FRAMES if encoder is None else encoder.eval().to(device).sizes["frames"]
+    sizes = {"frames": FRAMES, "bodies": NUM_BODIES} if encoder is None else encoder.eval().to(device).sizes
     loader = make_loader(dataset, Batches(len(dataset), batch_size), workers, pin_memory=device.type == "cuda")
     features = []
     for batch in tqdm(loader, desc=f"features of {dataset.part}", leave=False, disable=None):
-        x = downstream_input(batch, stream, size, device)
+        x = downstream_input(batch, stream, sizes["frames"], sizes["bodies"], device)
         features.append(x.flatten(1) if encoder is None else torch.cat(encoder(x), dim=1))
     return torch.cat(features), torch.from_numpy(dataset.labels).to(device)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,6 +111,23 @@ def scalar_tag(name: str) -> str:
     *prefix, last = name.split("/")
     group, *leaf = TAGS.get(last, last).split("/")
     return "/".join([group, *prefix, *leaf]) if leaf else name
+
+
+class NoLog:
+    """The log of a process that keeps none: every method of `RunLog` does nothing; `folder` is None."""
+
+    folder = None
+
+    def __enter__(self) -> "NoLog":
+        return self
+
+    def __exit__(self, *_error) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Callable:
+        if not hasattr(RunLog, name):
+            raise AttributeError(name)
+        return lambda *args, **kwargs: None
 
 
 def environment() -> dict:

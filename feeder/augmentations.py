@@ -5,13 +5,13 @@ row a sample. Randomness is in `PretrainingViews` alone, drawn on the CPU from a
 the same views wherever the batch is.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from feeder.skeleton import LINKS, MIRROR, NUM_JOINTS, PARENTS
+from feeder.skeleton import LINKS, MIRROR, NUM_BODIES, NUM_JOINTS, PARENTS
 
 STREAMS = ("joint", "motion", "bone")
 NUM_BLOCKS, MASKED_BLOCKS = 16, 6
@@ -138,6 +138,9 @@ class ViewParameters:
     joints: Tensor  # (N, V) bool
     blocks: Tensor  # (N, 16) bool
 
+    def __getitem__(self, rows: slice) -> "ViewParameters":
+        return ViewParameters(*(getattr(self, field.name)[rows] for field in fields(self)))
+
 
 class PretrainingViews:
     """Draws and applies the augmentations of pre-training: a batch becomes two independent views.
@@ -145,26 +148,31 @@ class PretrainingViews:
     Args:
         stream: joint, motion or bone.
         size: frames T of a view.
+        bodies: M of a view, the first ones of a clip.
         p: chance of each of rotation, flip, shear, spatial and temporal mask.
+        rows: which clips of each batch are this process's; all where it is alone. It draws for the whole batch, so that the
+            views are the same whoever has the clips.
     """
 
-    def __init__(self, stream: str = "joint", size: int = 64, p: float = 0.5):
+    def __init__(
+        self, stream: str = "joint", size: int = 64, bodies: int = NUM_BODIES, p: float = 0.5, rows: slice = slice(None)
+    ):
         if stream not in STREAMS:
             raise ValueError(f"no stream {stream!r}: choose from {', '.join(STREAMS)}")
         if size % NUM_BLOCKS:
             raise ValueError(f"{size} frames do not part into {NUM_BLOCKS} blocks")
-        self.stream, self.size, self.p = stream, size, p
+        self.stream, self.size, self.bodies, self.p, self.rows = stream, size, bodies, p, rows
 
     def __call__(self, x: Tensor, num_frames: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Return two views, each (N, C, size, V, M).
 
         Args:
-            x: clips (N, C, T, V, M), metres, on any device.
-            num_frames: valid frames of each clip, (N,) ints in 1 .. T.
+            x: clips (N, C, T, V, M), metres, on any device: `rows` of the batch.
+            num_frames: valid frames of each clip of the whole batch, (N,) ints in 1 .. T.
             generator: a CPU generator; None is torch's global one.
         """
-        q = self.draw(num_frames, generator)
-        k = self.draw(num_frames, generator)
+        q = self.draw(num_frames, generator)[self.rows]
+        k = self.draw(num_frames, generator)[self.rows]
         return self.apply(x, q), self.apply(x, k)
 
     def draw(self, num_frames: Tensor, generator: torch.Generator | None = None) -> ViewParameters:
@@ -197,9 +205,9 @@ class PretrainingViews:
         return start, length
 
     def apply(self, x: Tensor, parameters: ViewParameters) -> Tensor:
-        """Return the view (N, C, size, V, M) of clips x (N, C, T, V, M) that the parameters describe."""
+        """Return the view (N, C, size, V, bodies) of clips x (N, C, T, V, M) that the parameters describe."""
         p = parameters
-        x = to_stream(crop_resize(x, p.start, p.length, self.size), self.stream)
+        x = to_stream(crop_resize(x[..., : self.bodies], p.start, p.length, self.size), self.stream)
         x = rotate(x, p.degrees)
         x = torch.where(p.flipped.to(x.device)[:, None, None, None, None], flip(x), x)
         x = shear(x, p.coefficients)

@@ -1,5 +1,7 @@
 """Batches out of memmapped arrays. Augmentation is not here: it happens where the batch is, on CPU or GPU."""
 
+import os
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +15,11 @@ from feeder.arrays import open_split
 
 
 class Batch(NamedTuple):
-    """Clips with their lengths and labels."""
+    """Clips with their lengths and labels; of a batch that several processes share, the process's own clips."""
 
-    x: Tensor  # (N, 3, T, V, M), metres; T is the longest valid clip of the batch
-    num_frames: Tensor  # (N,) ints, 1 .. T
-    labels: Tensor  # (N,) ints
+    x: Tensor  # (N, 3, T, V, M), metres; T is the longest valid clip of these
+    num_frames: Tensor  # (N,) ints; of the whole batch, whoever has the clips
+    labels: Tensor  # (N,) ints; of the whole batch
 
 
 class SkeletonDataset(Dataset):
@@ -26,13 +28,14 @@ class SkeletonDataset(Dataset):
     Args:
         folder: such as data/NTU-RGB-D-60-AGCN/xsub.
         part: "train" or "val".
+        rows: which clips of each batch are this process's; all where it is alone.
 
     Raises:
         feeder.errors.DataError: the arrays are absent, damaged or do not fit together.
     """
 
-    def __init__(self, folder: str | Path, part: str):
-        self.folder, self.part = Path(folder), part
+    def __init__(self, folder: str | Path, part: str, rows: slice = slice(None)):
+        self.folder, self.part, self.rows = Path(folder), part, rows
         split = open_split(folder, part)
         self.data, self.num_frame = split.data, split.num_frame
         self.names, self.notes = split.names, split.notes
@@ -43,8 +46,8 @@ class SkeletonDataset(Dataset):
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
         num_frames = self.num_frame[indices]
-        longest = num_frames.max()  # what lies behind is the clip looped: no crop reaches it
-        x = np.stack([self.data[i, :, :longest] for i in indices])  # (N, 3, T, V, M)
+        longest = num_frames[self.rows].max()  # what lies behind is the clip looped: no crop reaches it
+        x = np.stack([self.data[i, :, :longest] for i in indices[self.rows]])  # (N, 3, T, V, M)
         return Batch(*map(torch.from_numpy, (x, num_frames, self.labels[indices])))
 
     def __getstate__(self) -> dict:
@@ -64,20 +67,28 @@ class Batches(Sampler):
         batch_size: samples in a batch.
         seed: None keeps the order; otherwise epoch e has an order of its own that follows from (seed, e) alone.
         drop_last: leave out the last batch where it is not full.
+        rows: which samples, in order, to deal out; slice(r, None, world) is the part of process r.
+
+    Attributes:
+        epoch: the epoch to give, 0 at first.
+        start: the batch to begin with, 0 at first; those before it are passed over.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int | None = None, drop_last: bool = False):
-        self.length, self.batch_size, self.seed, self.drop_last = length, batch_size, seed, drop_last
-        self.epoch = 0
+    def __init__(
+        self, length: int, batch_size: int, seed: int | None = None, drop_last: bool = False, rows: slice = slice(None)
+    ):
+        self.samples = np.arange(length)[rows]
+        self.length, self.batch_size, self.seed, self.drop_last = len(self.samples), batch_size, seed, drop_last
+        self.epoch = self.start = 0
 
     def __len__(self) -> int:
         return self.length // self.batch_size if self.drop_last else -(-self.length // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = np.arange(self.length)
+        order = self.samples
         if self.seed is not None:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        for i in range(len(self)):
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
+        for i in range(self.start, len(self)):
             yield order[i * self.batch_size : (i + 1) * self.batch_size].tolist()
 
 
@@ -88,4 +99,11 @@ def make_loader(dataset: SkeletonDataset, batches: Batches, workers: int, pin_me
     """
     generator = torch.Generator().manual_seed(batches.seed or 0)
     return DataLoader(dataset, batch_size=None, sampler=batches, num_workers=workers, pin_memory=pin_memory,
-                      persistent_workers=workers > 0, generator=generator)  # fmt: skip
+                      persistent_workers=workers > 0, generator=generator, worker_init_fn=_step_aside)  # fmt: skip
+
+
+def _step_aside(_worker: int) -> None:
+    """Keep a signal meant for the run from killing a worker within a step: the run ends its workers itself."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C and torchrun send theirs to the process group
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

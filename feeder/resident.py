@@ -29,7 +29,7 @@ class ResidentDataset:
     """
 
     def __init__(self, dataset: SkeletonDataset, device: torch.device):
-        self.num_frame, self.labels = dataset.num_frame, dataset.labels
+        self.num_frame, self.labels, self.rows = dataset.num_frame, dataset.labels, dataset.rows
         n, c, _, v, m = dataset.data.shape
         total = int(self.num_frame.sum())
         need, free = 4 * total * c * v * m, _free_memory(device)
@@ -49,8 +49,9 @@ class ResidentDataset:
     def __getitem__(self, indices: Sequence[int]) -> Batch:
         num_frames = torch.from_numpy(self.num_frame[indices])
         # What lies behind a clip's end is its last frame again: no crop reaches it.
-        within = torch.minimum(torch.arange(int(num_frames.max())), num_frames[:, None] - 1)  # (N, T)
-        frames = self.frames[(self.first[indices][:, None] + within).to(self.frames.device)]  # (N, T, C, V, M)
+        mine = num_frames[self.rows]
+        within = torch.minimum(torch.arange(int(mine.max())), mine[:, None] - 1)  # (N, T)
+        frames = self.frames[(self.first[indices[self.rows]][:, None] + within).to(self.frames.device)]  # (N, T, C, V, M)
         return Batch(frames.transpose(1, 2), num_frames, torch.from_numpy(self.labels[indices]))
 
 

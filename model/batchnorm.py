@@ -1,6 +1,9 @@
-"""BatchNorm whose training arithmetic on CPUs is made of few passes over memory."""
+"""BatchNorm whose training arithmetic on CPUs is made of few passes over memory, and one over several processes."""
+
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -53,3 +56,41 @@ class _Normalise(torch.autograd.Function):
         grad_x = torch.mul(grad, scale[:, None], out=product)
         grad_x.sub_(centred.mul_((scale * rstd * grad_weight / count)[:, None])).sub_((scale * grad_bias / count)[:, None])
         return grad_x.to(x.dtype).view_as(x), grad_weight, grad_bias, None
+
+
+class SynchronisedBatchNorm(BatchNorm):
+    """BatchNorm of (N, C, ...) whose training statistics are over the batches of all processes, each of the same size.
+
+    Args:
+        like: the BatchNorm whose weights and buffers this takes over, the very tensors.
+        total: returns the sum of a tensor over the processes, with gradient; what the processes are is the caller's matter.
+    """
+
+    def __init__(self, like: nn.BatchNorm1d | nn.BatchNorm2d, total: Callable[[Tensor], Tensor]):
+        super().__init__(like.num_features, like.eps, like.momentum)
+        self._parameters, self._buffers, self.total = like._parameters, like._buffers, total
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalised (N, C, ...) of x (N, C, ...); in training also move the running statistics."""
+        if not self.training:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        flat = x.flatten(2).to(torch.promote_types(x.dtype, torch.float32))  # (N, C, L)
+        count = self.total(torch.tensor(x.numel() // x.shape[1], dtype=torch.float64))
+        mean = self.total(flat.sum(dim=(0, 2))) / count  # (C,)
+        centred = flat - mean[:, None]
+        var = self.total(centred.square().sum(dim=(0, 2))) / count  # (C,)
+        y = centred * ((var + self.eps).rsqrt() * self.weight)[:, None] + self.bias[:, None]
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+        return y.view_as(x).to(x.dtype)
+
+
+def synchronise(module: nn.Module, total: Callable[[Tensor], Tensor]) -> nn.Module:
+    """Return `module` with each BatchNorm in it replaced by a `SynchronisedBatchNorm`; names of the state stay."""
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        return SynchronisedBatchNorm(module, total)
+    for name, child in module.named_children():
+        setattr(module, name, synchronise(child, total))
+    return module

@@ -1,6 +1,7 @@
 """SCD-Net's pre-training: momentum encoder, queues of keys, cross-domain contrast with a global anchor."""
 
 import copy
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,10 @@ DOMAINS = ("t", "s", "i")
 PAIRS = ("ti", "si", "it", "is")  # query's domain, key's domain
 
 
+def _alone(keys: Tensor) -> Tensor:
+    return keys
+
+
 class SCDNet(nn.Module):
     """Contrasts the domains of two views: L = nce(z_t, k_i) + nce(z_s, k_i) + nce(z_i, k_t) + nce(z_i, k_s).
 
@@ -22,11 +27,20 @@ class SCDNet(nn.Module):
         K: keys in each queue; a multiple of the batch.
         m: momentum of the key encoder.
         T: temperature.
+        gather: returns the rows of all processes, in one order, of a process's (N, ...): its keys enter every queue.
     """
 
-    def __init__(self, encoder: Encoder | dict, dim: int = 128, K: int = 8192, m: float = 0.999, T: float = 0.2):
+    def __init__(
+        self,
+        encoder: Encoder | dict,
+        dim: int = 128,
+        K: int = 8192,
+        m: float = 0.999,
+        T: float = 0.2,
+        gather: Callable[[Tensor], Tensor] = _alone,
+    ):
         super().__init__()
-        self.K, self.m, self.T = K, m, T
+        self.K, self.m, self.T, self.gather = K, m, T, gather
         encoder = Encoder(**encoder) if isinstance(encoder, dict) else encoder
         self.sizes = dict(encoder=encoder.sizes, dim=dim, K=K)
         self.encoder_q = PretrainingEncoder(encoder, dim)
@@ -61,7 +75,8 @@ class SCDNet(nn.Module):
             queues = {domain: queue.clone() for domain, queue in self.queues.items()}
         logits = {a + b: self.logits(queries[a], keys[b], queues[b]) for a, b in PAIRS}
         if self.training:
-            self.enqueue(keys)
+            rows = self.gather(torch.cat([keys[domain] for domain in DOMAINS], dim=1))  # (world * N, 3 * dim)
+            self.enqueue(dict(zip(DOMAINS, rows.chunk(3, dim=1), strict=True)))
         return logits
 
     def logits(self, q: Tensor, k: Tensor, queue: Tensor) -> Tensor:
@@ -93,4 +108,4 @@ class SCDNet(nn.Module):
 
 
 def _normalise(z: Tensor) -> Tensor:
-    return F.normalize(z.float(), dim=1)
+    return F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)  # float32 under autocast too

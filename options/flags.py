@@ -18,7 +18,7 @@ from options.parser import (
 )
 
 DOWNSTREAM_REPRESENTATION = ("--finetune-skeleton-representation", "--skeleton-representation")
-SIZES = ("hidden_size", "num_head", "num_layer", "channels")
+SIZES = ("hidden_size", "num_head", "num_layer", "channels", "frames", "bodies")
 
 
 def add_data_flags(parser: Parser, data_set: str, representation: tuple[str, ...], streams: tuple[str, ...]) -> None:
@@ -41,6 +41,8 @@ def add_size_flags(parser: Parser, note: str) -> None:
     group.add_argument("--num-head", type=positive_int, metavar="N", help="attention heads, divides d")
     group.add_argument("--num-layer", type=positive_int, metavar="N", help="transformer layers of each domain")
     group.add_argument("--channels", type=positive_int, metavar="N", help="c of the backbone, a multiple of 4")
+    group.add_argument("--frames", type=positive_int, metavar="N", help="T, to which clips are resized, a multiple of 16")
+    group.add_argument("--bodies", type=positive_int, choices=(1, 2), metavar="N", help="M, the first or both of a clip")
 
 
 def add_encoder_flags(parser: Parser, raw: bool = False) -> None:
@@ -125,7 +127,8 @@ def add_optimizer_flags(parser: Parser) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("optimisation (SGD)")
     group.add_argument("--epochs", type=positive_int, metavar="N", help="(%(default)s)")
     group.add_argument("--start-epoch", type=natural, default=0, metavar="N", help="count epochs from here (%(default)s)")
-    group.add_argument("-b", "--batch-size", type=positive_int, metavar="N", help="clips a step (%(default)s)")
+    group.add_argument("-b", "--batch-size", type=positive_int, metavar="N", help="clips a step, the total over all "
+                       "processes (%(default)s)")  # fmt: skip
     group.add_argument("--lr", "--learning-rate", type=positive_float, metavar="X", help="at the start (%(default)s)")
     group.add_argument("--schedule", type=natural, nargs="*", metavar="EPOCH", help="epochs at which lr drops to a tenth "
                        "(%(default)s)")  # fmt: skip

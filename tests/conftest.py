@@ -52,3 +52,22 @@ class Golden:
 @pytest.fixture(scope="session")
 def model_golden() -> Golden:
     return Golden("model")
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """A root of array folders in the NTU-60 layout: 4 classes, 6 subjects, made by the generator script."""
+    import ntu_gendata  # the root is on the path by now
+    from feeder.synthetic import write_ntu
+
+    root = tmp_path_factory.mktemp("root")
+    write_ntu(root / "raw", classes=4, subjects=6, repetitions=2)
+    out = root / "data" / "NTU-RGB-D-60-AGCN"
+    ntu_gendata.main(["--data-path", str(root / "raw"), "--out-folder", str(out), "--benchmark", "xsub", "--workers", "1"])
+    return root / "data"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -6,6 +6,7 @@ import shlex
 
 import pytest
 from conftest import ROOT
+from torch.distributed.run import get_args_parser
 
 from engine.results import MARKERS, table
 
@@ -15,14 +16,19 @@ README = (ROOT / "README.md").read_text()
 def commands():
     for block in re.findall(r"```bash\n(.*?)```", README, re.S):
         for line in block.replace("\\\n", " ").splitlines():
-            yield from (words for part in line.split("&&") if (words := shlex.split(part, comments=True)))
+            for part in re.split(r"&&|(?<!&)&(?!&)", line):  # one command after another, or in the background
+                words = shlex.split(part, comments=True)
+                yield words[1:] if words[:1] == ["srun"] else words
 
 
-PYTHON = [words for words in commands() if words[0] in ("python", "torchrun") and words[1:3] != ["-m", "venv"]]
+PYTHON = [words for words in commands() if words[:1] in (["python"], ["torchrun"]) and words[1:3] != ["-m", "venv"]]
 
 
 def parser_of(words):
-    """The parser and the arguments of a `python script.py ...` or `python -m package.module ...` command."""
+    """The parser and the arguments of a `python script.py ...`, `python -m package.module ...` or `torchrun script.py ...`."""
+    if words[0] == "torchrun":
+        launch = get_args_parser().parse_args(words[1:])
+        words = ["python", launch.training_script, *launch.training_script_args]
     if words[1] == "-m":
         return importlib.import_module(words[2]).get_parser(), words[3:]
     name = words[1].removeprefix("./")
@@ -38,7 +44,7 @@ def test_a_command_parses(words):
 
 def test_the_commands_are_found():
     assert {"pretraining.py", "./pretraining.py", "ntu_gendata.py", "pku_gendata.py"} & {words[1] for words in PYTHON}
-    assert len(PYTHON) >= 8
+    assert len(PYTHON) >= 8 and sum(words[0] == "torchrun" for words in PYTHON) == 2
 
 
 def test_the_table_of_results_is_that_of_the_logs():

@@ -13,28 +13,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import action_classification
 import action_retrieval
-import ntu_gendata
 import pku_gendata
 import pretraining
 from engine.checkpoint import load_checkpoint
 from feeder.augmentations import centre_crop
 from feeder.dataset import SkeletonDataset
-from feeder.synthetic import write_ntu, write_pku
+from feeder.synthetic import write_pku
 from model import SCDNet
 from model.reference import to_reference
 
 SIZES = "--hidden-size 16 --num-head 2 --channels 4".split()
 COMMON = "--workers 0 --device cpu --seed 1".split()
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory):
-    """A root of array folders in the NTU-60 layout: 4 classes, 6 subjects, made by the generator script."""
-    root = tmp_path_factory.mktemp("root")
-    write_ntu(root / "raw", classes=4, subjects=6, repetitions=2)
-    out = root / "data" / "NTU-RGB-D-60-AGCN"
-    ntu_gendata.main(["--data-path", str(root / "raw"), "--out-folder", str(out), "--benchmark", "xsub", "--workers", "1"])
-    return root / "data"
 
 
 @pytest.fixture(scope="session")
@@ -46,12 +35,6 @@ def pku_data(tmp_path_factory):
         flags = ["--data-path", str(root / f"raw{part}"), "--part", str(part), "--workers", "1"]
         pku_gendata.main([*flags, "--out-folder", str(root / "data" / f"pku_v{part}")])
     return root / "data"
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def pretrain(data, *flags):

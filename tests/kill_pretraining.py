@@ -1,0 +1,97 @@
+"""Kill a pre-training at random moments, over and over, and see that its checkpoint is whole each time and it goes on.
+
+    python tests/kill_pretraining.py --data-path data --kills 200 --workers 2
+
+Works in the current folder, which should be empty. Every step is saved, so at most one may be lost. A child forked from
+here trains, because that takes no time to start. Half of the kills come at any moment from its start on, the others some
+tenths of a second after it first saved: at any moment of training.
+"""
+
+import argparse
+import os
+import random
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch._dynamo  # noqa: F401  which the first optimiser imports: three seconds for each child else
+
+import pretraining
+from engine.checkpoint import load_checkpoint
+
+SIZES = "--hidden-size 16 --num-head 2 --channels 4 --encoder-dim 8 --encoder-k 24 --batch-size 8".split()
+CHECKPOINT = Path("ck/checkpoint.pth.tar")
+
+
+def start(flags: list[str]) -> int:
+    """Return the process that trains."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        sys.stdout = open(os.devnull, "w")
+        pretraining.main(flags)
+        os._exit(0)
+    except BaseException as error:
+        print("the training failed:", repr(error), file=sys.stderr)
+    finally:
+        os._exit(1)
+
+
+def wait_for_a_checkpoint(pid: int, before: int) -> None:
+    """Return when the checkpoint is another than the one of that time, or the process has ended."""
+    while written() == before and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        time.sleep(0.002)
+
+
+def written() -> int:
+    """Return when the checkpoint was written, 0 where there is none."""
+    return CHECKPOINT.stat().st_mtime_ns if CHECKPOINT.exists() else 0
+
+
+def last_step_in_log(steps: int) -> int:
+    """Return how many steps the log says were done."""
+    text = "".join(path.read_text() for path in Path("log").glob("*/log.txt"))
+    found = re.findall(r"^Epoch: \[(\d+)\]\[ *(\d+)/\d+\]\t.*\n", text, re.M)
+    return max((int(epoch) * steps + int(step) + 1 for epoch, step in found), default=0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-path", required=True)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--workers", default="0")
+    parser.add_argument("--longest", type=float, default=1.0, metavar="SECONDS", help="from the start to the kill")
+    args = parser.parse_args()
+    flags = ["--data-path", args.data_path, *SIZES, "--epochs", str(args.epochs), "--workers", args.workers, "--seed", "1",
+             "--device", "cpu", "--checkpoint-path", "ck", "--resume", "auto", "--print-freq", "1", "--save-minutes", "1e-9",
+             "--keep-checkpoints", "2"]  # fmt: skip
+    rng, done = random.Random(0), 0
+    for kill in range(args.kills):
+        before, pid = written(), start(flags)
+        if kill % 2:
+            wait_for_a_checkpoint(pid, before)
+        time.sleep(rng.uniform(0, 0.3 if kill % 2 else args.longest))
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        assert status in (signal.SIGKILL, 0), f"kill {kill}: the training ended by itself, {status}"
+        if not CHECKPOINT.exists():
+            assert not done, f"kill {kill}: the checkpoint is gone"
+            continue
+        checkpoint = load_checkpoint(CHECKPOINT)
+        position = checkpoint["epoch"] * checkpoint["steps"] + checkpoint["step"]
+        assert position >= max(done, last_step_in_log(checkpoint["steps"]) - 1), f"kill {kill}: steps are lost"
+        for path in CHECKPOINT.parent.glob("checkpoint_*.pth.tar"):
+            load_checkpoint(path)
+        done = position
+    assert done, "no kill came late enough for a step"
+    print(f"{args.kills} kills, no broken checkpoint, {done} steps done")
+
+
+if __name__ == "__main__":
+    main()
