@@ -1,10 +1,10 @@
-"""Classification: a linear layer on the features of a frozen, pre-trained encoder; or, with --finetune, both together.
+"""Classification: a linear layer on a frozen, pre-trained encoder; with --finetune both are trained.
 
-    python action_classification.py --pretrained ./checkpoints/pretrain/checkpoint.pth.tar --finetune-dataset ntu60
+    python action_classification.py --pretrained checkpoints/pretrain --finetune-dataset ntu60
 
-The frozen encoder is in evaluation mode and the crop deterministic, so its features are computed once; every epoch then
-trains on them. --finetune takes the recipe options/finetune.yaml; its input is the same deterministic crop, so that what
-changes between the two is the encoder alone.
+The frozen encoder is in evaluation mode and the crop deterministic, so its features are computed
+once; every epoch then trains on them. --finetune takes the recipe options/finetune.yaml; its input
+is the same deterministic crop, so that what changes between the two is the encoder alone.
 """
 
 import copy

@@ -1,8 +1,8 @@
-"""Retrieval: each test clip takes the class of its nearest training clips, by cosine similarity of their features.
+"""Retrieval: each test clip takes the class of its nearest training clips, by cosine.
 
-    python action_retrieval.py --pretrained ./checkpoints/pretrain/checkpoint.pth.tar --finetune-dataset ntu60
+    python action_retrieval.py --pretrained checkpoints/pretrain --finetune-dataset ntu60
 
-With several streams each is evaluated, then their fusion: the concatenation of the normalised features.
+With several streams each is evaluated, then their fusion: the normalised features side by side.
 """
 
 import numpy as np

@@ -1,11 +1,12 @@
-"""Raw NTU RGB+D skeletons -> arrays for training and evaluation. The same command again starts over and replaces them.
+"""Raw NTU RGB+D skeletons -> arrays. The same command again starts over and replaces them.
 
-    python ntu_gendata.py                       # NTU-60: data/nturgbd_raw -> data/NTU-RGB-D-60-AGCN/{xsub,xview}
-    python ntu_gendata.py --dataset ntu120      # NTU-120: data/nturgbd_raw_120 -> data/NTU-RGB-D-120-AGCN/{xsub,xsetup}
+    python ntu_gendata.py                      # NTU-60  -> data/NTU-RGB-D-60-AGCN/{xsub,xview}
+    python ntu_gendata.py --dataset ntu120     # NTU-120 -> data/NTU-RGB-D-120-AGCN/{xsub,xsetup}
 
-Deliberate differences from the reference's data_gen/ntu_gendata.py: samples stand in the order of their names, not in
-that of the file system; a file without any body is left out and named, where the reference keeps a sample of zeros; a
-damaged file is an error with its line. What is computed from a whole file is the same.
+Deliberate differences from the reference's data_gen/ntu_gendata.py: samples stand in the order of
+their names, not in that of the file system; a file without any body is left out and named, where
+the reference keeps a sample of zeros; a damaged file is an error with its line. What is computed
+from a whole file is the same.
 """
 
 from collections.abc import Iterator
@@ -28,17 +29,18 @@ DEFAULTS = {
 def get_parser() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(description=__doc__)
-    add = parser.add_argument
-    add("--dataset", choices=ntu.BENCHMARKS, default="ntu60")
-    add("--data-path", type=Path, nargs="+", metavar="FOLDER",
-        help="folders of .skeleton files (default: data/nturgbd_raw[_120]/nturgb+d_skeletons)")  # fmt: skip
+    add = parser.add_argument_group("raw files").add_argument
+    add("--dataset", choices=ntu.BENCHMARKS, default="ntu60", metavar="NAME", help="ntu60 or ntu120 (%(default)s)")
+    add("--data-path", type=Path, nargs="+", metavar="DIR",
+        help="one or several with .skeleton files (data/nturgbd_raw[_120]/nturgb+d_skeletons)")  # fmt: skip
     add("--ignored-sample-path", type=Path, metavar="FILE",
         help="names of samples to skip, one a line, besides the built-in list of missing skeletons")  # fmt: skip
-    add("--out-folder", type=Path, metavar="FOLDER", help="default: data/NTU-RGB-D-{60,120}-AGCN")
-    add("--benchmark", nargs="+", choices=("xsub", "xview", "xsetup"),
-        help="default: xsub and xview for ntu60, xsub and xsetup for ntu120")  # fmt: skip
-    add("--workers", type=positive_int, default=default_workers(), help="processes (default: all cores, 12 at most)")
     add("--skip-bad", action="store_true", help="leave damaged files out instead of failing at the end")
+    add = parser.add_argument_group("arrays").add_argument
+    add("--out-folder", type=Path, metavar="DIR", help="(data/NTU-RGB-D-60-AGCN or data/NTU-RGB-D-120-AGCN)")
+    add("--benchmark", nargs="+", choices=("xsub", "xview", "xsetup"), metavar="NAME",
+        help="of xsub, xview, xsetup (xsub and xview of ntu60, xsub and xsetup of ntu120)")  # fmt: skip
+    add("--workers", type=positive_int, default=default_workers(), metavar="N", help="processes (all cores, 12 at most)")
     return parser
 
 

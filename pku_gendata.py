@@ -1,12 +1,13 @@
-"""Raw PKU-MMD videos -> arrays for training and evaluation. The same command again starts over and replaces them.
+"""Raw PKU-MMD videos -> arrays. The same command again starts over and replaces them.
 
     python pku_gendata.py --data-path DOWNLOAD              # part 1 -> data/pku_v1/{xsub,xview}
     python pku_gendata.py --data-path DOWNLOAD --part 2     # part 2 -> data/pku_v2/{xsub,xview}
 
-The download is read as delivered, its archives unpacked: Data, Label and Split with what they hold, under any of the
-names that these folders have had. A label row is the frames start .. end of its video, from 0, end excluded; it becomes
-a sample just as an NTU file does, named after video, row and class id: 0043-L_r20_c05. Labels are the class id less 1,
-51 outputs in both parts. The reference publishes no such script.
+The download is read as delivered, its archives unpacked: Data, Label and Split with what they
+hold, under any of the names that these folders have had. A label row is the frames start .. end of
+its video, from 0, end excluded; it becomes a sample just as an NTU file does, named after video,
+row and class id: 0043-L_r20_c05. Labels are the class id less 1, 51 outputs in both parts. The
+reference publishes no such script.
 """
 
 from pathlib import Path
@@ -22,14 +23,15 @@ from options.parser import Parser, positive_int
 def get_parser() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(description=__doc__)
-    add = parser.add_argument
-    add("--data-path", type=Path, default=Path("data/PKUMMD"), metavar="FOLDER",
-        help="the download: skeletons, labels and splits (default: data/PKUMMD)")  # fmt: skip
-    add("--part", type=int, choices=pku.PARTS, default=1, help="also called phase (default: 1)")
-    add("--out-folder", type=Path, metavar="FOLDER", help="default: data/pku_v1 or data/pku_v2")
-    add("--benchmark", nargs="+", choices=pku.BENCHMARKS, default=pku.BENCHMARKS, help="default: both")
-    add("--workers", type=positive_int, default=default_workers(), help="processes (default: all cores, 12 at most)")
+    add = parser.add_argument_group("raw files").add_argument
+    add("--data-path", type=Path, default=Path("data/PKUMMD"), metavar="DIR",
+        help="the download: skeletons, labels and splits (%(default)s)")  # fmt: skip
+    add("--part", type=int, choices=pku.PARTS, default=1, metavar="N", help="1 or 2, also called phase (%(default)s)")
     add("--skip-bad", action="store_true", help="leave damaged files out instead of failing at the end")
+    add = parser.add_argument_group("arrays").add_argument
+    add("--out-folder", type=Path, metavar="DIR", help="(data/pku_v1 or data/pku_v2)")
+    add("--benchmark", nargs="+", choices=pku.BENCHMARKS, default=pku.BENCHMARKS, metavar="NAME", help="of xsub, xview (both)")
+    add("--workers", type=positive_int, default=default_workers(), metavar="N", help="processes (all cores, 12 at most)")
     return parser
 
 

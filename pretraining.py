@@ -1,10 +1,11 @@
 """Pre-train SCD-Net on a data set, without labels.
 
-    python pretraining.py --pre-dataset ntu60 --protocol cross_subject --skeleton-representation joint
+    python pretraining.py --pre-dataset ntu60 --protocol cross_subject
 
-Without further flags this is the paper's recipe. The checkpoint goes to --checkpoint-path after every epoch and every
---save-minutes, the log to a folder of its own in --log-dir. SIGTERM and Ctrl-C end the run after the step that is under way;
-the same command with `--resume auto` goes on at the next. On N GPUs:
+Without further flags this is the paper's recipe. The checkpoint goes to --checkpoint-path after
+every epoch and every --save-minutes, the log to a folder of its own in --log-dir. SIGTERM and
+Ctrl-C end the run after the step that is under way; the same command with `--resume auto` goes on
+at the next. On N GPUs:
 
     torchrun --nproc_per_node N pretraining.py --pre-dataset ntu60
 """
@@ -62,7 +63,7 @@ def get_parser() -> Parser:
     """Return the command line of pre-training."""
     parser = Parser(recipe="pretraining", description=__doc__)
     add_data_flags(parser, "--pre-dataset", ("--skeleton-representation",), STREAMS)
-    add_size_flags(parser, note="defaults are the paper's: 2048, 8, 1, 64")
+    add_size_flags(parser, note="the defaults are the paper's: 2048, 8, 1, 64, 64, 2")
     group = parser.add_argument_group("contrast")
     group.add_argument("--encoder-dim", type=positive_int, metavar="N", help="size of the embeddings (%(default)s)")
     group.add_argument("--encoder-k", type=positive_int, metavar="K", help="keys in each queue, a multiple of the batch "
@@ -163,6 +164,8 @@ def pretrain(parser: Parser, args: Namespace, folder: Path, device: torch.device
         log.print(f"log in {log.folder}")
         for note in [*dataset.notes, *([f"resumed from {resumed} at {progress}"] if resumed else [])]:
             log.print(note)
+        if not resumed and (earlier_checkpoint := checkpoints.set_aside()):
+            log.print(f"the checkpoint of an earlier run is now {earlier_checkpoint}: --resume with that path goes on with it")
         if not continued and not rank():
             show_views(log, dataset, views, args.seed)
         while progress.epoch < args.epochs and not progress.stopping:

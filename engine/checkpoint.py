@@ -53,13 +53,14 @@ def load_checkpoint(path: str | Path) -> dict:
     if path.is_dir():
         path = path / NAME
     if not path.is_file():
-        raise RunError(f"no checkpoint at {path}")
+        raise RunError(f"no checkpoint at {path}; give the file, or the folder that has {NAME}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a pickle that is no checkpoint: the error below is the line to read
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise RunError(f"{path} is damaged or holds more than tensors and plain types: {_first_line(error)}") from None
+    except pickle.UnpicklingError:  # torch's own advice is to run what is in the file
+        raise RunError(f"{path} is damaged, no checkpoint, or holds more than tensors and plain types, which could run code: "
+                       "nothing was loaded; save its 'state_dict' alone") from None  # fmt: skip
     except Exception as error:  # a damaged file can fail in any way
         raise RunError(f"{path} is damaged or no checkpoint: {_first_line(error)}") from None
     state_dict = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
@@ -145,7 +146,7 @@ def load_encoder(path: str | Path, given: dict[str, int]) -> Encoder:
     prefix = "encoder_q.encoder." if any(name.startswith("encoder_q.") for name in state_dict) else "encoder."
     weights = {name.removeprefix(prefix): t for name, t in state_dict.items() if name.startswith(prefix)}
     try:
-        told = given | sizes(weights) | remembered_sizes(checkpoint)
+        told = given | (remembered_sizes(checkpoint) or sizes(weights))
         for name, value in given.items():
             if told[name] != value:
                 raise RunError(f"{path} has {name} {told[name]}, not {value}; leave the flag out")

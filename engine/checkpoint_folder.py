@@ -17,6 +17,7 @@ except ImportError:  # no POSIX system
     fcntl = None
 
 LOCK = ".lock"
+EARLIER = f"earlier_{NAME}"
 
 
 class CheckpointFolder:
@@ -81,6 +82,12 @@ class CheckpointFolder:
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         self._lock.flush()
+
+    def set_aside(self) -> Path | None:
+        """Rename the checkpoint of an earlier run, which this one starts anew; return its new path, None if there was none."""
+        if not self.writes or not self.file.is_file():
+            return None
+        return self.file.replace(self.path / EARLIER)
 
     def connect(self, snapshot: Callable[[], dict], report: Callable[[str], None]) -> None:
         """Say what `save` writes and where it reports a failure.

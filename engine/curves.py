@@ -9,7 +9,7 @@ import math
 from html import escape
 from pathlib import Path
 
-from engine.cli import script
+from engine.cli import CommandLine, script
 from engine.errors import RunError
 
 PANELS = {"loss": "loss", "acc1": "Acc@1 (%)"}
@@ -119,9 +119,9 @@ def _colour(i: int) -> str:
     return COLOURS[i % len(COLOURS)]
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> CommandLine:
     """Return the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog="python -m engine.curves", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.cli import script
+from engine.cli import CommandLine, script
 from engine.errors import RunError
 from engine.npz import load_npz
 
@@ -49,9 +49,9 @@ def read_runs(runs: Sequence[Path]) -> dict[str, np.ndarray]:
     return {"names": found[0]["names"], "labels": found[0]["labels"], **joined}
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> CommandLine:
     """Return the command line."""
-    parser = argparse.ArgumentParser(prog="python -m engine.fuse", description=__doc__,
+    parser = CommandLine(prog="python -m engine.fuse", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=f"a run's folder, or a file like its {NAME}")
     parser.add_argument("--stream-weights", type=float, nargs="+", metavar="W", help="one for each stream, in order (equal)")

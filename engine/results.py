@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import yaml
 
-from engine.cli import script
+from engine.cli import CommandLine, script
 from engine.errors import RunError
 
 # Top-1 in percent as SCD-Net's paper has it; joint stream. The linear figure is the best test epoch.
@@ -175,9 +175,9 @@ def _joint(values: list[tuple[float | None, float | None]]) -> str:
     return f"{statistics.fmean(means):.1f}" + ("" if deviation is None else f" \N{PLUS-MINUS SIGN} {deviation:.1f}")
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> CommandLine:
     """Return the command line."""
-    parser = argparse.ArgumentParser(
+    parser = CommandLine(
         prog="python -m engine.results", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("log_dir", nargs="?", type=Path, default=Path("log"), help="folder of runs (%(default)s)")

@@ -160,7 +160,7 @@ class PretrainingViews:
         if stream not in STREAMS:
             raise ValueError(f"no stream {stream!r}: choose from {', '.join(STREAMS)}")
         if size % NUM_BLOCKS:
-            raise ValueError(f"{size} frames do not part into {NUM_BLOCKS} blocks")
+            raise ValueError(f"{size} frames do not part into {NUM_BLOCKS} blocks: give a multiple of {NUM_BLOCKS}")
         self.stream, self.size, self.bodies, self.p, self.rows = stream, size, bodies, p, rows
 
     def __call__(self, x: Tensor, num_frames: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@
     python -m feeder.check data/NTU-RGB-D-60-AGCN/xsub
 """
 
-import argparse
 import collections
 import re
 import sys
@@ -16,7 +15,7 @@ import numpy as np
 
 from feeder import ntu, pku
 from feeder.arrays import DATA, PARTS, SAMPLE_SHAPE, Split, open_split, path_of
-from feeder.cli import script
+from feeder.cli import CommandLine, script
 from feeder.errors import DataError
 from feeder.skeleton import SPINE_MID
 from feeder.summary import HEADING, count_verdict, summary_line
@@ -172,13 +171,14 @@ def split_folders(folder: Path) -> list[Path]:
     candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
     found = [path for path in candidates if any(path_of(path, part, DATA).exists() for part in PARTS)]
     if not found:
-        raise DataError(f"{folder}: no arrays in it; prepare them with ntu_gendata.py or pku_gendata.py")
+        raise DataError(f"{folder}: no arrays in it or in its folders; give a data set's folder, or prepare it with "
+                        "ntu_gendata.py or pku_gendata.py")  # fmt: skip
     return found
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> CommandLine:
     """Return the command line."""
-    parser = argparse.ArgumentParser(prog="python -m feeder.check", description=__doc__.splitlines()[0])
+    parser = CommandLine(prog="python -m feeder.check", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="of one split, or one that holds several")
     return parser
 

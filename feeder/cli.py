@@ -1,13 +1,35 @@
 """How a command ends: one line and an exit status for what the user can mend, a traceback only for our own mistakes."""
 
+import argparse
+import errno
 import functools
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from feeder.errors import UserError
+
+# what the user can do about an error of the operating system
+REMEDIES = {
+    errno.ENOENT: "check the path",
+    errno.EEXIST: "a file stands where a folder is needed: give another path",
+    errno.ENOTDIR: "a file stands where a folder is needed: give another path",
+    errno.EISDIR: "a folder stands where a file is needed: give another path",
+    errno.EACCES: "check its permissions or give another path",
+    errno.EROFS: "give a path on a disk that can be written",
+    errno.ENOSPC: "make room and start again",
+}
+
+
+class CommandLine(argparse.ArgumentParser):
+    """A parser whose complaint is one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2 and one line."""
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
 
 
 def script(main: Callable) -> Callable:
@@ -28,7 +50,8 @@ def script(main: Callable) -> Callable:
             _fail(error)
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            _fail(f"{where}{error.strerror or error}")
+            remedy = f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
+            _fail(f"{where}{error.strerror or error}{remedy}")
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise

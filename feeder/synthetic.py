@@ -8,19 +8,18 @@ arguments write the same bytes, and a folder that already holds them is left as 
 started again.
 """
 
-import argparse
 from pathlib import Path
 
-from feeder.cli import script
+from feeder.cli import CommandLine, script
 from feeder.motions import ACTIONS, make_clip
 from feeder.synthetic_files import MAX_SUBJECTS, write_ntu, write_pku
 
 __all__ = ["ACTIONS", "get_parser", "main", "make_clip", "write_ntu", "write_pku"]
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> CommandLine:
     """Return the command line; a number that is not given is the default of `write_ntu` or `write_pku`."""
-    parser = argparse.ArgumentParser(prog="python -m feeder.synthetic", description=__doc__.splitlines()[0])
+    parser = CommandLine(prog="python -m feeder.synthetic", description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder to write: new, empty, or with the same data")
     parser.add_argument("--format", choices=("ntu", "pku"), default="ntu")
     parser.add_argument("--part", type=int, choices=(1, 2), help="of PKU-MMD (default 1)")

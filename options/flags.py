@@ -55,12 +55,13 @@ def add_encoder_flags(parser: Parser, raw: bool = False) -> None:
         group.add_argument("--raw-coordinates", action="store_true", help="no encoder: the cropped clips themselves")
     group = parser.add_argument_group("streams and features")
     group.add_argument("--stream-weights", type=natural_float, nargs="+", metavar="W", help="of each stream in their fusion "
-                       "(equal)")  # fmt: skip
+                       "(all 1)")  # fmt: skip
     group.add_argument("--feature-cache", metavar="DIR", help="keep features here and take them from here where encoder and "
-                       "data are the same")  # fmt: skip
+                       "data are the same (none)")  # fmt: skip
     group.add_argument("--save-features", action="store_true", help="write features, labels, names and predictions as .npz "
                        "into the run's folder")  # fmt: skip
-    add_size_flags(parser, note="a checkpoint of ours remembers them; for --random-encoder, or the heads of a reference's")
+    add_size_flags(parser, note="without a flag those of the checkpoint, with --random-encoder the paper's: 2048, 8, 1, 64, "
+                   "64, 2;\n  a reference checkpoint does not tell --num-head")
 
 
 def check_encoder_flags(parser: Parser, args: argparse.Namespace) -> None:
@@ -125,16 +126,18 @@ def given_sizes(args: argparse.Namespace) -> dict[str, int]:
 def add_optimizer_flags(parser: Parser) -> argparse._ArgumentGroup:
     """Add epochs, batch and SGD."""
     group = parser.add_argument_group("optimisation (SGD)")
-    group.add_argument("--epochs", type=positive_int, metavar="N", help="(%(default)s)")
+    group.add_argument("--epochs", type=positive_int, metavar="N", help="passes over the training set (%(default)s)")
     group.add_argument("--start-epoch", type=natural, default=0, metavar="N", help="count epochs from here (%(default)s)")
     group.add_argument("-b", "--batch-size", type=positive_int, metavar="N", help="clips a step, the total over all "
                        "processes (%(default)s)")  # fmt: skip
-    group.add_argument("--lr", "--learning-rate", type=positive_float, metavar="X", help="at the start (%(default)s)")
+    group.add_argument("--lr", "--learning-rate", type=positive_float, metavar="X", help="at the start "
+                       "(%(default)s)")  # fmt: skip
     group.add_argument("--schedule", type=natural, nargs="*", metavar="EPOCH", help="epochs at which lr drops to a tenth "
                        "(%(default)s)")  # fmt: skip
     group.add_argument("--cos", action="store_true", help="half a cosine for the lr instead of --schedule")
-    group.add_argument("--momentum", type=fraction, metavar="X", help="(%(default)s)")
-    group.add_argument("--wd", "--weight-decay", type=natural_float, dest="weight_decay", metavar="X", help="(%(default)s)")
+    group.add_argument("--momentum", type=fraction, metavar="X", help="of SGD (%(default)s)")
+    group.add_argument("--wd", "--weight-decay", type=natural_float, dest="weight_decay", metavar="X", help="on all "
+                       "weights (%(default)s)")  # fmt: skip
     return group
 
 
@@ -142,7 +145,7 @@ def add_run_flags(parser: Parser) -> None:
     """Add device, seed and log."""
     group = parser.add_argument_group("run")
     group.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N (%(default)s)", default="auto")
-    group.add_argument("--gpu", type=natural, metavar="N", help="the same as --device cuda:N")
+    group.add_argument("--gpu", type=natural, metavar="N", help="the same as --device cuda:N (none)")
     group.add_argument("--seed", type=seed, metavar="N", help="of Python, NumPy, torch and workers (drawn and logged)")
     group.add_argument("--log-dir", default="./log", metavar="DIR", help="a folder for each run is made in it (%(default)s)")
     group.add_argument("-p", "--print-freq", type=positive_int, metavar="N", help="steps between log lines (%(default)s)")

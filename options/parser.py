@@ -12,6 +12,16 @@ import yaml
 RECIPES = Path(__file__).resolve().parent
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Names the value of a flag once: `-j, --workers N`, as Python 3.13 does."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
+
+
 class Parser(argparse.ArgumentParser):
     """Flags in kebab-case (underscores are taken too), defaults from a recipe, a wrong name answered with the nearest.
 
@@ -23,9 +33,10 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, recipe: str | None = None, description: str | None = None, variants: Sequence[str] = ()):
         super().__init__(
+            usage="%(prog)s [--flag value ...]",
             description=description,
             allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=HelpFormatter,
         )
         self.recipe, self.variants = recipe, variants
         self.add_argument("--config", metavar="FILE.yaml", help="defaults for this run, by the names of these flags")

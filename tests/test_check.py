@@ -128,7 +128,7 @@ def test_labels_outside_pku(pku_folder, capsys):
 @pytest.mark.parametrize(
     "error, status, told",
     [(DataError("a.npy: damaged"), 1, "error: a.npy: damaged"), (RunError("no GPU"), 1, "error: no GPU"),
-     (OSError(28, "No space left on device", "b.npy"), 1, "error: b.npy: No space left on device"),
+     (OSError(28, "No space left on device", "b.npy"), 1, "error: b.npy: No space left on device; make room"),
      (MemoryError(), 1, "error: out of memory"), (KeyboardInterrupt(), 130, "interrupted"),
      (torch.cuda.OutOfMemoryError("CUDA"), 1, "error: out of memory; a smaller --batch-size"),
      (RuntimeError("[enforce fail] DefaultCPUAllocator: can't\nallocate"), 1, "error: out of memory; a smaller --batch-size")],

@@ -237,6 +237,13 @@ def test_a_second_run_in_a_folder_is_refused(data, here, capsys):
     assert len(records(here, "pretraining")) == 1
 
 
+def test_a_run_that_starts_anew_keeps_the_earlier_checkpoint(data, here, capsys):
+    pretrain(data, "--epochs", "2")
+    pretrain(data, "--epochs", "1", "--log-dir", "log2")
+    assert "--resume with that path goes on with it" in capsys.readouterr().out
+    assert load_checkpoint("ck")["epoch"] == 1 and load_checkpoint("ck/earlier_checkpoint.pth.tar")["epoch"] == 2
+
+
 def test_processes_that_do_not_write_touch_nothing(tmp_path):
     with CheckpointFolder(tmp_path / "ck", 1e-9, 1, True, writes=False) as folder:
         folder.claim()

@@ -18,6 +18,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+from engine.cli import script  # noqa: E402
 from engine.device import pick_device  # noqa: E402
 from engine.memory import keep_freed_memory  # noqa: E402
 from engine.precision import PRECISIONS, autocast, set_precision  # noqa: E402
@@ -73,15 +74,21 @@ def measure(
             seconds(lambda: step(*views(x, lengths, generator)), device, steps), rate)  # fmt: skip
 
 
-def main() -> None:
-    """Print the table."""
+def get_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=None)
-    args = parser.parse_args()
+    parser.add_argument("--batch-size", type=int, default=16, help="clips (%(default)s)")
+    parser.add_argument("--steps", type=int, default=3, help="timed ones; the median counts (%(default)s)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
+    parser.add_argument("--compile", action="store_true", help="torch.compile of the encoders")
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, help="(all that the device has)")
+    return parser
+
+
+@script
+def main(argv: list[str] | None = None) -> None:
+    """Print the table."""
+    args = get_parser().parse_args(argv)
     keep_freed_memory()
     device = pick_device(args.device, None)
     n = args.batch_size
