@@ -99,10 +99,9 @@ def make_loader(dataset: SkeletonDataset, batches: Batches, workers: int, pin_me
     It has a generator of its own: starting workers draws a number, which must not move the global generator's dropout.
     """
     generator = torch.Generator().manual_seed(batches.seed or 0)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores do no harm
-        return DataLoader(dataset, batch_size=None, sampler=batches, num_workers=workers, pin_memory=pin_memory,
-                          persistent_workers=workers > 0, generator=generator, worker_init_fn=_step_aside)  # fmt: skip
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores do no harm
+    return DataLoader(dataset, batch_size=None, sampler=batches, num_workers=workers, pin_memory=pin_memory,
+                      persistent_workers=workers > 0, generator=generator, worker_init_fn=_step_aside)  # fmt: skip
 
 
 def _step_aside(_worker: int) -> None:
