@@ -1,5 +1,7 @@
 """Clips as strips of stick figures, and one of the two augmented views that pre-training contrasts."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -58,7 +60,7 @@ def neutral(num_frames: Tensor) -> ViewParameters:
 
 def unmasked(p: ViewParameters) -> ViewParameters:
     """Return the parameters without their masks: a masked joint is zero, which is also where a joint may stand."""
-    return ViewParameters(p.start, p.length, p.degrees, p.flipped, p.coefficients, p.joints & False, p.blocks & False)
+    return replace(p, joints=p.joints & False, blocks=p.blocks & False)
 
 
 def told(p: ViewParameters, n: int) -> str:

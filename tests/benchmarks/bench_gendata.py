@@ -121,12 +121,17 @@ def bench_memory(folder: Path, count: int) -> None:
     print(f"{count} samples, both protocols: {time.perf_counter() - start:.1f} s, peak memory {peak / 2**20:.0f} MiB")
 
 
-def main() -> None:
+def get_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=1000, help="for CPU and wall time")
     parser.add_argument("--samples", type=int, default=20000, help="for memory; 0 leaves it out")
     parser.add_argument("--folder", type=Path, help="where the temporary folder goes")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = get_parser().parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         bench_cpu(Path(name), args.files)
         bench_workers(Path(name), args.files)
