@@ -157,15 +157,13 @@ def pretrain(parser: Parser, args: Namespace, folder: Path, device: torch.device
     earlier = checkpoint.get("log_folder") if continued else None
     with NoLog() if rank() else RunLog(args.log_dir, run, args, earlier, start_epoch) as log, StopSignals() as stop:
         about = dict(options=vars(args), run=list(run), log_folder=str(log.folder), seed=args.seed)
-        checkpoints.connect(lambda: training.state() | about, report=log.print)
+        checkpoints.connect(lambda: training.state() | about, report=log.print, anew=not resumed)
         log.print(f"{len(dataset)} samples of {folder}, {len(loader)} steps an epoch on {device}, seed {args.seed}")
         if world_size() > 1:
             log.print(f"{world_size()} processes, {args.batch_size // world_size()} clips of a step in each")
         log.print(f"log in {log.folder}")
         for note in [*dataset.notes, *([f"resumed from {resumed} at {progress}"] if resumed else [])]:
             log.print(note)
-        if not resumed and (earlier_checkpoint := checkpoints.set_aside()):
-            log.print(f"the checkpoint of an earlier run is now {earlier_checkpoint}: --resume with that path goes on with it")
         if not continued and not rank():
             show_views(log, dataset, views, args.seed)
         while progress.epoch < args.epochs and not progress.stopping:

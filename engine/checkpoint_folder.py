@@ -83,21 +83,19 @@ class CheckpointFolder:
         self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         self._lock.flush()
 
-    def set_aside(self) -> Path | None:
-        """Rename the checkpoint of an earlier run, which this one starts anew; return its new path, None if there was none."""
-        if not self.writes or not self.file.is_file():
-            return None
-        return self.file.replace(self.path / EARLIER)
-
-    def connect(self, snapshot: Callable[[], dict], report: Callable[[str], None]) -> None:
+    def connect(self, snapshot: Callable[[], dict], report: Callable[[str], None], anew: bool = False) -> None:
         """Say what `save` writes and where it reports a failure.
 
         Args:
             snapshot: returns the checkpoint of the moment: plain types and tensors, `epoch` the number of epochs done. It is
                 called in all processes.
             report: takes a line.
+            anew: the run goes on with no checkpoint: one that stands here is renamed, and that is reported.
         """
         self._snapshot, self._report = snapshot, report
+        if anew and self.writes and self.file.is_file():
+            earlier = self.file.replace(self.path / EARLIER)
+            report(f"the checkpoint of an earlier run is now {earlier}: --resume with that path goes on with it")
 
     def save(self, epoch_done: bool = False, must: bool = False) -> None:
         """Write a checkpoint of this moment, whole or not at all.
