@@ -4,6 +4,7 @@ import os
 import pickle
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,10 +85,12 @@ def find_checkpoint(resume: str | None, folder: str | Path) -> tuple[dict, Path 
     Raises:
         RunError: see `load_checkpoint`.
     """
-    path = Path(folder) / NAME if resume == "auto" else resume
-    if path is None or (resume == "auto" and not path.is_file()):
+    if resume is None:
         return {}, None
-    return load_checkpoint(path), Path(path)
+    path = Path(folder) / NAME if resume == "auto" else Path(resume)
+    if resume == "auto" and not path.is_file():
+        return {}, None
+    return load_checkpoint(path), path
 
 
 def load_weights(module: nn.Module, state_dict: dict, path: str | Path) -> None:
@@ -145,7 +148,7 @@ def load_encoder(path: str | Path, given: dict[str, int]) -> Encoder:
     prefix = "encoder_q.encoder." if any(name.startswith("encoder_q.") for name in state_dict) else "encoder."
     weights = {name.removeprefix(prefix): t for name, t in state_dict.items() if name.startswith(prefix)}
     try:
-        told = given | sizes(weights) | remembered_sizes(checkpoint)
+        told: dict[str, Any] = given | sizes(weights) | remembered_sizes(checkpoint)
         for name, value in given.items():
             if told[name] != value:
                 raise RunError(f"{path} has {name} {told[name]}, not {value}; leave the flag out")
@@ -156,7 +159,7 @@ def load_encoder(path: str | Path, given: dict[str, int]) -> Encoder:
     return encoder
 
 
-def get_encoder(pretrained: str | None, sizes: dict[str, int]) -> Encoder:
+def get_encoder(pretrained: str | None, sizes: dict[str, Any]) -> Encoder:
     """Return the encoder of the checkpoint `pretrained`, or, for None, a random one of these sizes.
 
     Raises:

@@ -39,12 +39,12 @@ def describe(matrix: np.ndarray, names: tuple[str, ...]) -> list[str]:
     heading = f"Acc@1 of each class, mean {accuracies[tested].mean():.1f}"
     if len(order) > ALL_CLASSES:
         heading, order = f"{heading}; the worst {WORST} of {len(order)}", order[:WORST]
-    names = numbered(names)
+    titles = numbered(names)
     lines = [f"{heading}:"]
-    lines += [f"  {accuracies[i]:5.1f}  {matrix[i, i]}/{counts[i]}  {names[i]}" for i in order]
+    lines += [f"  {accuracies[i]:5.1f}  {matrix[i, i]}/{counts[i]}  {titles[i]}" for i in order]
     if pairs := confused_pairs(matrix):
         lines.append("most confused (clips, class -> taken for):")
-        lines += [f"  {count}/{counts[i]}  {names[i]} -> {names[j]}" for count, i, j in pairs]
+        lines += [f"  {count}/{counts[i]}  {titles[i]} -> {titles[j]}" for count, i, j in pairs]
     return lines
 
 

@@ -19,7 +19,7 @@ def save_npz(path: Path, **arrays: np.ndarray) -> None:
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with open(aside, "wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, allow_pickle=False, **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

@@ -118,13 +118,13 @@ def _row(folder: Path, record: dict, result: dict) -> Row:
     k, fraction = result.get("knn_neighbours"), options.get("label_fraction")
     task = f"{k}-NN retrieval" if run["task"] == "retrieval" else run["task"]
     comparable = stream == "joint" and k in (None, 1) and fraction in (None, 1)
-    published = PUBLISHED.get((run["task"], run["data_set"], run["protocol"])) if comparable else None
+    paper = PUBLISHED.get((run["task"], run["data_set"], run["protocol"])) if comparable else None
     kinds = {"random_encoder": "random", "raw_coordinates": "none (raw coordinates)"}
     encoder = next((kind for flag, kind in kinds.items() if options.get(flag)), "pre-trained")
     labels = "" if fraction in (None, 1) else f"{100 * fraction:g} %"
     about = (task, run["data_set"], run["protocol"], stream, encoder, labels)
     figures = (_acc1(result), _figure(result, "best_acc1"), (_average_precision(record, result), None))
-    published = "" if published is None else f"{published:.1f}"
+    published = "" if paper is None else f"{paper:.1f}"
     return Row(about, repr((about, _essential(options))), str(options["seed"]), figures, published, folder.name)
 
 
