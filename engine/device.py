@@ -6,7 +6,7 @@ import secrets
 import numpy as np
 import torch
 
-from engine.distributed import local_rank, rank
+from engine.distributed import from_rank_0, local_rank, rank
 from engine.errors import RunError
 
 
@@ -43,8 +43,8 @@ def pick_device(name: str = "auto", gpu: int | None = None) -> torch.device:
 
 
 def seed_everything(seed: int | None) -> int:
-    """Return the seed (a fresh one for None) after giving it to Python, NumPy and torch."""
-    seed = secrets.randbelow(2**31) if seed is None else seed
+    """Return the seed after giving it to Python, NumPy and torch; for None a fresh one, in all processes the same."""
+    seed = from_rank_0(secrets.randbelow(2**31)) if seed is None else seed
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -60,10 +60,11 @@ def part_dropout(seed: int) -> None:
 def random_states() -> dict:
     """Return the state of every global generator of this process, as plain types and tensors; of GPUs the current one's."""
     version, numbers, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state()
+    numpy = np.random.get_state(legacy=False)
+    gaussian = [numpy["has_gauss"], numpy["gauss"]]
     return {
         "python": [version, list(numbers), gauss],
-        "numpy": [kind, keys.tolist(), position, has_gauss, cached],
+        "numpy": [numpy["bit_generator"], numpy["state"]["key"].tolist(), numpy["state"]["pos"], *gaussian],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
     }
