@@ -4,9 +4,7 @@
 
 The frozen encoder is in evaluation mode and the crop deterministic, so its features are computed once; every epoch then
 trains on them. --finetune takes the recipe options/finetune.yaml; its input is the same deterministic crop, so that what
-changes between the two is the encoder alone. On N GPUs, which share the computation of the features:
-
-    torchrun --nproc_per_node N action_classification.py --pretrained PATH
+changes between the two is the encoder alone. Started by torchrun, N processes share the computation of the features.
 """
 
 import copy

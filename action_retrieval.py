@@ -2,10 +2,8 @@
 
     python action_retrieval.py --pretrained ./checkpoints/pretrain/checkpoint.pth.tar --finetune-dataset ntu60
 
-With several streams each is evaluated, then their fusion: the concatenation of the normalised features. On N GPUs, which
-share the computation of the features:
-
-    torchrun --nproc_per_node N action_retrieval.py --pretrained PATH
+With several streams each is evaluated, then their fusion: the concatenation of the normalised features. Started
+by torchrun, N processes share the computation of the features.
 """
 
 from argparse import Namespace
@@ -21,7 +19,7 @@ from engine.device import pick_device
 from engine.distributed import process_group, rank
 from engine.downstream import Features, Task, open_task, save_features
 from engine.errors import RunError
-from engine.fuse import NAME
+from engine.fuse import PREDICTIONS
 from engine.report import report_classes
 from engine.retrieval import MIB, Retrieval, retrieve
 from engine.runlog import NoLog, Run, RunLog
@@ -83,7 +81,7 @@ def evaluate(args: Namespace, folder: Path, device: torch.device) -> None:
     if max(ks) > len(train):
         raise RunError(f"--knn-neighbours {max(ks)} is more than the gallery's {len(train)} samples")
 
-    run = Run("retrieval", args.finetune_dataset, args.protocol, task.stream)
+    run = Run("retrieval", args.finetune_dataset, args.protocol, "+".join(streams))
     with NoLog() if rank() else RunLog(args.log_dir, run, args) as log:
         log.print(f"{len(train)} gallery and {len(test)} query samples of {folder}, {task.device}; log in {log.folder}")
         for note in train.notes + test.notes:
@@ -136,7 +134,7 @@ def save_predictions(log: RunLog, task: Task, found: Retrieval, k: int) -> None:
     """Write predictions.npz: of each test clip name, label, prediction by k neighbours, nearest training clips (N, max k)."""
     train, test = task.parts
     log.arrays(
-        NAME,
+        PREDICTIONS,
         names=np.array(test.names),
         labels=test.labels,
         predictions=found.predictions[k].cpu().numpy(),

@@ -86,7 +86,7 @@ def get_parser() -> Parser:
     group.add_argument("--compile", action="store_true", help="torch.compile of the encoders; for GPUs")
     group.add_argument("--resident", action="store_true", help="hold the training clips in the device's memory (NTU RGB+D 60: "
                        "3 GB) instead of reading them by --workers")  # fmt: skip
-    group = parser.add_argument_group("several processes (torchrun)", "--batch-size is the total over all of them")
+    group = parser.add_argument_group("several processes (torchrun)")
     group.add_argument("--no-sync-batchnorm", action="store_true", help="BatchNorm statistics of each "
                        "process's part of the batch")  # fmt: skip
     add_run_flags(parser)

@@ -1,6 +1,5 @@
 """Checkpoints: written aside and renamed, loaded without running what they hold, never half used."""
 
-import os
 import pickle
 import warnings
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from engine.aside import written_aside
 from engine.errors import RunError
 from model import Encoder
 from model.reference import from_reference, is_reference, momentum_from_reference, sizes, strip_prefix
@@ -27,19 +27,12 @@ def save_checkpoint(path: Path, checkpoint: dict) -> None:
     Raises:
         RunError: it cannot be written (disk full, no permission); the old file is untouched.
     """
-    aside = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.unlink(missing_ok=True)  # left by a run that was killed
-        with open(aside, "xb") as file:
+        with written_aside(path) as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
     except (OSError, RuntimeError) as error:
         raise RunError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}; any older one is whole") from None
-    finally:
-        aside.unlink(missing_ok=True)  # gone already where all went well; half a file where it did not
 
 
 def load_checkpoint(path: str | Path) -> dict:

@@ -31,11 +31,6 @@ class Task(NamedTuple):
     device: torch.device
     seed: int
 
-    @property
-    def stream(self) -> str:
-        """The streams' names in one word, as a run's folder has it."""
-        return "+".join(self.streams)
-
 
 def open_task(
     folder: Path,

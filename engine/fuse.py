@@ -15,7 +15,7 @@ from engine.cli import script
 from engine.errors import RunError
 from engine.npz import load_npz
 
-NAME = "predictions"  # .npz, in a run's folder
+PREDICTIONS = "predictions"  # .npz, in a run's folder
 FIELDS = ("names", "labels", "streams", "scores", "best_scores")
 
 
@@ -39,7 +39,7 @@ def read_runs(runs: Sequence[Path]) -> dict[str, np.ndarray]:
     Raises:
         RunError: one has no scores, damaged ones, or scores of other samples or classes than the first.
     """
-    found = [load_npz(run / f"{NAME}.npz" if run.is_dir() else run, FIELDS) for run in runs]
+    found = [load_npz(run / f"{PREDICTIONS}.npz" if run.is_dir() else run, FIELDS) for run in runs]
     for run, content in zip(runs[1:], found[1:], strict=True):
         for field in ("names", "labels"):
             if not np.array_equal(content[field], found[0][field]):
@@ -54,7 +54,7 @@ def get_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(prog="python -m engine.fuse", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=f"a run's folder, or a file like its {NAME}.npz")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or a file like its predictions.npz")
     parser.add_argument("--stream-weights", type=float, nargs="+", metavar="W", help="one for each stream, in order (equal)")
     return parser
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import yaml
 
+from engine.aside import write_text
 from engine.cli import script
 from engine.errors import RunError
 
@@ -104,12 +105,7 @@ def write_between_markers(path: Path, text: str) -> None:
     start, end = ([i for i, line in enumerate(lines) if line.strip() == marker] for marker in MARKERS)
     if len(start) != 1 or len(end) != 1 or start > end:
         raise RunError(f"{path}: the table goes between one line {MARKERS[0]} and one line {MARKERS[1]} below it; add them")
-    aside = path.with_name(path.name + ".tmp")
-    try:
-        aside.write_text("\n".join([*lines[: start[0] + 1], text, *lines[end[0] :]]), encoding="utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)  # half a file where it could not be written
+    write_text(path, "\n".join([*lines[: start[0] + 1], text, *lines[end[0] :]]))
 
 
 def _row(folder: Path, record: dict, result: dict) -> Row:

@@ -17,6 +17,7 @@ import torch
 import yaml
 from torch.utils.tensorboard import SummaryWriter
 
+from engine.aside import write_text
 from engine.npz import save_npz
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,9 +111,7 @@ class RunLog:
         """Drop the lines of metrics.jsonl from an epoch on, and one that a kill cut short."""
         path = self.folder / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.is_file() else []
-        aside = path.with_suffix(".tmp")
-        aside.write_text("".join(f"{line}\n" for line in lines if _epoch(line) < start_epoch))
-        aside.replace(path)
+        write_text(path, "".join(f"{line}\n" for line in lines if _epoch(line) < start_epoch))
 
 
 def scalar_tag(name: str) -> str:

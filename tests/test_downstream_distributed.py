@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, failure
 from test_scripts import SIZES
 
 import action_classification
@@ -72,12 +72,10 @@ def test_two_processes_find_what_one_finds(data, here, task, capsys):
 def test_what_several_processes_cannot_do_is_said_in_one_line(data, here, monkeypatch, capsys):
     monkeypatch.setattr(downstream, "world_size", lambda: 17)
     for script, task in ((action_classification, "linear"), (action_retrieval, "retrieval")):
-        with pytest.raises(SystemExit) as stop:
-            script.main(flags(data, task, "x"))
-        assert stop.value.code == 1 and "val has 16 clips for 17 processes: start fewer" in capsys.readouterr().err
+        code, line = failure(capsys, script.main, flags(data, task, "x"))
+        assert code == 1 and "val has 16 clips for 17 processes: start fewer" in line
     monkeypatch.setenv("WORLD_SIZE", "2")
     for flag in ("--finetune", "--no-feature-cache"):
-        with pytest.raises(SystemExit) as stop:
-            action_classification.main(["--data-path", str(data), "--random-encoder", *SIZES, flag])
-        assert stop.value.code == 2 and "--finetune and --no-feature-cache are for one process" in capsys.readouterr().err
+        code, line = failure(capsys, action_classification.main, ["--data-path", str(data), "--random-encoder", *SIZES, flag])
+        assert code == 2 and "--finetune and --no-feature-cache are for one process" in line
     assert not os.listdir(here)

@@ -55,13 +55,13 @@ def test_knn_refuses_k_beyond_the_gallery(k):
         knn_predict(torch.randn(30, 2), torch.zeros(30, dtype=torch.long), torch.randn(3, 2), k)
 
 
-def test_accuracy():
+def test_accuracy_counts_the_k_best_scores():
     scores = torch.tensor([[3.0, 2, 1], [1, 3, 2], [2, 3, 1], [1, 2, 3]])
     labels = torch.tensor([0, 0, 0, 1])
     assert accuracy(scores, labels) == 25 and accuracy(scores, labels, 2) == 75 and accuracy(scores, labels, 5) == 100
 
 
-def test_learning_rates():
+def test_learning_rates_drop_at_milestones_or_along_a_cosine():
     assert [learning_rate(2, e, 80, [50, 70]) for e in (0, 49, 50, 69, 70)] == pytest.approx([2, 2, 0.2, 0.2, 0.02])
     assert learning_rate(1, 20, 40, [], cos=True) == pytest.approx(0.5) and learning_rate(1, 0, 40, [5], cos=True) == 1
 
