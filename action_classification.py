@@ -19,12 +19,13 @@ from torch.optim import SGD
 from engine.checkpoint import NAME, find_checkpoint, get_encoder, load_weights, restore_optimizer, save_checkpoint
 from engine.classifier import ClipBatches, FeatureBatches, class_scores, train_epoch
 from engine.cli import script
-from engine.device import pick_device, random_states, restore_random_states, seed_everything
+from engine.device import pick_device
 from engine.distributed import check_alike, launched, process_group, rank
 from engine.downstream import Features, Task, open_task, save_features
 from engine.errors import RunError
 from engine.metrics import accuracy
 from engine.outcome import Outcome, figures_of, fuse, report_accuracies, save_scores
+from engine.randomness import random_states, restore_random_states, seed_everything
 from engine.report import report_classes
 from engine.runlog import NoLog, Run, RunLog
 from engine.schedule import learning_rate, set_learning_rate

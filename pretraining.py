@@ -23,7 +23,7 @@ from engine.checkpoint import find_checkpoint
 from engine.checkpoint_folder import CheckpointFolder
 from engine.cli import script
 from engine.contrast_statistics import ContrastStatistics
-from engine.device import part_dropout, pick_device, seed_everything
+from engine.device import PRECISIONS, autocast, pick_device, set_precision
 from engine.distributed import (
     average,
     average_gradients,
@@ -39,8 +39,8 @@ from engine.distributed import (
 from engine.errors import RunError
 from engine.memory import keep_freed_memory, peak_memory
 from engine.meters import progress_line
-from engine.precision import PRECISIONS, autocast, set_precision
 from engine.progress import Progress
+from engine.randomness import part_dropout, seed_everything
 from engine.runlog import NoLog, Run, RunLog
 from engine.schedule import learning_rate, set_learning_rate
 from engine.signals import StopSignals

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from engine.checkpoint import get_encoder
-from engine.device import seed_everything
 from engine.distributed import world_size
 from engine.errors import RunError
 from engine.feature_cache import cached_features, clips_identity, weights_digest
 from engine.memory import keep_freed_memory
+from engine.randomness import seed_everything
 from engine.runlog import RunLog
 from feeder.dataset import SkeletonDataset
 from model import Encoder

@@ -6,10 +6,10 @@ import torch
 from torch.optim import Optimizer
 
 from engine.checkpoint import load_weights, remembered_sizes, restore_optimizer
-from engine.device import random_states, restore_random_states
 from engine.distributed import gather_objects, rank
 from engine.errors import RunError
 from engine.progress import Progress
+from engine.randomness import random_states, restore_random_states
 from model import SCDNet
 
 

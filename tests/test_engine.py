@@ -14,12 +14,13 @@ import yaml
 from conftest import Golden
 
 from engine.checkpoint import load_checkpoint, load_encoder, load_weights, restore_optimizer, save_checkpoint
-from engine.device import pick_device, random_states, restore_random_states, seed_everything
+from engine.device import pick_device
 from engine.errors import RunError
 from engine.meters import Meter, progress_line
 from engine.metrics import accuracy, knn_predict
+from engine.randomness import random_states, restore_random_states, seed_everything
 from engine.results import table
-from engine.runlog import Run, RunLog
+from engine.runlog import NoLog, Run, RunLog
 from engine.schedule import learning_rate
 from model import DownstreamModel, Encoder, SCDNet
 from model.reference import to_reference
@@ -260,3 +261,15 @@ def test_a_run_folder_and_the_table_of_results(tmp_path):
     assert lines == [{"epoch": 0, "acc1": 50.0}, {"epoch": 1, "acc1": 61.0}]
     assert RunLog(str(tmp_path), RUN, options).folder != log.folder
     assert math.isfinite(lines[-1]["acc1"])
+
+
+def test_no_log_keeps_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with NoLog() as log:
+        log.print("a line")
+        log.metrics(0, acc1=50.0)
+        log.image("a/picture", np.zeros((4, 4, 3), np.uint8))
+        log.arrays("predictions", labels=np.zeros(3))
+        log.close()
+    assert {name for name in vars(RunLog) if name[0] != "_"} <= vars(NoLog).keys(), "whatever a log can do"
+    assert not capsys.readouterr().out and not os.listdir(tmp_path)
