@@ -22,11 +22,9 @@ from model import Encoder
 class Task(NamedTuple):
     """A data set under a protocol, and an encoder for each stream."""
 
-    folder: Path
     parts: tuple[SkeletonDataset, SkeletonDataset]  # training, test
     identities: list[list]  # of their clips, see `engine.feature_cache.clips_identity`
     num_classes: int
-    streams: list[str]
     encoders: list[Encoder]  # none for raw coordinates
     device: torch.device
     seed: int
@@ -66,7 +64,7 @@ def open_task(
     for path in paths:
         seed_everything(seed)  # a stream's random encoder is the same with other streams beside it
         encoders.append(get_encoder(path, sizes))
-    return Task(folder, parts, identities, num_classes, list(streams), encoders, device, seed)
+    return Task(parts, identities, num_classes, encoders, device, seed)
 
 
 def open_both(folder: Path, num_classes: int) -> tuple[SkeletonDataset, SkeletonDataset]:

@@ -18,12 +18,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from engine.device import (  # noqa: E402
-    PRECISIONS,
-    autocast,
-    pick_device,  # noqa: E402
-    set_precision,
-)
+from engine.device import PRECISIONS, autocast, pick_device, set_precision  # noqa: E402
 from engine.memory import keep_freed_memory  # noqa: E402
 from feeder.augmentations import PretrainingViews  # noqa: E402
 from model import SCDNet  # noqa: E402
