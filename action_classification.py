@@ -4,7 +4,8 @@
 
 The frozen encoder is in evaluation mode and the crop deterministic, so its features are computed
 once; every epoch then trains on them. --finetune takes the recipe options/finetune.yaml; its input
-is the same deterministic crop, so that what changes between the two is the encoder alone.
+is the same deterministic crop, so that what changes between the two is the encoder alone. Started
+by torchrun, N processes share the computation of the features.
 """
 
 import copy
@@ -19,13 +20,15 @@ from torch.optim import SGD
 from engine.checkpoint import NAME, find_checkpoint, get_encoder, load_weights, restore_optimizer, save_checkpoint
 from engine.classifier import ClipBatches, FeatureBatches, class_scores, train_epoch
 from engine.cli import script
-from engine.device import random_states, restore_random_states, seed_everything
+from engine.device import pick_device
+from engine.distributed import check_alike, launched, process_group, rank
 from engine.downstream import Features, Task, open_task, save_features
 from engine.errors import RunError
 from engine.metrics import accuracy
 from engine.outcome import Outcome, figures_of, fuse, report_accuracies, save_scores
+from engine.randomness import random_states, restore_random_states, seed_everything
 from engine.report import report_classes
-from engine.runlog import Run, RunLog
+from engine.runlog import NoLog, Run, RunLog
 from engine.schedule import learning_rate, set_learning_rate
 from engine.subset import Subset, balanced_subset, describe_subset
 from feeder.augmentations import STREAMS
@@ -50,10 +53,10 @@ from options.parser import Parser, listed, positive_int
 TEST_BATCH = 64  # clips of an evaluation step
 
 
-class Training(NamedTuple):
-    """One training: of one stream, in one of `--repeats`."""
+class Trial(NamedTuple):
+    """One training of several: of one stream, in one of `--repeats`."""
 
-    index: int  # of the stream
+    place: int  # of the stream among the streams
     stream: str
     repeat: int
     label: str  # before the names of its figures; empty where it is the only one
@@ -85,68 +88,81 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     check_encoder_flags(parser, args)
     check_training_flags(parser, args)
-    folder, streams = given_folder(parser, args), listed(args.finetune_skeleton_representation)
-    trainings = list_trainings(args, streams)
+    if launched() > 1 and (args.finetune or args.no_feature_cache):
+        parser.error("--finetune and --no-feature-cache are for one process: several share the extraction of features alone")
+    folder = given_folder(parser, args, args.finetune_dataset)
+    device = pick_device(args.device, args.gpu)
+    with process_group(device):
+        classify(args, folder, device)
+
+
+def classify(args: Namespace, folder: Path, device: torch.device) -> None:
+    """Train and evaluate on the arrays in `folder`; of several processes all train alike, and rank 0 writes."""
+    streams = listed(args.finetune_skeleton_representation)
+    trials = list_trials(args, streams)
     run = Run(task_name(args), args.finetune_dataset, args.protocol, "+".join(streams))
-    first, resumed = find_checkpoint(args.resume, trainings[0].folder)
-    finished = find_checkpoint(args.resume, trainings[-1].folder)[0].get("epoch", args.start_epoch)
+    first, resumed = find_checkpoint(args.resume, trials[0].folder)
+    finished = find_checkpoint(args.resume, trials[-1].folder)[0].get("epoch", args.start_epoch)
+    check_alike("the checkpoint: --checkpoint-path is one folder for all", [first.get("epoch"), finished])
     if finished >= args.epochs:
-        print(f"nothing left to do: epoch {finished} of --epochs {args.epochs}")
+        if not rank():
+            print(f"nothing left to do: epoch {finished} of --epochs {args.epochs}")
         return
 
     # data and encoders; what does not fit ends the run here, before it writes anything
     task = open_task(folder, DATA_SETS[args.finetune_dataset].num_classes, streams, listed(args.pretrained),
-                     given_sizes(args), args.device, args.gpu, first.get("seed", args.seed))  # fmt: skip
+                     given_sizes(args), device, first.get("seed", args.seed))  # fmt: skip
     args.seed = task.seed
-    for training in trainings:
-        balanced_subset(task.parts[0].labels, args.label_fraction, args.seed + training.repeat)
+    for trial in trials:
+        balanced_subset(task.parts[0].labels, args.label_fraction, args.seed + trial.repeat)
         if args.resume:
-            build(args, run, task, training)
+            build(args, run, task, trial)
 
     # trainings, and what they come to
-    continued = len(trainings) == 1 and resumed == trainings[0].folder / NAME and first.get("run") == list(run)
+    continued = len(trials) == 1 and resumed == trials[0].folder / NAME and first.get("run") == list(run)
     earlier, start_epoch = (first.get("log_folder"), first["epoch"]) if continued else (None, 0)
     first.clear()  # frees the memory
-    with RunLog(args.log_dir, run, args, earlier, start_epoch) as log:
+    with NoLog() if rank() else RunLog(args.log_dir, run, args, earlier, start_epoch) as log:
         train, test = task.parts
         log.print(f"{len(train)} training and {len(test)} test samples of {folder}, {task.device}, seed {args.seed}")
         log.print(f"log in {log.folder}")
         for note in train.notes + test.notes:
             log.print(note)
         features_of = Features(task, log, args.feature_cache, args.workers)
-        outcomes = [[] for _ in streams]
-        for training in trainings:
-            outcomes[training.index].append(train_one(args, run, task, training, features_of, log))
-        save_scores(log.folder, test, streams, outcomes, args.stream_weights)
+        outcomes: list[list[Outcome]] = [[] for _ in streams]
+        for trial in trials:
+            outcomes[trial.place].append(train_one(args, run, task, trial, features_of, log))
+        save_scores(log, test, streams, outcomes, args.stream_weights)
         labels = torch.from_numpy(test.labels)
         report_accuracies(log, streams, outcomes, labels, args.stream_weights)
         predictions = fuse([repeats[0] for repeats in outcomes], args.stream_weights).last.argmax(dim=1)
         computed = len(streams) == 1 and not (args.finetune or args.no_feature_cache)
         features = features_of(streams[0], task.encoders[0])[1][0] if computed else None
-        report_classes(log, run.data_set, task.num_classes, test.names, labels, predictions, features)
+        if not rank():
+            report_classes(log, run.data_set, task.num_classes, test.names, labels, predictions, features)
 
 
-def list_trainings(args: Namespace, streams: list[str]) -> list[Training]:
+def list_trials(args: Namespace, streams: list[str]) -> list[Trial]:
     """Return all trainings of the run, those of a stream one after the other; several have a folder of their own each."""
-    trainings = []
-    for index, stream in enumerate(streams):
+    trials = []
+    for place, stream in enumerate(streams):
         for repeat in range(args.repeats):
             words = [stream] * (len(streams) > 1) + [f"repeat{repeat}"] * (args.repeats > 1)
-            trainings.append(Training(index, stream, repeat, "/".join(words), Path(args.checkpoint_path, *words)))
-    return trainings
+            trials.append(Trial(place, stream, repeat, "/".join(words), Path(args.checkpoint_path, *words)))
+    return trials
 
 
-def build(args: Namespace, run: Run, task: Task, training: Training) -> tuple[DownstreamModel, SGD, dict]:
+def build(args: Namespace, run: Run, task: Task, trial: Trial) -> tuple[DownstreamModel, SGD, dict]:
     """Return model, optimiser, and the checkpoint that they and the random generators go on from, {} where there is none.
 
     Raises:
         RunError: the checkpoint does not fit, or is of another run.
     """
-    checkpoint, path = find_checkpoint(args.resume, training.folder)
-    if "run" in checkpoint:
+    checkpoint, path = find_checkpoint(args.resume, trial.folder)
+    if path and "run" in checkpoint:
         check_same_run(args, run, len(task.parts[1]), checkpoint, path)
-    seed_everything(args.seed + training.repeat)
-    encoder = copy.deepcopy(task.encoders[training.index]) if args.pretrained else get_encoder(None, given_sizes(args))
+    seed_everything(args.seed + trial.repeat)
+    encoder = copy.deepcopy(task.encoders[trial.place]) if args.pretrained else get_encoder(None, given_sizes(args))
     model = DownstreamModel(encoder, task.num_classes)
     if path:
         load_weights(model, checkpoint["state_dict"], path)
@@ -171,40 +187,38 @@ def check_same_run(args: Namespace, run: Run, test_samples: int, checkpoint: dic
 
 
 def open_samples(
-    args: Namespace, task: Task, training: Training, model: DownstreamModel, features_of: Features, log: RunLog
+    args: Namespace, task: Task, trial: Trial, model: DownstreamModel, features_of: Features, log: RunLog
 ) -> tuple[Batches, FeatureBatches | ClipBatches, list | ClipBatches]:
     """Return the order of the training samples, these samples, and the test samples: features, or clips for the long way."""
-    (train, test), seed = task.parts, args.seed + training.repeat
+    (train, test), seed = task.parts, args.seed + trial.repeat
     rows = balanced_subset(train.labels, args.label_fraction, seed)
     if args.label_fraction < 1:
         log.print(describe_subset(train.labels, rows, seed))
     batches = Batches(len(rows), args.batch_size, seed)
     if args.finetune or args.no_feature_cache:
         pin = task.device.type == "cuda"
-        loaders = (
-            make_loader(Subset(train, rows), batches, args.workers, pin),
-            make_loader(test, Batches(len(test), TEST_BATCH), args.workers, pin),
-        )
-        frozen = not args.finetune
-        return batches, *(ClipBatches(loader, model, training.stream, task.device, frozen) for loader in loaders)
-    (features, labels), tested = features_of(training.stream, model.encoder)
+        train_loader = make_loader(Subset(train, rows), batches, args.workers, pin)
+        test_loader = make_loader(test, Batches(len(test), TEST_BATCH), args.workers, pin)
+        how = model, trial.stream, task.device, not args.finetune
+        return batches, ClipBatches(train_loader, *how), ClipBatches(test_loader, *how)
+    (features, labels), tested = features_of(trial.stream, model.encoder)
     taken = torch.from_numpy(rows).to(task.device)
     return batches, FeatureBatches(features, labels, batches, taken), [tested]
 
 
-def train_one(args: Namespace, run: Run, task: Task, training: Training, features_of: Features, log: RunLog) -> Outcome:
+def train_one(args: Namespace, run: Run, task: Task, trial: Trial, features_of: Features, log: RunLog) -> Outcome:
     """Train on the training part from where the checkpoint stands, evaluate on the test part after each epoch.
 
     Raises:
         RunError: the loss or a score is not finite; the last checkpoint stands.
     """
-    model, optimizer, checkpoint = build(args, run, task, training)
-    batches, train, test = open_samples(args, task, training, model, features_of, log)
+    model, optimizer, checkpoint = build(args, run, task, trial)
+    batches, train, test = open_samples(args, task, trial, model, features_of, log)
     classifier = model if args.finetune else model.fc
-    start_epoch, before = checkpoint.get("epoch", args.start_epoch), f"{training.label}/" if training.label else ""
+    start_epoch, before = checkpoint.get("epoch", args.start_epoch), f"{trial.label}/" if trial.label else ""
     best_acc1, best_scores = checkpoint.get("best_acc1", -1.0), checkpoint.get("best_scores")
-    if training.label:
-        log.print(f"{training.label}, seed {args.seed + training.repeat}")
+    if trial.label:
+        log.print(f"{trial.label}, seed {args.seed + trial.repeat}")
     for epoch in range(start_epoch, args.epochs):
         batches.epoch = epoch
         set_learning_rate(optimizer, learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos))
@@ -216,8 +230,8 @@ def train_one(args: Namespace, run: Run, task: Task, training: Training, feature
         log.print(f" * Acc@1 {acc1:.3f} Acc@5 {acc5:.3f}")
         log.metrics(epoch, **{f"{before}loss": loss, f"{before}acc1": acc1, f"{before}acc5": acc5,
                               f"{before}lr": optimizer.param_groups[0]["lr"]})  # fmt: skip
-        if (epoch + 1) % args.save_freq == 0 or epoch + 1 == args.epochs:
-            save_checkpoint(training.folder / NAME, dict(
+        if not rank() and ((epoch + 1) % args.save_freq == 0 or epoch + 1 == args.epochs):
+            save_checkpoint(trial.folder / NAME, dict(
                 epoch=epoch + 1, state_dict=model.state_dict(), optimizer=optimizer.state_dict(), seed=args.seed,
                 sizes={"encoder": model.encoder.sizes}, options=vars(args), best_acc1=best_acc1, best_scores=best_scores,
                 run=list(run), log_folder=str(log.folder), random=random_states(),
@@ -225,11 +239,11 @@ def train_one(args: Namespace, run: Run, task: Task, training: Training, feature
     if start_epoch >= args.epochs:
         scores, labels = evaluate(classifier, test, start_epoch)
     outcome = Outcome(scores, scores if best_scores is None else best_scores)
-    if training.label:
-        log.metrics(stream=training.stream, repeat=training.repeat, **figures_of([outcome], labels))
-    if args.save_features and training.repeat == 0:
-        for part, (features, _) in zip(task.parts, features_of(training.stream, model.encoder), strict=True):
-            save_features(log.folder, training.stream, part, features, model.fc(features).argmax(dim=1))
+    if trial.label:
+        log.metrics(stream=trial.stream, repeat=trial.repeat, **figures_of([outcome], labels))
+    if args.save_features and trial.repeat == 0:
+        for part, (features, _) in zip(task.parts, features_of(trial.stream, model.encoder), strict=True):
+            save_features(log, trial.stream, part, features, model.fc(features).argmax(dim=1))
     return outcome
 
 

@@ -3,20 +3,28 @@
     python action_retrieval.py --pretrained checkpoints/pretrain --finetune-dataset ntu60
 
 With several streams each is evaluated, then their fusion: the normalised features side by side.
+Started by torchrun, N processes share the computation of the features.
 """
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from engine.cli import script
+from engine.device import pick_device
+from engine.distributed import process_group, rank
 from engine.downstream import Features, Task, open_task, save_features
 from engine.errors import RunError
-from engine.npz import save_npz
+from engine.fuse import PREDICTIONS
 from engine.report import report_classes
 from engine.retrieval import MIB, Retrieval, retrieve
-from engine.runlog import Run, RunLog
+from engine.runlog import NoLog, Run, RunLog
 from feeder.augmentations import STREAMS
+from model import Encoder
 from options.datasets import DATA_SETS
 from options.flags import (
     DOWNSTREAM_REPRESENTATION,
@@ -54,44 +62,55 @@ def main(argv: list[str] | None = None) -> None:
     parser = get_parser()
     args = parser.parse_args(argv)
     check_encoder_flags(parser, args)
-    folder = given_folder(parser, args)
+    folder = given_folder(parser, args, args.finetune_dataset)
+    device = pick_device(args.device, args.gpu)
+    with process_group(device):
+        evaluate(args, folder, device)
+
+
+def evaluate(args: Namespace, folder: Path, device: torch.device) -> None:
+    """Evaluate on the arrays in `folder`; of several processes all rank the gallery alike, and rank 0 writes."""
     streams, ks = listed(args.finetune_skeleton_representation), listed(args.knn_neighbours)
 
     # data and encoders
     num_classes = DATA_SETS[args.finetune_dataset].num_classes
-    task = open_task(folder, num_classes, streams, listed(args.pretrained), given_sizes(args), args.device, args.gpu,
-                     args.seed, raw=args.raw_coordinates)  # fmt: skip
+    task = open_task(folder, num_classes, streams, listed(args.pretrained), given_sizes(args), device, args.seed,
+                     raw=args.raw_coordinates)  # fmt: skip
     args.seed = task.seed
     train, test = task.parts
     if max(ks) > len(train):
         raise RunError(f"--knn-neighbours {max(ks)} is more than the gallery's {len(train)} samples")
 
-    run = Run("retrieval", args.finetune_dataset, args.protocol, task.stream)
-    with RunLog(args.log_dir, run, args) as log:
+    run = Run("retrieval", args.finetune_dataset, args.protocol, "+".join(streams))
+    with NoLog() if rank() else RunLog(args.log_dir, run, args) as log:
         log.print(f"{len(train)} gallery and {len(test)} query samples of {folder}, {task.device}; log in {log.folder}")
         for note in train.notes + test.notes:
             log.print(note)
 
-        def evaluate(name: str, gallery: torch.Tensor, query: torch.Tensor) -> Retrieval:
+        labels = [torch.from_numpy(part.labels).to(device) for part in task.parts]
+
+        def search(name: str, gallery: torch.Tensor, query: torch.Tensor) -> Retrieval:
             found = retrieve(gallery, labels[0], query, labels[1], ks, args.knn_memory * MIB, not args.no_map)
             report_ranking(log, name, f" * {name}" if len(streams) > 1 else " *", found, labels[1])
             return found
 
         features_of = Features(task, log, args.feature_cache, args.workers, args.batch_size)
-        labels = [torch.from_numpy(part.labels).to(task.device) for part in task.parts]
         joined = []
-        for stream, encoder, weight in zip(streams, task.encoders, args.stream_weights or [1.0] * len(streams), strict=True):
+        encoders: Sequence[Encoder | None] = task.encoders or [None] * len(streams)
+        weights = args.stream_weights or [1.0] * len(streams)
+        for stream, encoder, weight in zip(streams, encoders, weights, strict=True):
             (gallery, _), (query, _) = features_of(stream, encoder)
-            found = evaluate(stream, gallery, query)
+            found = search(stream, gallery, query)
             if args.save_features:
-                save_features(log.folder, stream, train, gallery)
-                save_features(log.folder, stream, test, query, found.predictions[ks[0]])
+                save_features(log, stream, train, gallery)
+                save_features(log, stream, test, query, found.predictions[ks[0]])
             if len(streams) > 1:  # scaled so that the cosine of the concatenation is the weighted mean of the cosines
                 joined.append([F.normalize(x, dim=1) * weight**0.5 for x in (gallery, query)])
         if joined:
-            found = evaluate("fusion", *(torch.cat(parts, dim=1) for parts in zip(*joined, strict=True)))
+            found = search("fusion", *(torch.cat(parts, dim=1) for parts in zip(*joined, strict=True)))
         save_predictions(log, task, found, ks[0])
-        report_classes(log, run.data_set, num_classes, test.names, labels[1], found.predictions[ks[0]], query)
+        if not rank():
+            report_classes(log, run.data_set, num_classes, test.names, labels[1], found.predictions[ks[0]], query)
         log.metrics(knn_acc1=acc1(found, ks[0], labels[1]), knn_neighbours=ks[0])
 
 
@@ -114,8 +133,8 @@ def report_ranking(log: RunLog, name: str, start: str, found: Retrieval, labels:
 def save_predictions(log: RunLog, task: Task, found: Retrieval, k: int) -> None:
     """Write predictions.npz: of each test clip name, label, prediction by k neighbours, nearest training clips (N, max k)."""
     train, test = task.parts
-    save_npz(
-        log.folder / "predictions.npz",
+    log.arrays(
+        PREDICTIONS,
         names=np.array(test.names),
         labels=test.labels,
         predictions=found.predictions[k].cpu().numpy(),

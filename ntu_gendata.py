@@ -75,7 +75,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def plan(paths: list[Path], dataset: str, benchmarks: list[str]) -> tuple[list[Source], list[str]]:
     """Return a source for each file that can be a sample of the data set, and a line for each one that cannot."""
-    sources, bad = {}, []
+    sources: dict[str, Source] = {}
+    bad = []
     for path in paths:
         try:
             name = ntu.check_range(path.name, dataset)
@@ -107,8 +108,8 @@ def print_report(report: Report, dataset: str, benchmarks: list[str]) -> None:
     for made in report.made:
         print(summary_line(f"{made.benchmark} {made.part}", made.labels, made.num_frame))
     for benchmark in benchmarks:
-        found = tuple(len(made.labels) for made in report.made if made.benchmark == benchmark)
-        print(f"{benchmark}: {count_verdict(found, ntu.SAMPLE_COUNTS[dataset, benchmark])}")
+        train, val = (len(made.labels) for made in report.made if made.benchmark == benchmark)
+        print(f"{benchmark}: {count_verdict((train, val), ntu.SAMPLE_COUNTS[dataset, benchmark])}")
 
 
 if __name__ == "__main__":

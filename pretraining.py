@@ -24,15 +24,14 @@ from engine.checkpoint import find_checkpoint
 from engine.checkpoint_folder import CheckpointFolder
 from engine.cli import script
 from engine.contrast_statistics import ContrastStatistics
-from engine.device import part_dropout, pick_device, seed_everything
+from engine.device import PRECISIONS, autocast, pick_device, set_precision
 from engine.distributed import (
-    alike,
     average,
     average_gradients,
     check_alike,
-    from_rank_0,
     gather_batch,
     launched,
+    make_alike,
     process_group,
     rank,
     share,
@@ -41,8 +40,8 @@ from engine.distributed import (
 from engine.errors import RunError
 from engine.memory import keep_freed_memory, peak_memory
 from engine.meters import progress_line
-from engine.precision import PRECISIONS, autocast, set_precision
 from engine.progress import Progress
+from engine.randomness import part_dropout, seed_everything
 from engine.runlog import NoLog, Run, RunLog
 from engine.schedule import learning_rate, set_learning_rate
 from engine.signals import StopSignals
@@ -52,8 +51,7 @@ from feeder.augmentations import STREAMS, PretrainingViews
 from feeder.dataset import Batch, Batches, SkeletonDataset, make_loader
 from feeder.resident import ResidentDataset
 from model import SCDNet
-from options.datasets import split_folder
-from options.flags import add_data_flags, add_optimizer_flags, add_run_flags, add_size_flags, given_sizes
+from options.flags import add_data_flags, add_optimizer_flags, add_run_flags, add_size_flags, given_folder, given_sizes
 from options.parser import Parser, fraction, natural, positive_float, positive_int
 
 METERS = {"Time": "6.3f", "Data": "6.3f", "Loss": ".4e", "Acc@1": "6.2f"}
@@ -89,7 +87,7 @@ def get_parser() -> Parser:
     group.add_argument("--compile", action="store_true", help="torch.compile of the encoders; for GPUs")
     group.add_argument("--resident", action="store_true", help="hold the training clips in the device's memory (NTU RGB+D 60: "
                        "3 GB) instead of reading them by --workers")  # fmt: skip
-    group = parser.add_argument_group("several processes (torchrun)", "--batch-size is the total over all of them")
+    group = parser.add_argument_group("several processes (torchrun)")
     group.add_argument("--no-sync-batchnorm", action="store_true", help="BatchNorm statistics of each "
                        "process's part of the batch")  # fmt: skip
     add_run_flags(parser)
@@ -106,10 +104,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--encoder-k {args.encoder_k} is not a multiple of --batch-size {args.batch_size}")
     if args.batch_size % launched():
         parser.error(f"--batch-size {args.batch_size} is the total of {launched()} processes, and not a multiple of that")
-    try:
-        folder = split_folder(args.data_path, args.pre_dataset, args.protocol)
-    except ValueError as error:
-        parser.error(str(error))
+    folder = given_folder(parser, args, args.pre_dataset)
     device = pick_device(args.device, args.gpu)
     if args.compile and device.type != "cuda":
         parser.error("--compile is for GPUs: on CPUs it takes minutes and gains nothing")
@@ -127,19 +122,19 @@ def pretrain(parser: Parser, args: Namespace, folder: Path, device: torch.device
     start_epoch = checkpoint.get("epoch", args.start_epoch)
     check_alike("the checkpoint: --checkpoint-path is one folder for all", [start_epoch, checkpoint.get("step", 0)])
     if start_epoch >= args.epochs:
-        print(f"nothing left to do: epoch {start_epoch} of --epochs {args.epochs}")
+        if not rank():
+            print(f"nothing left to do: epoch {start_epoch} of --epochs {args.epochs}")
         return 0
 
     # data
     keep_freed_memory()
-    args.seed = from_rank_0(seed_everything(checkpoint.get("seed", args.seed)))
-    seed_everything(args.seed)
+    args.seed = seed_everything(checkpoint.get("seed", args.seed))
     loader, dataset = open_data(args, folder, device)
 
     # model and optimiser
     try:
         net = build_model(args, device)
-        sizes = net.sizes["encoder"]
+        sizes = net.encoder_q.encoder.sizes
         views = PretrainingViews(args.skeleton_representation, sizes["frames"], sizes["bodies"], rows=dataset.rows)
     except ValueError as error:
         parser.error(str(error))
@@ -191,7 +186,7 @@ def build_model(args: Namespace, device: torch.device) -> SCDNet:
         ValueError: sizes that do not fit together.
     """
     net = SCDNet(given_sizes(args), args.encoder_dim, args.encoder_k, args.encoder_m, args.encoder_t, gather_batch)
-    net = alike(net.to(device), device, not args.no_sync_batchnorm)
+    make_alike(net.to(device), device, not args.no_sync_batchnorm)
     if args.compile:
         net.encoder_q.compile()
         net.encoder_k.compile()
@@ -241,7 +236,7 @@ def train_epoch(
         with autocast(precision, device):
             logits = net(q, k)
             losses = net.loss(logits)
-        loss = sum(losses.values())
+        loss = sum(losses.values(), start=torch.zeros((), device=device))
         optimizer.zero_grad()
         loss.backward()
         average_gradients(net.encoder_q)

@@ -1,14 +1,15 @@
 """Checkpoints: written aside and renamed, loaded without running what they hold, never half used."""
 
-import os
 import pickle
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from engine.aside import written_aside
 from engine.errors import RunError
 from model import Encoder
 from model.reference import from_reference, is_reference, momentum_from_reference, sizes, strip_prefix
@@ -26,19 +27,12 @@ def save_checkpoint(path: Path, checkpoint: dict) -> None:
     Raises:
         RunError: it cannot be written (disk full, no permission); the old file is untouched.
     """
-    aside = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.unlink(missing_ok=True)  # left by a run that was killed
-        with open(aside, "xb") as file:
+        with written_aside(path) as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
     except (OSError, RuntimeError) as error:
         raise RunError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}; any older one is whole") from None
-    finally:
-        aside.unlink(missing_ok=True)  # gone already where all went well; half a file where it did not
 
 
 def load_checkpoint(path: str | Path) -> dict:
@@ -85,10 +79,12 @@ def find_checkpoint(resume: str | None, folder: str | Path) -> tuple[dict, Path 
     Raises:
         RunError: see `load_checkpoint`.
     """
-    path = Path(folder) / NAME if resume == "auto" else resume
-    if path is None or (resume == "auto" and not path.is_file()):
+    if resume is None:
         return {}, None
-    return load_checkpoint(path), Path(path)
+    path = Path(folder) / NAME if resume == "auto" else Path(resume)
+    if resume == "auto" and not path.is_file():
+        return {}, None
+    return load_checkpoint(path), path
 
 
 def load_weights(module: nn.Module, state_dict: dict, path: str | Path) -> None:
@@ -146,7 +142,7 @@ def load_encoder(path: str | Path, given: dict[str, int]) -> Encoder:
     prefix = "encoder_q.encoder." if any(name.startswith("encoder_q.") for name in state_dict) else "encoder."
     weights = {name.removeprefix(prefix): t for name, t in state_dict.items() if name.startswith(prefix)}
     try:
-        told = given | (remembered_sizes(checkpoint) or sizes(weights))
+        told: dict[str, Any] = given | (remembered_sizes(checkpoint) or sizes(weights))
         for name, value in given.items():
             if told[name] != value:
                 raise RunError(f"{path} has {name} {told[name]}, not {value}; leave the flag out")
@@ -157,7 +153,7 @@ def load_encoder(path: str | Path, given: dict[str, int]) -> Encoder:
     return encoder
 
 
-def get_encoder(pretrained: str | None, sizes: dict[str, int]) -> Encoder:
+def get_encoder(pretrained: str | None, sizes: dict[str, Any]) -> Encoder:
     """Return the encoder of the checkpoint `pretrained`, or, for None, a random one of these sizes.
 
     Raises:

@@ -1,5 +1,6 @@
 """The folder in which a run keeps its checkpoints: no other run beside it, how many are kept, when, and if the disk is full."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -7,14 +8,10 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 from engine.checkpoint import NAME, save_checkpoint
 from engine.errors import RunError
-
-try:
-    import fcntl
-except ImportError:  # no POSIX system
-    fcntl = None
 
 LOCK = ".lock"
 EARLIER = f"earlier_{NAME}"
@@ -35,8 +32,10 @@ class CheckpointFolder:
 
     def __init__(self, path: str | Path, save_minutes: float, keep: int, stop_on_failure: bool, writes: bool = True):
         self.path, self.keep, self.stop_on_failure, self.writes = Path(path), keep, stop_on_failure, writes
-        self._snapshot, self._report = dict, print
-        self._seconds, self._saved, self._lock = 60 * save_minutes, time.monotonic(), None
+        self._snapshot: Callable[[], dict] = dict
+        self._report: Callable[[str], None] = print
+        self._seconds, self._saved = 60 * save_minutes, time.monotonic()
+        self._lock: TextIO | None = None
 
     def __enter__(self) -> "CheckpointFolder":
         if self.path.is_dir():
@@ -69,19 +68,18 @@ class CheckpointFolder:
         if not self.writes or self._lock is not None:
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / LOCK, "a+")
+        lock = self._lock = open(self.path / LOCK, "a+")
         try:
-            if fcntl is not None:
-                fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
-            self._lock.seek(0)
-            holder = self._lock.read().strip()
+            lock.seek(0)
+            holder = lock.read().strip()
             raise RunError(f"{self.path} is another run's ({holder}): stop it or choose another --checkpoint-path") from None
         except OSError:
             pass
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        self._lock.flush()
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
 
     def connect(self, snapshot: Callable[[], dict], report: Callable[[str], None], anew: bool = False) -> None:
         """Say what `save` writes and where it reports a failure.

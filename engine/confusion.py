@@ -19,32 +19,42 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
 
 
 def class_accuracies(matrix: np.ndarray) -> np.ndarray:
-    """Return the share in percent of each class that is recognised, (classes,); NaN for a class without clips."""
+    """Return in percent how much of each class is recognised, (classes,), NaN without clips; matrix (classes, classes)."""
     counts = matrix.sum(axis=1)
     return np.divide(100 * matrix.diagonal(), counts, out=np.full(len(matrix), np.nan), where=counts > 0)
 
 
 def confused_pairs(matrix: np.ndarray, most: int = PAIRS) -> list[tuple[int, int, int]]:
-    """Return (count, label, prediction) of the errors that are made most, most first, ties by label; at most `most`."""
+    """Return (count, label, prediction) of the errors that are made most, most first, ties by label; at most `most`.
+
+    Args:
+        matrix: counts (classes, classes), [class, prediction].
+        most: length of the list.
+    """
     rows, columns = np.nonzero(matrix * ~np.eye(len(matrix), dtype=bool))
     pairs = zip(matrix[rows, columns].tolist(), rows.tolist(), columns.tolist(), strict=True)
     return sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))[:most]
 
 
 def describe(matrix: np.ndarray, names: tuple[str, ...]) -> list[str]:
-    """Return lines of text: the accuracy of each class (of many, the worst) and the most confused pairs."""
+    """Return lines of text: the accuracy of each class (of many, the worst) and the most confused pairs.
+
+    Args:
+        matrix: counts (classes, classes), [class, prediction].
+        names: of the classes.
+    """
     counts, accuracies = matrix.sum(axis=1), class_accuracies(matrix)
     tested = np.flatnonzero(counts)
     order = tested[np.argsort(accuracies[tested], kind="stable")]
     heading = f"Acc@1 of each class, mean {accuracies[tested].mean():.1f}"
     if len(order) > ALL_CLASSES:
         heading, order = f"{heading}; the worst {WORST} of {len(order)}", order[:WORST]
-    names = numbered(names)
+    titles = numbered(names)
     lines = [f"{heading}:"]
-    lines += [f"  {accuracies[i]:5.1f}  {matrix[i, i]}/{counts[i]}  {names[i]}" for i in order]
+    lines += [f"  {accuracies[i]:5.1f}  {matrix[i, i]}/{counts[i]}  {titles[i]}" for i in order]
     if pairs := confused_pairs(matrix):
         lines.append("most confused (clips, class -> taken for):")
-        lines += [f"  {count}/{counts[i]}  {names[i]} -> {names[j]}" for count, i, j in pairs]
+        lines += [f"  {count}/{counts[i]}  {titles[i]} -> {titles[j]}" for count, i, j in pairs]
     return lines
 
 

@@ -20,7 +20,8 @@ def draw_confusion(matrix: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
         names: of the classes.
     """
     cell = cell_size(len(matrix))
-    font = ImageFont.load_default(min(15, cell))
+    size = min(15, cell)
+    font = ImageFont.load_default(size)
     labels = [shorten(text) for text in numbered(names)]
     left = MARGIN + max(int(font.getlength(label)) for label in labels) + 5
     left = max(left, 150)  # the heading's corner
@@ -32,7 +33,7 @@ def draw_confusion(matrix: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     for i, label in enumerate(labels):
         middle = round((i + 0.5) * cell)
         pen.text((left - 5, top + middle), label, INK, font, anchor="rm")
-        _upright(image, label, left + middle, top - 5, font)
+        _upright(image, label, left + middle, top - 5, font, size)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     for (i, j), share in np.ndenumerate(shares):
         _cell(pen, left + j * cell, top + i * cell, cell, share)
@@ -63,9 +64,11 @@ def _cell(pen: ImageDraw.ImageDraw, x: int, y: int, size: int, share: float) -> 
         pen.text((x + size // 2, y + size // 2), f"{100 * share:.0f}", colour, ImageFont.load_default(13), anchor="mm")
 
 
-def _upright(image: Image.Image, text: str, x: int, y: int, font: ImageFont.FreeTypeFont) -> None:
-    """Write a text from bottom to top, which begins at (x, y)."""
-    width, height = int(font.getlength(text)) + 2, int(font.size * 1.4)
+def _upright(
+    image: Image.Image, text: str, x: int, y: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, size: int
+) -> None:
+    """Write a text from bottom to top, which begins at (x, y), in a font of `size` pixels."""
+    width, height = int(font.getlength(text)) + 2, int(size * 1.4)
     strip = Image.new("RGB", (width, height), WHITE)
     ImageDraw.Draw(strip).text((0, height // 2), text, INK, font, anchor="lm")
     turned = strip.rotate(90, expand=True)

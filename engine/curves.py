@@ -9,6 +9,7 @@ import math
 from html import escape
 from pathlib import Path
 
+from engine.aside import write_text
 from engine.cli import CommandLine, script
 from engine.errors import RunError
 
@@ -134,12 +135,7 @@ def main(argv: list[str] | None = None) -> None:
     """Draw the curves."""
     args = get_parser().parse_args(argv)
     picture = draw_curves({name: curves for folder in args.runs for name, curves in read_curves(folder).items()})
-    aside = args.output.with_name(args.output.name + ".tmp")
-    try:
-        aside.write_text(picture, encoding="utf-8")
-        aside.replace(args.output)
-    finally:
-        aside.unlink(missing_ok=True)  # half a file where it could not be written
+    write_text(args.output, picture)
     print(f"written to {args.output}")
 
 

@@ -1,13 +1,16 @@
-"""Which device, and how random."""
+"""Which device, and how exactly the encoders calculate on it.
 
-import random
-import secrets
+Loss, normalisation and queues are in float32 whatever precision is chosen.
+"""
 
-import numpy as np
+import contextlib
+
 import torch
 
-from engine.distributed import local_rank, rank
+from engine.distributed import local_rank
 from engine.errors import RunError
+
+PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 def pick_device(name: str = "auto", gpu: int | None = None) -> torch.device:
@@ -42,38 +45,19 @@ def pick_device(name: str = "auto", gpu: int | None = None) -> torch.device:
     return device
 
 
-def seed_everything(seed: int | None) -> int:
-    """Return the seed (a fresh one for None) after giving it to Python, NumPy and torch."""
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-    return seed
+def set_precision(precision: str, device: torch.device) -> None:
+    """Allow or forbid tf32 products; fp32 is the reference's numerics.
+
+    Raises:
+        RunError: tf32 asked of a device that has none.
+    """
+    if precision == "tf32" and device.type != "cuda":
+        raise RunError("--precision tf32 is CUDA's: choose fp32 or bf16 on a CPU")
+    allowed = precision != "fp32" and device.type == "cuda"
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
-def part_dropout(seed: int) -> None:
-    """Give each process but rank 0 a torch generator of its own, so that they do not drop the same units."""
-    if rank():
-        torch.manual_seed((seed + rank()) % 2**63)
-
-
-def random_states() -> dict:
-    """Return the state of every global generator of this process, as plain types and tensors; of GPUs the current one's."""
-    version, numbers, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state()
-    return {
-        "python": [version, list(numbers), gauss],
-        "numpy": [kind, keys.tolist(), position, has_gauss, cached],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
-    }
-
-
-def restore_random_states(states: dict) -> None:
-    """Set every global generator to a state of `random_states`; a GPU's only where both runs have one."""
-    version, numbers, gauss = states["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    np.random.set_state(tuple(states["numpy"]))
-    torch.set_rng_state(states["torch"])
-    if torch.cuda.is_initialized() and states["cuda"] is not None:
-        torch.cuda.set_rng_state(states["cuda"])
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
+    """Return the context in which to run a forward pass."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

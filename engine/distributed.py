@@ -109,21 +109,24 @@ def average_gradients(module: nn.Module) -> None:
     torch._foreach_copy_(gradients, [mean.view_as(g) for mean, g in zip(means, gradients, strict=True)])
 
 
-def alike(module: nn.Module, device: torch.device, sync_batchnorm: bool = True) -> nn.Module:
-    """Return `module` with rank 0's weights and buffers in every process and, if asked for, BatchNorms over the total batch.
+def make_alike(module: nn.Module, device: torch.device, sync_batchnorm: bool = True) -> None:
+    """Give `module` rank 0's weights and buffers in every process and, if asked for, BatchNorms over the total batch.
 
     Args:
-        module: already on `device`.
+        module: already on `device`; its BatchNorms are replaced in it.
         device: torch's own synchronised BatchNorm is for GPUs alone; on CPUs ours does the same.
         sync_batchnorm: whether statistics are those of the total batch, or of each process's part.
     """
     if world_size() == 1:
-        return module
+        return
     for tensor in [*module.parameters(), *module.buffers()]:
         dist.broadcast(tensor.detach(), src=0)
     if not sync_batchnorm:
-        return module
-    return nn.SyncBatchNorm.convert_sync_batchnorm(module) if device.type == "cuda" else synchronise(module, total)
+        return
+    if device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    else:
+        synchronise(module, total)
 
 
 def total(x: Tensor) -> Tensor:

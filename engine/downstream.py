@@ -9,33 +9,25 @@ import torch
 from torch import Tensor
 
 from engine.checkpoint import get_encoder
-from engine.device import pick_device, seed_everything
+from engine.distributed import world_size
 from engine.errors import RunError
 from engine.feature_cache import cached_features, clips_identity, weights_digest
-from engine.features import open_both
 from engine.memory import keep_freed_memory
-from engine.npz import save_npz
+from engine.randomness import seed_everything
 from engine.runlog import RunLog
 from feeder.dataset import SkeletonDataset
 from model import Encoder
 
 
 class Task(NamedTuple):
-    """A data set under a protocol, and an encoder for each stream; None stands for raw coordinates."""
+    """A data set under a protocol, and an encoder for each stream."""
 
-    folder: Path
     parts: tuple[SkeletonDataset, SkeletonDataset]  # training, test
     identities: list[list]  # of their clips, see `engine.feature_cache.clips_identity`
     num_classes: int
-    streams: list[str]
-    encoders: list[Encoder | None]
+    encoders: list[Encoder]  # none for raw coordinates
     device: torch.device
     seed: int
-
-    @property
-    def stream(self) -> str:
-        """The streams' names in one word, as a run's folder has it."""
-        return "+".join(self.streams)
 
 
 def open_task(
@@ -44,8 +36,7 @@ def open_task(
     streams: Sequence[str],
     pretrained: Sequence[str],
     sizes: dict[str, int],
-    device: str = "auto",
-    gpu: int | None = None,
+    device: torch.device,
     seed: int | None = None,
     raw: bool = False,
 ) -> Task:
@@ -57,25 +48,41 @@ def open_task(
         streams: joint, motion, bone.
         pretrained: a checkpoint for each stream; none: random encoders, each from the seed.
         sizes: of the encoders, as far as given.
-        device, gpu: see `pick_device`.
+        device: where the task computes.
         seed: None draws one.
         raw: no encoders.
 
     Raises:
-        feeder.errors.DataError, RunError: see `open_both`, `get_encoder`, `pick_device`.
+        feeder.errors.DataError, RunError: see `open_both`, `get_encoder`.
     """
     keep_freed_memory()
-    picked, seed = pick_device(device, gpu), seed_everything(seed)
+    seed = seed_everything(seed)
     identities = [clips_identity(folder, part) for part in ("train", "val")]
     parts = open_both(folder, num_classes)
-    if raw:
-        encoders = [None] * len(streams)
-    else:
-        encoders = []
-        for path in pretrained or [None] * len(streams):
-            seed_everything(seed)  # a stream's random encoder is the same with other streams beside it
-            encoders.append(get_encoder(path, sizes))
-    return Task(folder, parts, identities, num_classes, list(streams), encoders, picked, seed)
+    paths: Sequence[str | None] = [] if raw else pretrained or [None] * len(streams)
+    encoders = []
+    for path in paths:
+        seed_everything(seed)  # a stream's random encoder is the same with other streams beside it
+        encoders.append(get_encoder(path, sizes))
+    return Task(parts, identities, num_classes, encoders, device, seed)
+
+
+def open_both(folder: Path, num_classes: int) -> tuple[SkeletonDataset, SkeletonDataset]:
+    """Return the training and the test set of a split.
+
+    Raises:
+        feeder.errors.DataError: the arrays are absent or damaged.
+        RunError: a label is outside 0 .. num_classes - 1, or there are fewer clips than processes.
+    """
+    train, test = SkeletonDataset(folder, "train"), SkeletonDataset(folder, "val")
+    for dataset in (train, test):
+        if dataset.labels.max() >= num_classes:
+            worst = int(dataset.labels.argmax())
+            label = f"{dataset.names[worst]} has label {dataset.labels[worst]}"
+            raise RunError(f"{folder}: {label}, but the table of data sets says {num_classes} classes")
+        if len(dataset) < world_size():
+            raise RunError(f"{folder}: {dataset.part} has {len(dataset)} clips for {world_size()} processes: start fewer")
+    return train, test
 
 
 class Features:
@@ -115,10 +122,10 @@ class Features:
 
 
 def save_features(
-    folder: Path, stream: str, part: SkeletonDataset, features: Tensor, predictions: Tensor | None = None
+    log: RunLog, stream: str, part: SkeletonDataset, features: Tensor, predictions: Tensor | None = None
 ) -> None:
     """Write names (N,), labels (N,), features (N, D), predictions (N,) where there are any: features_STREAM_PART.npz."""
     arrays = {"names": np.array(part.names), "labels": part.labels, "features": features.cpu().numpy()}
     if predictions is not None:
         arrays["predictions"] = predictions.cpu().numpy()
-    save_npz(folder / f"features_{stream}_{part.part}.npz", **arrays)
+    log.arrays(f"features_{stream}_{part.part}", **arrays)

@@ -4,9 +4,11 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from engine.distributed import any_process, from_rank_0, rank
 from engine.errors import RunError
 from engine.features import FRAMES, extract_features
 from engine.npz import load_npz, save_npz
@@ -32,7 +34,8 @@ def cached_features(
 ) -> tuple[Tensor, Tensor]:
     """Return what `extract_features` returns, from a file in `folder` where there is one, else by way of one; None: neither.
 
-    A damaged file is computed again; a full disk, or data that changed meanwhile, leave none; all is said.
+    A damaged file is computed again; a full disk, or data that changed meanwhile, leave none; all is said. Of several
+    processes rank 0 writes; where one of them cannot read the file, all compute.
 
     Args:
         folder: of the files.
@@ -42,17 +45,21 @@ def cached_features(
     """
     if folder is None:
         return extract_features(encoder, dataset, stream, device, workers, batch_size)
-    key = feature_key(encoder, dataset, identity, stream, device)
+    key = from_rank_0(feature_key(encoder, dataset, identity, stream, device))
     path = Path(folder) / f"{dataset.part}_{stream}_{key[:32]}.npz"
-    if (kept := _load(path, key, len(dataset), log)) is not None:
+    kept = _load(path, key, len(dataset), log)
+    lacking = any_process(kept is None)[0]
+    if kept is not None and not lacking:
         log.print(f"features of {dataset.part}: {path}")
         return kept.to(device), torch.from_numpy(dataset.labels).to(device)
     features, labels = extract_features(encoder, dataset, stream, device, workers, batch_size)
+    if rank():
+        return features, labels
     if clips_identity(dataset.folder, dataset.part) != identity:
         log.print(f"{dataset.folder}: the data changed while features were computed: they are not kept")
         return features, labels
     try:
-        save_npz(path, key=key, features=features.cpu().numpy())
+        save_npz(path, key=np.array(key), features=features.cpu().numpy())
     except OSError as error:
         log.print(f"features are not kept: {error.filename or folder}: {error.strerror or error}")
     return features, labels

@@ -15,13 +15,14 @@ from engine.cli import CommandLine, script
 from engine.errors import RunError
 from engine.npz import load_npz
 
-NAME = "predictions.npz"
+PREDICTIONS = "predictions"  # .npz, in a run's folder
 FIELDS = ("names", "labels", "streams", "scores", "best_scores")
 
 
 def weighted_sum(scores: Sequence[np.ndarray], weights: Sequence[float] | None) -> np.ndarray:
     """Return the sum (N, classes) of scores, each (N, classes), times their weights, 1 by default."""
-    return sum(w * s for w, s in zip([1.0] * len(scores) if weights is None else weights, scores, strict=True))
+    first, *others = (w * s for w, s in zip([1.0] * len(scores) if weights is None else weights, scores, strict=True))
+    return sum(others, start=first)
 
 
 def acc1(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -33,12 +34,12 @@ def read_runs(runs: Sequence[Path]) -> dict[str, np.ndarray]:
     """Return `FIELDS` of all runs together, their streams one after the other.
 
     Args:
-        runs: folders of runs, or files like the `NAME` in them.
+        runs: folders of runs, or files like predictions.npz in them.
 
     Raises:
         RunError: one has no scores, damaged ones, or scores of other samples or classes than the first.
     """
-    found = [load_npz(run / NAME if run.is_dir() else run, FIELDS) for run in runs]
+    found = [load_npz(run / f"{PREDICTIONS}.npz" if run.is_dir() else run, FIELDS) for run in runs]
     for run, content in zip(runs[1:], found[1:], strict=True):
         for field in ("names", "labels"):
             if not np.array_equal(content[field], found[0][field]):
@@ -53,7 +54,7 @@ def get_parser() -> CommandLine:
     """Return the command line."""
     parser = CommandLine(prog="python -m engine.fuse", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=f"a run's folder, or a file like its {NAME}")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or a file like its predictions.npz")
     parser.add_argument("--stream-weights", type=float, nargs="+", metavar="W", help="one for each stream, in order (equal)")
     return parser
 
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     for kind, field in (("last epoch", "scores"), ("epoch best on the test set", "best_scores")):
         for stream, scores in zip(streams, runs[field], strict=True):
             print(f"{kind}: {stream} Acc@1 {acc1(scores, runs['labels']):.3f}")
-        print(f"{kind}: fusion Acc@1 {acc1(weighted_sum(runs[field], weights), runs['labels']):.3f}")
+        print(f"{kind}: fusion Acc@1 {acc1(weighted_sum(list(runs[field]), weights), runs['labels']):.3f}")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ class Meter:
     def reset(self) -> None:
         """Begin anew."""
         self._value = self._total = 0.0
-        self._count = 0
-        self._unread = []
+        self._count: float = 0
+        self._unread: list[tuple[float | Tensor, int]] = []
 
     def update(self, value: float | Tensor, n: int = 1) -> None:
         """Take the mean `value` of `n` samples; a tensor is read when a figure is asked for, as that waits for its device."""

@@ -1,11 +1,11 @@
 """Arrays on disk as .npz: written aside and renamed, read without running what they hold."""
 
-import os
 import uuid
 from pathlib import Path
 
 import numpy as np
 
+from engine.aside import written_aside
 from engine.errors import RunError
 
 
@@ -16,17 +16,11 @@ def save_npz(path: Path, **arrays: np.ndarray) -> None:
         OSError: it cannot be written; an older file is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        with open(aside, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        with written_aside(path, f".{uuid.uuid4().hex[:12]}.tmp") as file:
+            np.savez(file, allow_pickle=False, **arrays)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
-    finally:
-        aside.unlink(missing_ok=True)  # gone already where all went well
 
 
 def load_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:

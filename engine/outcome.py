@@ -2,16 +2,14 @@
 
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.fuse import NAME, weighted_sum
+from engine.fuse import PREDICTIONS, weighted_sum
 from engine.metrics import accuracy
-from engine.npz import save_npz
 from engine.runlog import RunLog
 from feeder.dataset import SkeletonDataset
 
@@ -25,7 +23,8 @@ class Outcome(NamedTuple):
 
 def fuse(outcomes: Sequence[Outcome], weights: Sequence[float] | None) -> Outcome:
     """Return the weighted sums of the outcomes of several streams."""
-    return Outcome(*(weighted_sum(scores, weights) for scores in zip(*outcomes, strict=True)))
+    last, best = ([scores.numpy() for scores in each] for each in zip(*outcomes, strict=True))
+    return Outcome(torch.from_numpy(weighted_sum(last, weights)), torch.from_numpy(weighted_sum(best, weights)))
 
 
 def figures_of(outcomes: Sequence[Outcome], labels: Tensor) -> dict[str, float]:
@@ -70,21 +69,17 @@ def report_accuracies(
     log.metrics(**figures_of(list(rows.values())[-1], labels))
 
 
-def score_arrays(streams: Sequence[str], outcomes: Sequence[Outcome]) -> dict[str, np.ndarray]:
-    """Return streams (S,), scores and best_scores (S, N, classes): what `engine.fuse` needs besides names and labels."""
-    scores, best_scores = (torch.stack(part).numpy() for part in zip(*outcomes, strict=True))
-    return {"streams": np.array(streams), "scores": scores, "best_scores": best_scores}
-
-
 def save_scores(
-    folder: Path, test: SkeletonDataset, streams: Sequence[str], outcomes: list[list[Outcome]], weights: Sequence[float] | None
+    log: RunLog, test: SkeletonDataset, streams: Sequence[str], outcomes: list[list[Outcome]], weights: Sequence[float] | None
 ) -> None:
     """Write predictions.npz, or predictions_repeatR.npz for each of several repeats, into a run's folder.
 
-    Each holds names (N,), labels (N,), `score_arrays`, and predictions (N,) of the last epoch; of the fusion where S > 1.
+    Each holds what `engine.fuse` reads: names (N,), labels (N,), streams (S,), scores and best_scores (S, N, classes); and
+    predictions (N,) of the last epoch, of the fusion where S > 1.
     """
     for repeat, found in enumerate(zip(*outcomes, strict=True)):
-        name = NAME if len(outcomes[0]) == 1 else f"{Path(NAME).stem}_repeat{repeat}.npz"
+        name = PREDICTIONS if len(outcomes[0]) == 1 else f"{PREDICTIONS}_repeat{repeat}"
         predictions = fuse(found, weights).last.argmax(dim=1).numpy()
-        arrays = score_arrays(streams, found)
-        save_npz(folder / name, names=np.array(test.names), labels=test.labels, predictions=predictions, **arrays)
+        last, best = (torch.stack(part).numpy() for part in zip(*found, strict=True))  # (S, N, classes)
+        log.arrays(name, names=np.array(test.names), labels=test.labels, predictions=predictions,
+                   streams=np.array(streams), scores=last, best_scores=best)  # fmt: skip

@@ -1,6 +1,7 @@
 """Where a training stands, and what happens between two steps: saving when it is time, ending when a signal came."""
 
 from collections.abc import Iterator
+from typing import cast
 
 from torch.utils.data import DataLoader
 
@@ -9,7 +10,7 @@ from engine.distributed import any_process, world_size
 from engine.errors import RunError
 from engine.meters import Meter
 from engine.signals import StopSignals
-from feeder.dataset import Batch
+from feeder.dataset import Batch, Batches
 
 
 class Progress:
@@ -77,7 +78,8 @@ class Progress:
             stop: asked after each step.
             folder: says when it is time, and saves.
         """
-        loader.sampler.epoch, loader.sampler.start = self.epoch, self.step
+        order = cast(Batches, loader.sampler)  # torch says no more than Iterable
+        order.epoch, order.start = self.epoch, self.step
         remaining = iter(loader)
         while not self.stopping and self.step < self.steps:
             try:

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.aside import write_text
+
 CLIPS, DIMENSIONS = 1000, 64  # a browser draws them smoothly; half a MB, under a second
 
 
@@ -34,9 +36,7 @@ def write_projector(folder: Path, features: Tensor, columns: dict[str, list]) ->
         ],
     }
     for name, lines in files.items():
-        aside = folder / f"{name}.tmp"
-        aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        aside.replace(folder / name)
+        write_text(folder / name, "\n".join(lines) + "\n")
 
 
 def main_axes(features: Tensor, dimensions: int = DIMENSIONS) -> Tensor:

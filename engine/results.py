@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import yaml
 
+from engine.aside import write_text
 from engine.cli import CommandLine, script
 from engine.errors import RunError
 
@@ -104,12 +105,7 @@ def write_between_markers(path: Path, text: str) -> None:
     start, end = ([i for i, line in enumerate(lines) if line.strip() == marker] for marker in MARKERS)
     if len(start) != 1 or len(end) != 1 or start > end:
         raise RunError(f"{path}: the table goes between one line {MARKERS[0]} and one line {MARKERS[1]} below it; add them")
-    aside = path.with_name(path.name + ".tmp")
-    try:
-        aside.write_text("\n".join([*lines[: start[0] + 1], text, *lines[end[0] :]]), encoding="utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)  # half a file where it could not be written
+    write_text(path, "\n".join([*lines[: start[0] + 1], text, *lines[end[0] :]]))
 
 
 def _row(folder: Path, record: dict, result: dict) -> Row:
@@ -118,13 +114,13 @@ def _row(folder: Path, record: dict, result: dict) -> Row:
     k, fraction = result.get("knn_neighbours"), options.get("label_fraction")
     task = f"{k}-NN retrieval" if run["task"] == "retrieval" else run["task"]
     comparable = stream == "joint" and k in (None, 1) and fraction in (None, 1)
-    published = PUBLISHED.get((run["task"], run["data_set"], run["protocol"])) if comparable else None
+    paper = PUBLISHED.get((run["task"], run["data_set"], run["protocol"])) if comparable else None
     kinds = {"random_encoder": "random", "raw_coordinates": "none (raw coordinates)"}
     encoder = next((kind for flag, kind in kinds.items() if options.get(flag)), "pre-trained")
     labels = "" if fraction in (None, 1) else f"{100 * fraction:g} %"
     about = (task, run["data_set"], run["protocol"], stream, encoder, labels)
     figures = (_acc1(result), _figure(result, "best_acc1"), (_average_precision(record, result), None))
-    published = "" if published is None else f"{published:.1f}"
+    published = "" if paper is None else f"{paper:.1f}"
     return Row(about, repr((about, _essential(options))), str(options["seed"]), figures, published, folder.name)
 
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +16,9 @@ import numpy as np
 import torch
 import yaml
 from torch.utils.tensorboard import SummaryWriter
+
+from engine.aside import write_text
+from engine.npz import save_npz
 
 ROOT = Path(__file__).resolve().parent.parent
 # TensorBoard puts scalars whose names begin alike side by side; the others stand there as they are named.
@@ -79,7 +81,7 @@ class RunLog:
         print(line, flush=True)
         self._text.write(line + "\n")
 
-    def metrics(self, epoch: int | None = None, **figures: float) -> None:
+    def metrics(self, epoch: int | None = None, /, **figures: float | str) -> None:
         """Keep the figures of an epoch, or, without one, of the whole run, in metrics.jsonl and TensorBoard."""
         record = figures if epoch is None else {"epoch": epoch, **figures}
         with open(self.folder / "metrics.jsonl", "a") as file:
@@ -92,6 +94,14 @@ class RunLog:
         """Show a picture (height, width, 3) uint8 in TensorBoard."""
         self._events.add_image(name, pixels, epoch, dataformats="HWC")
 
+    def arrays(self, name: str, **arrays: np.ndarray) -> None:
+        """Write arrays into the folder, as `name`.npz.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        save_npz(self.folder / f"{name}.npz", **arrays)
+
     def close(self) -> None:
         """Flush and close the files."""
         self._events.close()
@@ -101,9 +111,7 @@ class RunLog:
         """Drop the lines of metrics.jsonl from an epoch on, and one that a kill cut short."""
         path = self.folder / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.is_file() else []
-        aside = path.with_suffix(".tmp")
-        aside.write_text("".join(f"{line}\n" for line in lines if _epoch(line) < start_epoch))
-        aside.replace(path)
+        write_text(path, "".join(f"{line}\n" for line in lines if _epoch(line) < start_epoch))
 
 
 def scalar_tag(name: str) -> str:
@@ -113,21 +121,29 @@ def scalar_tag(name: str) -> str:
     return "/".join([group, *prefix, *leaf]) if leaf else name
 
 
-class NoLog:
-    """The log of a process that keeps none: every method of `RunLog` does nothing; `folder` is None."""
+class NoLog(RunLog):
+    """The log of a process that leaves it to another: it prints and writes nothing."""
 
-    folder = None
-
-    def __enter__(self) -> "NoLog":
-        return self
+    def __init__(self) -> None:
+        self.folder = Path(os.devnull)  # nothing can be written below it
 
     def __exit__(self, *_error) -> None:
         pass
 
-    def __getattr__(self, name: str) -> Callable:
-        if not hasattr(RunLog, name):
-            raise AttributeError(name)
-        return lambda *args, **kwargs: None
+    def print(self, line: str) -> None:
+        """Do nothing."""
+
+    def metrics(self, epoch: int | None = None, /, **figures: float | str) -> None:
+        """Do nothing."""
+
+    def image(self, name: str, pixels: np.ndarray, epoch: int = 0) -> None:
+        """Do nothing."""
+
+    def arrays(self, name: str, **arrays: np.ndarray) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 def environment() -> dict:

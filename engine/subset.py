@@ -9,7 +9,7 @@ from engine.errors import RunError
 from feeder.dataset import Batch, SkeletonDataset
 
 
-class Subset(Dataset):
+class Subset(Dataset[Batch]):
     """Some clips of a data set, indexed by whole batches of their numbers 0 .. len(rows) - 1.
 
     Args:
@@ -24,7 +24,7 @@ class Subset(Dataset):
         return len(self.rows)
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
-        return self.dataset[self.rows[indices]]
+        return self.dataset[self.rows[indices].tolist()]
 
 
 def balanced_subset(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:

@@ -6,10 +6,10 @@ import torch
 from torch.optim import Optimizer
 
 from engine.checkpoint import load_weights, remembered_sizes, restore_optimizer
-from engine.device import random_states, restore_random_states
 from engine.distributed import gather_objects, rank
 from engine.errors import RunError
 from engine.progress import Progress
+from engine.randomness import random_states, restore_random_states
 from model import SCDNet
 
 
@@ -48,9 +48,10 @@ class Training:
         Raises:
             RunError: the checkpoint is of other sizes, or within an epoch of other batches; `path` is for the message.
         """
+        sizes = self.net.encoder_q.encoder.sizes
         for name, value in remembered_sizes(checkpoint).items():
-            if self.net.sizes["encoder"][name] != value:
-                raise RunError(f"{path} has {name} {value}, the run {self.net.sizes['encoder'][name]}")
+            if sizes[name] != value:
+                raise RunError(f"{path} has {name} {value}, the run {sizes[name]}")
         load_weights(self.net, checkpoint["state_dict"], path)
         restore_optimizer(self.optimizer, self.net, checkpoint, path)
         self.progress.restore(checkpoint)

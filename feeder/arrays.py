@@ -26,7 +26,7 @@ from feeder.skeleton import MAX_FRAMES, NUM_BODIES, NUM_JOINTS
 try:
     import fcntl
 except ImportError:  # no POSIX system: files are not locked
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 PARTS = ("train", "val")
 SAMPLE_SHAPE = (3, MAX_FRAMES, NUM_JOINTS, NUM_BODIES)
@@ -119,8 +119,8 @@ class SplitWriter:
     def __init__(self, folder: str | Path, part: str, num_samples: int) -> None:
         self.folder, self.part = Path(folder), part
         self._run = uuid.uuid4().hex[:12]
-        self._file = None
-        self._locked = []
+        self._file: BinaryIO | None = None
+        self._locked: list[BinaryIO] = []
         with open(self._create(DATA), "wb") as file:
             file.write(_header(num_samples))
 
@@ -157,10 +157,10 @@ class SplitWriter:
         _sync(self.temporary(DATA))
 
     def _write_bytes(self, offset: int, data: memoryview) -> None:
-        self._file = self._file or open(self.temporary(DATA), "r+b", buffering=0)
+        file = self._file = self._file or open(self.temporary(DATA), "r+b", buffering=0)
         try:
             while data:
-                written = os.pwrite(self._file.fileno(), data, offset)
+                written = os.pwrite(file.fileno(), data, offset)
                 offset, data = offset + written, data[written:]
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.final(DATA))) from None

@@ -58,27 +58,27 @@ def centre_crop(x: Tensor, num_frames: Tensor, ratio: float = CENTRE_RATIO, size
 
 
 def motion(x: Tensor) -> Tensor:
-    """Return x[t + 1] - x[t], the last frame 0."""
+    """Return x[t + 1] - x[t], the last frame 0: (N, C, T, V, M) of x (N, C, T, V, M)."""
     return torch.cat([x.diff(dim=2), torch.zeros_like(x[:, :, :1])], dim=2)
 
 
 def bone(x: Tensor) -> Tensor:
-    """Return each joint minus its parent, the root 0."""
+    """Return each joint minus its parent, the root 0: (N, C, T, V, M) of x (N, C, T, V, M)."""
     return x - x[:, :, :, list(PARENTS)]
 
 
 def to_stream(x: Tensor, stream: str) -> Tensor:
-    """Return the joint, motion or bone form of x."""
+    """Return the joint, motion or bone form of x, both (N, C, T, V, M)."""
     return {"joint": lambda x: x, "motion": motion, "bone": bone}[stream](x)
 
 
 def flip(x: Tensor) -> Tensor:
-    """Return x with left and right joints swapped; coordinates are not mirrored, as in the reference."""
+    """Return x (N, C, T, V, M) with left and right joints swapped; coordinates are not mirrored, as in the reference."""
     return x[:, :, :, list(MIRROR)]
 
 
 def rotate(x: Tensor, degrees: Tensor) -> Tensor:
-    """Return x rotated about the x axis, then y, then z, by degrees (N, 3), each clockwise seen from the axis' tip."""
+    """Return x (N, 3, T, V, M) rotated about x, then y, then z, by degrees (N, 3), each clockwise seen from the axis' tip."""
     cos, sin = torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))
     matrix = torch.eye(3, dtype=degrees.dtype, device=degrees.device)
     for axis, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):
@@ -90,7 +90,7 @@ def rotate(x: Tensor, degrees: Tensor) -> Tensor:
 
 
 def shear(x: Tensor, coefficients: Tensor) -> Tensor:
-    """Return x sheared by the matrix with unit diagonal and coefficients (N, 6), row by row off the diagonal."""
+    """Return x (N, 3, T, V, M) sheared by unit diagonal and coefficients (N, 6), row by row off the diagonal."""
     matrix = torch.eye(3, dtype=coefficients.dtype, device=coefficients.device).repeat(len(coefficients), 1, 1)
     rows, columns = [0, 0, 1, 1, 2, 2], [1, 2, 0, 2, 0, 1]
     matrix[:, rows, columns] = coefficients
@@ -98,12 +98,12 @@ def shear(x: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def mask_joints(x: Tensor, joints: Tensor) -> Tensor:
-    """Return x with the joints (N, V) bool zeroed in all frames and both bodies."""
+    """Return x (N, C, T, V, M) with the joints (N, V) bool zeroed in all frames and both bodies."""
     return x.masked_fill(joints.to(x.device)[:, None, None, :, None], 0)
 
 
 def mask_blocks(x: Tensor, blocks: Tensor) -> Tensor:
-    """Return x with blocks of frames zeroed; blocks (N, B) bool, B divides T."""
+    """Return x (N, C, T, V, M) with blocks of frames zeroed; blocks (N, B) bool, B divides T."""
     frames = blocks.to(x.device).repeat_interleave(x.shape[2] // blocks.shape[1], dim=1)  # (N, T)
     return x.masked_fill(frames[:, None, :, None, None], 0)
 
@@ -120,7 +120,7 @@ def joint_votes(seeds: Tensor) -> Tensor:
 
 
 def most_voted(votes: Tensor, count: int = MASKED_JOINTS) -> Tensor:
-    """Return a mask (N, V) bool of the `count` joints with most votes; ties fall as in the reference's NumPy sort."""
+    """Return a mask (N, V) bool of the `count` joints with most of the votes (N, V); ties fall as in NumPy's sort."""
     chosen = np.argsort(votes.cpu().numpy(), axis=1)[:, -count:]
     mask = torch.zeros_like(votes, dtype=torch.bool)
     return mask.scatter_(1, torch.from_numpy(np.ascontiguousarray(chosen)).to(votes.device), True)

@@ -51,14 +51,15 @@ def check_folder(folder: Path) -> list[str]:
     for part, split in splits.items():
         print(summary_line(f"{folder.name} {part}", split.labels, split.num_frame))
         print(*(f"  note: {note}" for note in split.notes), sep="\n", end="\n" if split.notes else "")
-        found = (*_names(split, known, folder.name, part), *_values(split))
+        found = (*_names(split, known, folder.name, part), *_values(split, path_of(folder, part, DATA)))
         problems += [f"{folder}: {part}: {problem}" for problem in found]
         print(f"  {_balance(split.labels, known)}")
     if len(splits) == len(PARTS):
         both = set(splits["train"].names) & set(splits["val"].names)
         if both:
             problems.append(f"{folder}: {len(both)} samples are in both parts, such as {min(both)}; prepare them again")
-        print(f"  {_verdict(tuple(len(split.labels) for split in splits.values()), known, folder.name)}")
+        counts = len(splits["train"].labels), len(splits["val"].labels)
+        print(f"  {_verdict(counts, known, folder.name)}")
     return problems
 
 
@@ -68,9 +69,9 @@ def _data_set(names: list[str], benchmark: str) -> _DataSet | None:
         name = "ntu60" if small else "ntu120"
         return _DataSet(name, ntu.class_names(name), ntu.SAMPLE_COUNTS.get((name, benchmark)), "")
     parts = {pku.part_of(name) for name in names}
-    if len(parts) != 1 or None in parts:
+    part = parts.pop() if len(parts) == 1 else None
+    if part is None:
         return None
-    part = parts.pop()
     counts = pku.SAMPLE_COUNTS.get((part, benchmark))
     return _DataSet(f"PKU-MMD part {part}", pku.class_names(), counts, "segments without any body")
 
@@ -113,10 +114,10 @@ def _ntu_names(names: list[str]) -> list[ntu.SampleName]:
         return []
 
 
-def _values(split: Split) -> Iterator[str]:
+def _values(split: Split, path: Path) -> Iterator[str]:
     """Yield what is wrong with the coordinates; samples of zeros are only told of, as the reference keeps some."""
     empty = 0
-    for start, samples in _chunks(split):
+    for start, samples in _chunks(split, path):
         broken = np.flatnonzero(~np.isfinite(samples).all((1, 2, 3, 4)))
         if len(broken):
             yield f"{split.names[start + broken[0]]}: NaN or infinite coordinates"
@@ -130,19 +131,19 @@ def _values(split: Split) -> Iterator[str]:
         print(f"  note: {empty} samples are all zeros")
 
 
-def _chunks(split: Split) -> Iterator[tuple[int, np.ndarray]]:
+def _chunks(split: Split, path: Path) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (first row, samples); read, not mapped, since mapped pages would count as memory of the process."""
     for start in range(0, len(split.labels), _CHUNK):
         rows = min(_CHUNK, len(split.labels) - start)
         offset = split.data.offset + start * split.data[0].nbytes
-        values = np.fromfile(split.data.filename, np.float32, rows * int(np.prod(SAMPLE_SHAPE)), offset=offset)
+        values = np.fromfile(path, np.float32, rows * int(np.prod(SAMPLE_SHAPE)), offset=offset)
         yield start, values.reshape(rows, *SAMPLE_SHAPE)
 
 
 def _balance(labels: list[int], known: _DataSet | None) -> str:
     def title(label: int) -> str:
-        named = known is not None and label < len(known.class_names)
-        return f"label {label}, {known.class_names[label]}" if named else f"label {label}"
+        names = known.class_names if known else ()
+        return f"label {label}, {names[label]}" if label < len(names) else f"label {label}"
 
     counts = collections.Counter(labels)
     (most, most_count), (least, least_count) = counts.most_common()[0], counts.most_common()[-1]

@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     labels: Tensor  # (N,) ints; of the whole batch
 
 
-class SkeletonDataset(Dataset):
+class SkeletonDataset(Dataset[Batch]):
     """One part of a split, indexed by whole batches of sample numbers.
 
     Args:
@@ -60,7 +60,7 @@ class SkeletonDataset(Dataset):
         self.data = open_split(self.folder, self.part).data
 
 
-class Batches(Sampler):
+class Batches(Sampler[list[int]]):
     """Batches of sample numbers, shuffled by seed and epoch or in order.
 
     Args:
@@ -93,7 +93,7 @@ class Batches(Sampler):
             yield order[i * self.batch_size : (i + 1) * self.batch_size].tolist()
 
 
-def make_loader(dataset: SkeletonDataset, batches: Batches, workers: int, pin_memory: bool = False) -> DataLoader:
+def make_loader(dataset: Dataset[Batch], batches: Batches, workers: int, pin_memory: bool = False) -> DataLoader:
     """Return a loader of `Batch`es; `workers` processes gather them, 0 does it in this one.
 
     It has a generator of its own: starting workers draws a number, which must not move the global generator's dropout.

@@ -82,6 +82,10 @@ Reader = Callable[[Source], Iterable[Clip | None | DataError]]
 Rows = list[list[tuple[int, int]]]  # for each sample of a source, the (writer, row) pairs that it goes to
 Outcome = int | str | None  # of a sample: frames written, what is wrong with it, or nobody in it
 
+# What a worker process was started with.
+_read: Reader
+_worker_writers: list[SplitWriter]
+
 
 def generate(
     sources: Iterable[Source],
@@ -146,7 +150,7 @@ def _writers(folder: Path, places: list[tuple[str, str]], sizes: list[int]) -> I
 
 
 def _rows(sources: list[Source], members: list[list[Sample]]) -> list[Rows]:
-    rows = {}
+    rows: dict[str, list[tuple[int, int]]] = {}
     for writer, part in enumerate(members):
         for row, sample in enumerate(part):
             rows.setdefault(sample.name, []).append((writer, row))
@@ -161,11 +165,12 @@ def _fail(bad: list[str]) -> None:
 
 
 def _finish(writer: SplitWriter, place: tuple[str, str], part: list[Sample], outcomes: dict[str, Outcome]) -> Made:
-    kept = [(row, sample) for row, sample in enumerate(part) if isinstance(outcomes[sample.name], int)]
-    labels = [sample.label for _, sample in kept]
-    names = [sample.name for _, sample in kept]
-    num_frame = [outcomes[name] for name in names]
-    writer.finish([row for row, _ in kept], names, labels, num_frame)
+    made = [(row, sample, outcomes[sample.name]) for row, sample in enumerate(part)]
+    kept = [(row, sample, frames) for row, sample, frames in made if isinstance(frames, int)]
+    labels = [sample.label for _, sample, _ in kept]
+    names = [sample.name for _, sample, _ in kept]
+    num_frame = [frames for _, _, frames in kept]
+    writer.finish([row for row, _, _ in kept], names, labels, num_frame)
     return Made(*place, names, labels, num_frame)
 
 
@@ -180,7 +185,7 @@ def _process(
     work = list(zip(sources, rows, strict=True))
     chunks = [work[start : start + _CHUNK] for start in range(0, len(work), _CHUNK)]
     run = _run_here if workers == 1 else _run_in_pool
-    outcomes = {}
+    outcomes: dict[str, Outcome] = {}
     with _Bar(total=len(sources), unit="file", disable=None) as bar:
         for chunk, results in zip(chunks, run(chunks, read, writers, workers), strict=True):
             for (source, _), result in zip(chunk, results, strict=True):
@@ -219,15 +224,15 @@ def _signals_held() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    caught = []
+    caught: list[int] = []
     before = {number: signal.signal(number, lambda number, _: caught.append(number)) for number in _SIGNALS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for number in caught[:1]:
-            signal.raise_signal(number)
+        for first in caught[:1]:
+            signal.raise_signal(first)
 
 
 def _start_worker(read: Reader, writers: list[SplitWriter]) -> None:
@@ -251,7 +256,10 @@ def _keep_memory() -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return  # no worker
+    parent.join()
     os._exit(1)  # the parent was killed; nobody waits for this work
 
 
@@ -264,10 +272,12 @@ def _make(source: Source, rows: Rows, read: Reader, writers: list[SplitWriter]) 
     outcomes: list[Outcome] = []
     try:
         for clip, places in zip(read(source), rows, strict=True):
-            if isinstance(clip, Clip):
-                for writer, row in places:
-                    writers[writer].write(row, clip.data)
-            outcomes.append(clip.num_frame if isinstance(clip, Clip) else clip and str(clip))
+            if not isinstance(clip, Clip):
+                outcomes.append(None if clip is None else str(clip))
+                continue
+            for writer, row in places:
+                writers[writer].write(row, clip.data)
+            outcomes.append(clip.num_frame)
     except DataError as error:
         outcomes += [str(error)] * (len(rows) - len(outcomes))
     return outcomes

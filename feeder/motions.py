@@ -13,6 +13,7 @@ from feeder.people import (
     joint_indices,
     make_person,
     pose,
+    rise,
     rotation,
 )
 from feeder.skeleton import SPINE_MID
@@ -91,7 +92,7 @@ def make_clip(
     if act.walk is not None:
         world = np.stack([world[0], _perform(rng, act, partner, frames)])
         world = _face_each_other(rng, world, act.walk)
-    turn = rng.uniform(-40, 40) + 25 * drift(rng, frames)  # the pair turns slowly as a whole
+    turn = rng.uniform(-40, 40) + 5 * drift(rng, frames)  # the pair turns slowly as a whole
     return _record(np.random.default_rng([int(rng.integers(2**32)), camera]), _turned(world, turn), camera)
 
 
@@ -113,11 +114,11 @@ def _perform(rng: np.random.Generator, act: Action, subject: int, frames: int) -
 
 
 def _presence(rng: np.random.Generator, frames: int) -> np.ndarray:
-    """How much of the motion is there, (T,) in 0 .. 1: many clips begin or end with a pause."""
+    """How much of the motion is there, (T,) in 0 .. 1: none in the first frame; some clips begin or end with a pause."""
     pauses = rng.uniform(0, 0.3, 2) * (rng.random(2) < 0.25)
     place = np.linspace(0, 1, frames)
     ramp = np.minimum((place - pauses[0]) / 0.06, (1 - pauses[1] - place) / 0.06)
-    return (ramp + 0.5).clip(0, 1)
+    return (ramp + 0.5).clip(0, 1) * rise(frames)
 
 
 def _course(course: str, cycles: np.ndarray) -> np.ndarray:

@@ -1,9 +1,11 @@
 """Synthetic people that move: bodies of a person's proportions, posed by joint angles, seen by a noisy depth camera.
 
 An action is told by its motion: which limbs swing, how fast, in which course. A still frame or a mean pose says little,
-since the swing rides on a posture and a direction that wander far within a clip, and begins anywhere in its cycle, with
-either side. Another part of the same clip, which is what SCD-Net's augmentations show, has the motion and not the posture:
-that makes pre-training worth while on this data, where raw coordinates and an untrained encoder are misled.
+since the swing rides on a posture that wanders far within a clip, and begins anywhere in its cycle, with either side.
+Every clip begins at rest, as those of NTU RGB+D do: a clip is turned by its first frame when it is normalised, so that a
+bent beginning would mark all of it. Another part of the same clip, which is what SCD-Net's augmentations show, has the
+motion and not the posture: that makes pre-training worth while on this data, where raw coordinates and an untrained encoder
+are misled.
 """
 
 from functools import cache
@@ -66,11 +68,8 @@ _POSTURE = {
     "ankle": ((10, 0, 0), (0.5, 0, 0)),
 }
 
-_WANDER = 7  # how far idle motion goes within a clip, in half-widths of the posture
-
-# Half-width of the twist and lean of the trunk as a clip begins, in degrees about x, y, z; gone within half a second.
-_START = {"spine mid": (2, 6, 2), "spine base": (2, 0, 3)}
-_SETTLING_FRAMES = 4
+_WANDER = 9  # how far idle motion goes within a clip, in half-widths of the posture
+REST_FRAMES = 15  # until motion is whole: a clip begins at rest
 
 
 class Person(NamedTuple):
@@ -81,7 +80,6 @@ class Person(NamedTuple):
     amplitude: float
     posture: np.ndarray  # (25, 3) degrees, a habit added to every posture
     right_handed: float  # share of the clips in which the right side acts
-    start: dict[str, np.ndarray]  # part -> (3,) degrees, how the trunk is twisted and leans as a clip begins
     skew: np.ndarray  # (3, 3), of the sensor that recorded this person
 
 
@@ -104,7 +102,6 @@ def make_person(subject: int) -> Person:
         amplitude=rng.uniform(0.8, 1.2),
         posture=rng.normal(0, 1, (NUM_JOINTS, 3)),
         right_handed=rng.choice([0.1, 0.9], p=[0.4, 0.6]),
-        start={part: rng.uniform(-1, 1, 3) * reach for part, reach in _START.items()},
         skew=np.eye(3) + 0.05 * rng.uniform(-1, 1, (3, 3)) * (1 - np.eye(3)),
     )
 
@@ -119,21 +116,22 @@ def draw_posture(rng: np.random.Generator, person: Person, frames: int) -> np.nd
     drawn = rng.uniform(-1, 1, (NUM_JOINTS, 3))
     legs = [_INDEX[f"{side} {part}"] for part in ("hip", "knee", "ankle") for side in ("left", "right")]
     drawn[legs[::2]] = drawn[legs[1::2]] + rng.normal(0, 0.2, (3, 3))  # nobody stands on one bent leg for long
-    angles = middle + drawn * width + (width > 0) * person.posture + drift(rng, frames, (NUM_JOINTS, 3)) * width * _WANDER
-    fading = np.exp(-np.arange(frames) / _SETTLING_FRAMES)[:, None]
-    for part, start in person.start.items():
-        angles[:, _INDEX[part]] += fading * (start + rng.normal(0, 1, 3))
-    return angles
+    return middle + drawn * width + (width > 0) * person.posture + drift(rng, frames, (NUM_JOINTS, 3)) * width * _WANDER
 
 
 def drift(rng: np.random.Generator, frames: int, shape: tuple[int, ...] = ()) -> np.ndarray:
-    """Return slow smooth noise of about unit size, (frames, *shape): three sines of 0.05 to 0.25 Hz each."""
+    """Return slow smooth noise of about unit size that begins at 0, (frames, *shape): three sines of 0.05 to 0.25 Hz each."""
     seconds = np.arange(frames) / FPS
     hertz = rng.uniform(0.05, 0.25, (3, *shape))
     phase = rng.uniform(0, 2 * np.pi, (3, *shape))
     size = rng.normal(0, 0.8, (3, *shape))
     waves = np.sin(2 * np.pi * np.multiply.outer(seconds, hertz) + phase)  # (frames, 3, *shape)
-    return (waves * size).sum(axis=1)
+    return (waves * size).sum(axis=1) * rise(frames).reshape(-1, *([1] * len(shape)))
+
+
+def rise(frames: int) -> np.ndarray:
+    """Return how much of a motion is there as a clip begins, (frames,): 0 .. 1 within `REST_FRAMES`."""
+    return (np.arange(frames) / REST_FRAMES).clip(0, 1)
 
 
 def pose(person: Person, angles: np.ndarray) -> np.ndarray:

@@ -92,9 +92,9 @@ def read_split(path: Path, part: int) -> dict[str, frozenset[str]]:
                 reason = f"{name[:40]!r} is no video of part {part} (like {_EXAMPLE[part]})"
                 raise DataError(f"{path}: line {number}: {reason}")
             current.add(name)
-    for key, heading in (("train", "Training videos:"), ("val", "Validataion videos:")):
+    for key, title in (("train", "Training videos:"), ("val", "Validataion videos:")):
         if key not in videos:
-            raise DataError(f'{path}: no line "{heading}"; give the split file of part {part} as delivered')
+            raise DataError(f'{path}: no line "{title}"; give the split file of part {part} as delivered')
     if twice := videos["train"] & videos["val"]:
         raise DataError(f"{path}: {min(twice)} stands in both lists")
     return {key: frozenset(names) for key, names in videos.items()}

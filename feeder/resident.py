@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 from tqdm import trange
 
 from feeder.dataset import Batch, SkeletonDataset
@@ -15,7 +16,7 @@ _SHARE = 0.8  # of the free memory that the frames may take: training needs some
 _CHUNK = 256  # clips read at a time
 
 
-class ResidentDataset:
+class ResidentDataset(Dataset[Batch]):
     """The valid frames of a data set on a device; indexed by whole batches of sample numbers, like the data set.
 
     NTU RGB+D 60 takes about 3 GB.

@@ -7,7 +7,7 @@ import numpy as np
 HEADING = f"{'split':<14}{'samples':>9}{'classes':>9}{'frames':>12}{'min':>6}{'mean':>8}{'max':>6}"
 
 
-def summary_line(split: str, labels: Sequence[int], num_frame: Sequence[int]) -> str:
+def summary_line(split: str, labels: Sequence[int], num_frame: Sequence[int] | np.ndarray) -> str:
     """Return a line under `HEADING`: samples, classes that occur, and the sum, least, mean and greatest frame count."""
     if not len(labels):
         return f"{split:<14}{0:>9}"

@@ -36,11 +36,11 @@ def main(argv: list[str] | None = None) -> None:
     """Write the data set of a command line."""
     parser = get_parser()
     given = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
-    out, write = given.pop("out"), {"ntu": write_ntu, "pku": write_pku}[given.pop("format")]
-    if write is write_ntu and "part" in given:
+    out, ntu = given.pop("out"), given.pop("format") == "ntu"
+    if ntu and "part" in given:
         parser.error("--part goes with --format pku")
-    names = write(out, **given)
-    print(f"{out}: {len(names)} {'clips' if write is write_ntu else 'videos'}")
+    names = write_ntu(out, **given) if ntu else write_pku(out, **given)
+    print(f"{out}: {len(names)} {'clips' if ntu else 'videos'}")
 
 
 if __name__ == "__main__":

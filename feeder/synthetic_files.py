@@ -84,7 +84,7 @@ def ntu_text(clip: np.ndarray, swapped: tuple[float, float] = (0.0, 0.0)) -> str
         swapped: from and to, 0 .. 1 of the clip, where the bodies stand in the reverse order in the file.
     """
     bodies, frames = clip.shape[:2]
-    present = clip.any(axis=(2, 3))
+    present = np.any(clip, axis=(2, 3))  # (bodies, T)
     joints = [[_NTU_JOINTS % tuple(values) for values in body] for body in clip.reshape(bodies, frames, -1).tolist()]
     parts = [f"{frames}\n"]
     for frame in range(frames):
@@ -193,7 +193,7 @@ def pku_text(clip: np.ndarray) -> str:
     Args:
         clip: (2, T, 25, 3) metres, zeros where a body is absent.
     """
-    present = clip.any(axis=(2, 3))
+    present = np.any(clip, axis=(2, 3))  # (2, T)
     frames = clip.reshape(*clip.shape[:2], -1).tolist()
     lines = (
         "".join(_PKU_JOINTS % tuple(values) if there else _PKU_NOBODY for values, there in zip(*pair, strict=True))

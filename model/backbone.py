@@ -166,7 +166,7 @@ def max_of_three(x: Tensor) -> Tensor:
 def _temporal_conv(channels: int, dilation: int) -> nn.Conv2d:
     conv = nn.Conv2d(channels, channels, (1, 5), padding=(0, 2 * dilation), dilation=(1, dilation))
     nn.init.kaiming_normal_(conv.weight, mode="fan_out")
-    nn.init.zeros_(conv.bias)
+    nn.init.zeros_(conv.get_parameter("bias"))
     return conv
 
 

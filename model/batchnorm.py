@@ -10,17 +10,25 @@ from torch import Tensor, nn
 class BatchNorm(nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d`, two to three times faster in training on CPUs where channels are not innermost."""
 
+    running_mean: Tensor  # torch's own may be None
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised (N, C, V, T) of x (N, C, V, T); in training also move the running statistics."""
         if not self.training or x.device.type != "cpu":
             return super().forward(x)
         y, mean, var = _Normalise.apply(x, self.weight, self.bias, self.eps)
-        with torch.no_grad():
-            count = x.numel() // x.shape[1]
-            self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+        self.track(mean, var, x.numel() // x.shape[1])
         return y
+
+    @torch.no_grad()
+    def track(self, mean: Tensor, var: Tensor, count: int | Tensor) -> None:
+        """Move the running statistics towards the mean and the (biased) variance, each (C,), of `count` values a channel."""
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
 
 
 class _Normalise(torch.autograd.Function):
@@ -80,10 +88,7 @@ class SynchronisedBatchNorm(BatchNorm):
         centred = flat - mean[:, None]
         var = self.total(centred.square().sum(dim=(0, 2))) / count  # (C,)
         y = centred * ((var + self.eps).rsqrt() * self.weight)[:, None] + self.bias[:, None]
-        with torch.no_grad():
-            self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+        self.track(mean, var, count)
         return y.view_as(x).to(x.dtype)
 
 

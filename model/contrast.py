@@ -30,6 +30,8 @@ class SCDNet(nn.Module):
         gather: returns the rows of all processes, in one order, of a process's (N, ...): its keys enter every queue.
     """
 
+    queue_pointer: Tensor  # (1,) int, the column of each queue that the next keys enter
+
     def __init__(
         self,
         encoder: Encoder | dict,
@@ -73,7 +75,7 @@ class SCDNet(nn.Module):
             keys = dict(zip(DOMAINS, map(_normalise, self.encoder_k(k)), strict=True))
             # Copies: the enqueueing below must not change what the backward pass will read.
             queues = {domain: queue.clone() for domain, queue in self.queues.items()}
-        logits = {a + b: self.logits(queries[a], keys[b], queues[b]) for a, b in PAIRS}
+        logits = {pair: self.logits(queries[pair[0]], keys[pair[1]], queues[pair[1]]) for pair in PAIRS}
         if self.training:
             rows = self.gather(torch.cat([keys[domain] for domain in DOMAINS], dim=1))  # (world * N, 3 * dim)
             self.enqueue(dict(zip(DOMAINS, rows.chunk(3, dim=1), strict=True)))
@@ -93,7 +95,7 @@ class SCDNet(nn.Module):
     @torch.no_grad()
     def update_key_encoder(self) -> None:
         """Move the key encoder's parameters: k = m k + (1 - m) q. Its BatchNorm statistics are its own."""
-        keys, queries = list(self.encoder_k.parameters()), list(self.encoder_q.parameters())
+        keys, queries = tuple(self.encoder_k.parameters()), tuple(self.encoder_q.parameters())
         torch._foreach_mul_(keys, self.m)
         torch._foreach_add_(keys, queries, alpha=1 - self.m)
 

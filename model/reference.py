@@ -71,7 +71,8 @@ def from_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         ValueError: a tensor is missing, is unknown or does not fit its neighbours; the message names it.
     """
     state_dict = strip_prefix(state_dict, "module.")
-    result, used = {}, set()
+    result: dict[str, Tensor] = {}
+    used: set[str] = set()
     for rule in rules(state_dict):
         missing = [name for name in rule.theirs if name not in state_dict]
         if missing:
@@ -89,7 +90,7 @@ def from_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def to_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the reference's state dict of one of ours; the inverse of `from_reference`."""
-    result = {}
+    result: dict[str, Tensor] = {}
     for rule in rules(state_dict):
         if rule.ours in state_dict:
             result.update(zip(rule.theirs, rule.split(state_dict[rule.ours]), strict=True))

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from options.datasets import DATA_SETS, PROTOCOL_FOLDERS, split_folder
 from options.parser import (
@@ -28,7 +29,7 @@ def add_data_flags(parser: Parser, data_set: str, representation: tuple[str, ...
     group.add_argument(data_set, choices=DATA_SETS, metavar="NAME", help=f"{', '.join(DATA_SETS)} (%(default)s)")
     group.add_argument("--protocol", choices=PROTOCOL_FOLDERS, metavar="NAME",
                        help=f"{', '.join(PROTOCOL_FOLDERS)} (%(default)s)")  # fmt: skip
-    several = dict(action=OneOrMore) if representation is DOWNSTREAM_REPRESENTATION else {}
+    several: dict[str, Any] = dict(action=OneOrMore) if representation is DOWNSTREAM_REPRESENTATION else {}
     group.add_argument(*representation, **several, choices=streams, metavar="STREAM",
                        help=f"{', '.join(streams)} (%(default)s)")  # fmt: skip
     group.add_argument("-j", "--workers", type=natural, metavar="N", help="processes that read data (%(default)s)")
@@ -110,10 +111,10 @@ def task_name(args: argparse.Namespace) -> str:
     return "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
 
 
-def given_folder(parser: Parser, args: argparse.Namespace) -> Path:
-    """Return the folder of a downstream task's arrays; exits with status 2 where the data set has no such protocol."""
+def given_folder(parser: Parser, args: argparse.Namespace, data_set: str) -> Path:
+    """Return the folder of the data set's arrays; exits with status 2 where it has no such protocol."""
     try:
-        return split_folder(args.data_path, args.finetune_dataset, args.protocol)
+        return split_folder(args.data_path, data_set, args.protocol)
     except ValueError as error:
         parser.error(str(error))
 

@@ -3,7 +3,7 @@
 import argparse
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
         if self.recipe:
             self._take_defaults(RECIPES / f"{self.recipe}.yaml")
 
-    def parse_args(self, args: list[str] | None = None, namespace: argparse.Namespace | None = None) -> argparse.Namespace:
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:  # argparse's own types are overloads
         """Return the values of all flags; exits with status 2 and one line where the command line is wrong."""
         args = [_kebab(token) for token in (sys.argv[1:] if args is None else args)]
         before = argparse.ArgumentParser(prog=self.prog, add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -122,10 +122,10 @@ class Parser(argparse.ArgumentParser):
 class OneOrMore(argparse.Action):
     """Keeps one value as itself and several as a list: `--knn-neighbours 1` is 1, `--knn-neighbours 1 5` is [1, 5]."""
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, nargs="+", **kwargs)
+    def __init__(self, **kwargs: Any):
+        super().__init__(nargs="+", **kwargs)
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: list, option=None) -> None:
+    def __call__(self, _parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _flag: Any = None) -> None:
         setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
 
 

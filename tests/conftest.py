@@ -49,6 +49,15 @@ class Golden:
         return u.float()
 
 
+def failure(capsys, run, *args):
+    """The exit status of `run` and the one line that it leaves on standard error."""
+    with pytest.raises(SystemExit) as stop:
+        run(*args)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return stop.value.code, lines[0]
+
+
 @pytest.fixture(scope="session")
 def model_golden() -> Golden:
     return Golden("model")

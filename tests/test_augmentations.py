@@ -85,7 +85,7 @@ def test_against_plain_numpy(seed):
             np.testing.assert_allclose(sheared[n, :, t, v, m], s @ point, atol=1e-5)
 
 
-def test_invariants():
+def test_invariants_of_flip_rotation_shear_bone_and_motion():
     x, _ = random_clips(0)
     assert torch.equal(A.flip(A.flip(x)), x) and sorted(MIRROR) == list(range(25))
     assert torch.equal(A.rotate(x, torch.zeros(3, 3)), x) and torch.equal(A.shear(x, torch.zeros(3, 6)), x)

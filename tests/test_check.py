@@ -35,7 +35,7 @@ def problems(folder, capsys):
     return captured.err or str(end.value.code)
 
 
-def test_whole(folder, capsys):
+def test_whole_arrays_are_said_to_be_whole(folder, capsys):
     capsys.readouterr()
     for path in (folder, folder / "xsub"):
         main([str(path)])

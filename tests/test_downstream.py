@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, failure
 
 import action_classification
 import action_retrieval
@@ -73,14 +73,6 @@ def weights(folder):
 
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(t, other[name]) for name, t in one.items())
-
-
-def failure(capsys, run, *args):
-    with pytest.raises(SystemExit) as stop:
-        run(*args)
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
-    return stop.value.code, lines[0]
 
 
 def test_the_long_way_gives_the_same_weights(arrays, here):

@@ -14,12 +14,13 @@ import yaml
 from conftest import Golden
 
 from engine.checkpoint import load_checkpoint, load_encoder, load_weights, restore_optimizer, save_checkpoint
-from engine.device import pick_device, random_states, restore_random_states, seed_everything
+from engine.device import pick_device
 from engine.errors import RunError
 from engine.meters import Meter, progress_line
 from engine.metrics import accuracy, knn_predict
+from engine.randomness import random_states, restore_random_states, seed_everything
 from engine.results import table
-from engine.runlog import Run, RunLog
+from engine.runlog import NoLog, Run, RunLog
 from engine.schedule import learning_rate
 from model import DownstreamModel, Encoder, SCDNet
 from model.reference import to_reference
@@ -55,13 +56,13 @@ def test_knn_refuses_k_beyond_the_gallery(k):
         knn_predict(torch.randn(30, 2), torch.zeros(30, dtype=torch.long), torch.randn(3, 2), k)
 
 
-def test_accuracy():
+def test_accuracy_counts_the_k_best_scores():
     scores = torch.tensor([[3.0, 2, 1], [1, 3, 2], [2, 3, 1], [1, 2, 3]])
     labels = torch.tensor([0, 0, 0, 1])
     assert accuracy(scores, labels) == 25 and accuracy(scores, labels, 2) == 75 and accuracy(scores, labels, 5) == 100
 
 
-def test_learning_rates():
+def test_learning_rates_drop_at_milestones_or_along_a_cosine():
     assert [learning_rate(2, e, 80, [50, 70]) for e in (0, 49, 50, 69, 70)] == pytest.approx([2, 2, 0.2, 0.2, 0.02])
     assert learning_rate(1, 20, 40, [], cos=True) == pytest.approx(0.5) and learning_rate(1, 0, 40, [5], cos=True) == 1
 
@@ -260,3 +261,15 @@ def test_a_run_folder_and_the_table_of_results(tmp_path):
     assert lines == [{"epoch": 0, "acc1": 50.0}, {"epoch": 1, "acc1": 61.0}]
     assert RunLog(str(tmp_path), RUN, options).folder != log.folder
     assert math.isfinite(lines[-1]["acc1"])
+
+
+def test_no_log_keeps_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with NoLog() as log:
+        log.print("a line")
+        log.metrics(0, acc1=50.0)
+        log.image("a/picture", np.zeros((4, 4, 3), np.uint8))
+        log.arrays("predictions", labels=np.zeros(3))
+        log.close()
+    assert {name for name in vars(RunLog) if name[0] != "_"} <= vars(NoLog).keys(), "whatever a log can do"
+    assert not capsys.readouterr().out and not os.listdir(tmp_path)

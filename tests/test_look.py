@@ -15,10 +15,23 @@ from engine.contrast_statistics import ContrastStatistics, step_statistics
 from engine.projector import main_axes, write_projector
 from engine.report import report_classes
 from engine.runlog import Run, RunLog
-from engine.stick_figures import CELL, COLOURS, LABEL, PALE, WHITE, draw_strip, neutral, place, show_views, told, unmasked
+from engine.stick_figures import (
+    CELL,
+    CLIPS,
+    COLOURS,
+    LABEL,
+    PALE,
+    WHITE,
+    draw_strip,
+    neutral,
+    place,
+    show_views,
+    told,
+    unmasked,
+)
 from feeder.augmentations import PretrainingViews, ViewParameters
 from feeder.class_names import class_names
-from feeder.dataset import Batch
+from feeder.dataset import SkeletonDataset
 from feeder.skeleton import LINKS
 from model import SCDNet
 from options.datasets import DATA_SETS
@@ -231,25 +244,15 @@ def test_what_fell_on_a_sample_is_told():
     assert not unmasked(p).joints.any() and not unmasked(p).blocks.any() and p.joints.all()
 
 
-class Clips:
-    names = ["S001C001P001R001A001.skeleton"] * 3
-
-    def __len__(self):
-        return 3
-
-    def __getitem__(self, indices):
-        x = torch.randn(len(indices), 3, 80, 25, 2, generator=torch.Generator().manual_seed(0))
-        return Batch(x, torch.full((len(indices),), 80), torch.zeros(len(indices)))
-
-
-def test_views_are_shown_and_training_draws_as_before(tmp_path):
+def test_views_are_shown_and_training_draws_as_before(data, tmp_path):
+    dataset = SkeletonDataset(data / "NTU-RGB-D-60-AGCN" / "xsub", "train", slice(0, 2))  # one process's share of each batch
     torch.manual_seed(3)
     before = torch.get_rng_state()
     with RunLog(str(tmp_path), RUN, Namespace()) as log:
-        show_views(log, Clips(), PretrainingViews("motion"), seed=5)
+        show_views(log, dataset, PretrainingViews("motion"), seed=5)
     assert torch.equal(torch.get_rng_state(), before)
     (image,) = events(log.folder).Images("views/pretraining")
-    assert (image.width, image.height) == (LABEL + 16 * CELL[0], 3 * (3 * CELL[1] + 8))
+    assert (image.width, image.height) == (LABEL + 16 * CELL[0], CLIPS * (3 * CELL[1] + 8))
 
 
 # TensorBoard, projector, report

@@ -45,7 +45,7 @@ def changed(number, line):
     return "\n".join(lines)
 
 
-def test_names():
+def test_names_are_read_with_and_without_their_suffix():
     name = ntu.parse_name("S001C002P003R004A005.skeleton")
     assert name == (1, 2, 3, 4, 5) == ntu.parse_name("S001C002P003R004A005")
     for wrong in ("", "x.skeleton", "S1C002P003R004A005", "S001C002P003R004A005.txt", "S001C002P003R004A0055"):
@@ -65,7 +65,7 @@ def test_names_outside_the_data_set(name, what):
         ntu.check_range(name, "ntu120")
 
 
-def test_protocols():
+def test_protocols_part_by_subject_camera_and_setup():
     def parts(setup, camera, subject):
         return [ntu.part_of(ntu.SampleName(setup, camera, subject, 1, 1), name) for name in ("xsub", "xview", "xsetup")]
 

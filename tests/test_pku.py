@@ -252,7 +252,7 @@ def test_damaged_splits(tmp_path, text, reason):
     assert reason in str(caught.value) and str(caught.value).startswith(f"{tmp_path}/a.txt: ")
 
 
-def test_classes():
+def test_the_51_classes_in_the_official_order():
     names = pku.class_names()
     assert len(names) == len(set(names)) == 51
     assert (names[0], names[13], names[50]) == ("bow", "handshaking", "writing")
@@ -392,7 +392,7 @@ def test_mutations_are_read_or_refused(small, kind):
     print(f"{refused} refused")
 
 
-def test_flags():
+def test_flags_take_underscores_and_have_defaults():
     args = pku_gendata.get_parser().parse_args(["--data_path", "a", "--out_folder", "b", "--part", "2"])
     assert (args.data_path, args.out_folder, args.part) == (Path("a"), Path("b"), 2)
     assert list(args.benchmark) == ["xsub", "xview"]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
 
+from engine.device import autocast, set_precision
 from engine.errors import RunError
-from engine.precision import autocast, set_precision
 from model import SCDNet
 from model.batchnorm import BatchNorm
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, failure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import action_classification
@@ -45,14 +45,6 @@ def pretrain(data, *flags):
 def records(here, task):
     (path,) = (here / "log").glob(f"{task}_*/metrics.jsonl")
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def failure(capsys, run, *args):
-    with pytest.raises(SystemExit) as stop:
-        run(*args)
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
-    return stop.value.code, lines[0]
 
 
 @pytest.mark.parametrize("stream", ["joint", "motion", "bone"])

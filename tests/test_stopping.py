@@ -10,8 +10,8 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
-from test_scripts import failure, pretrain, records
+from conftest import ROOT, failure
+from test_scripts import pretrain, records
 
 import pretraining
 from engine.checkpoint import load_checkpoint
