@@ -65,6 +65,7 @@ ACTIONS = (
     Action("handshake", 1.7, "one", "swing", _REACH, walk=0),
     Action("push", 0.9, "both", "strike", _REACH, walk=0),
 )
+_STRENGTH = 0.5  # of the swings above: small against the wandering posture, so that no pose tells the action
 IDLE = Action("idle", 0.5, "both", "swing", {})
 
 
@@ -101,7 +102,7 @@ def _perform(rng: np.random.Generator, act: Action, subject: int, frames: int) -
     person = make_person(subject)
     angles = draw_posture(rng, person, frames)
     cycles = act.hertz * person.tempo * rng.uniform(0.97, 1.03) * np.arange(frames) / FPS + rng.random()
-    strength = person.amplitude * rng.uniform(0.95, 1.05) * _presence(rng, frames)
+    strength = _STRENGTH * person.amplitude * rng.uniform(0.95, 1.05) * _presence(rng, frames)
     right = rng.random() < person.right_handed
     for (part, axis), (degrees, lag) in act.swings.items():
         joints = joint_indices(part)
