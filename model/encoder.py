@@ -95,4 +95,14 @@ def _embedding(token_size: int, hidden_size: int) -> nn.Sequential:
 
 def _transformer(hidden_size: int, num_head: int, num_layer: int, dropout: float) -> nn.TransformerEncoder:
     layer = nn.TransformerEncoderLayer(hidden_size, num_head, hidden_size, dropout, batch_first=True)
+    layer.self_attn.register_forward_pre_hook(_tokens_outermost)
     return nn.TransformerEncoder(layer, num_layer, enable_nested_tensor=False)
+
+
+def _tokens_outermost(_attention: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return query, key and value (N, tokens, d), one tensor, laid out in memory as attention itself wants them.
+
+    Otherwise torch makes its in-projection a product for each token, in bfloat16 with a copy of the weights for each.
+    """
+    x = args[0].transpose(0, 1).contiguous().transpose(0, 1)
+    return x, x, x
