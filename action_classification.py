@@ -22,7 +22,7 @@ from engine.classifier import ClipBatches, FeatureBatches, class_scores, train_e
 from engine.cli import script
 from engine.device import pick_device
 from engine.distributed import check_alike, launched, process_group, rank
-from engine.downstream import Features, Task, open_task, save_features
+from engine.downstream import Features, Task, open_task, save_features, stream_notes
 from engine.errors import RunError
 from engine.metrics import accuracy
 from engine.outcome import Outcome, figures_of, fuse, report_accuracies, save_scores
@@ -112,7 +112,7 @@ def classify(args: Namespace, folder: Path, device: torch.device) -> None:
     # data and encoders; what does not fit ends the run here, before it writes anything
     task = open_task(folder, DATA_SETS[args.finetune_dataset].num_classes, streams, listed(args.pretrained),
                      given_sizes(args), device, first.get("seed", args.seed))  # fmt: skip
-    args.seed = task.seed
+    args.seed, args.origins = task.seed, task.origins
     for trial in trials:
         balanced_subset(task.parts[0].labels, args.label_fraction, args.seed + trial.repeat)
         if args.resume:
@@ -126,7 +126,7 @@ def classify(args: Namespace, folder: Path, device: torch.device) -> None:
         train, test = task.parts
         log.print(f"{len(train)} training and {len(test)} test samples of {folder}, {task.device}, seed {args.seed}")
         log.print(f"log in {log.folder}")
-        for note in train.notes + test.notes:
+        for note in train.notes + test.notes + stream_notes(streams, listed(args.pretrained), task.origins):
             log.print(note)
         features_of = Features(task, log, args.feature_cache, args.workers)
         outcomes: list[list[Outcome]] = [[] for _ in streams]
@@ -162,7 +162,7 @@ def build(args: Namespace, run: Run, task: Task, trial: Trial) -> tuple[Downstre
     if path and "run" in checkpoint:
         check_same_run(args, run, len(task.parts[1]), checkpoint, path)
     seed_everything(args.seed + trial.repeat)
-    encoder = copy.deepcopy(task.encoders[trial.place]) if args.pretrained else get_encoder(None, given_sizes(args))
+    encoder = copy.deepcopy(task.encoders[trial.place]) if args.pretrained else get_encoder(None, given_sizes(args))[0]
     model = DownstreamModel(encoder, task.num_classes)
     if path:
         load_weights(model, checkpoint["state_dict"], path)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from engine.cli import script
 from engine.device import pick_device
 from engine.distributed import process_group, rank
-from engine.downstream import Features, Task, open_task, save_features
+from engine.downstream import Features, Task, open_task, save_features, stream_notes
 from engine.errors import RunError
 from engine.fuse import PREDICTIONS
 from engine.report import report_classes
@@ -76,7 +76,7 @@ def evaluate(args: Namespace, folder: Path, device: torch.device) -> None:
     num_classes = DATA_SETS[args.finetune_dataset].num_classes
     task = open_task(folder, num_classes, streams, listed(args.pretrained), given_sizes(args), device, args.seed,
                      raw=args.raw_coordinates)  # fmt: skip
-    args.seed = task.seed
+    args.seed, args.origins = task.seed, task.origins
     train, test = task.parts
     if max(ks) > len(train):
         raise RunError(f"--knn-neighbours {max(ks)} is more than the gallery's {len(train)} samples")
@@ -84,7 +84,7 @@ def evaluate(args: Namespace, folder: Path, device: torch.device) -> None:
     run = Run("retrieval", args.finetune_dataset, args.protocol, "+".join(streams))
     with NoLog() if rank() else RunLog(args.log_dir, run, args) as log:
         log.print(f"{len(train)} gallery and {len(test)} query samples of {folder}, {task.device}; log in {log.folder}")
-        for note in train.notes + test.notes:
+        for note in train.notes + test.notes + stream_notes(streams, listed(args.pretrained), task.origins):
             log.print(note)
 
         labels = [torch.from_numpy(part.labels).to(device) for part in task.parts]

@@ -68,6 +68,9 @@ def get_parser() -> Parser:
                        "(%(default)s)")  # fmt: skip
     group.add_argument("--encoder-m", type=fraction, metavar="m", help="momentum of the key encoder (%(default)s)")
     group.add_argument("--encoder-t", type=positive_float, metavar="T", help="temperature (%(default)s)")
+    group.add_argument("--pairs", nargs="+", metavar="PAIR", help="of the loss, the query's domain and the key's; others than "
+                       "these are an ablation (%(default)s)")  # fmt: skip
+    group.add_argument("--no-masks", action="store_true", help="leave both masks out of the views, an ablation")
     add_optimizer_flags(parser)
     group = parser.add_argument_group("checkpoints")
     group.add_argument("--checkpoint-path", metavar="DIR", help="where checkpoint.pth.tar is kept (%(default)s)")
@@ -135,7 +138,8 @@ def pretrain(parser: Parser, args: Namespace, folder: Path, device: torch.device
     try:
         net = build_model(args, device)
         sizes = net.encoder_q.encoder.sizes
-        views = PretrainingViews(args.skeleton_representation, sizes["frames"], sizes["bodies"], rows=dataset.rows)
+        views = PretrainingViews(args.skeleton_representation, sizes["frames"], sizes["bodies"], masks=not args.no_masks,
+                                 rows=dataset.rows)  # fmt: skip
     except ValueError as error:
         parser.error(str(error))
     optimizer = SGD(net.encoder_q.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
@@ -183,9 +187,9 @@ def build_model(args: Namespace, device: torch.device) -> SCDNet:
     """Return the network on the device, the same in all processes.
 
     Raises:
-        ValueError: sizes that do not fit together.
+        ValueError: sizes that do not fit together, or pairs that are none.
     """
-    net = SCDNet(given_sizes(args), args.encoder_dim, args.encoder_k, args.encoder_m, args.encoder_t, gather_batch)
+    net = SCDNet(given_sizes(args), args.encoder_dim, args.encoder_k, args.encoder_m, args.encoder_t, args.pairs, gather_batch)
     make_alike(net.to(device), device, not args.no_sync_batchnorm)
     if args.compile:
         net.encoder_q.compile()
@@ -259,7 +263,7 @@ def train_epoch(
 
 
 def mean_accuracy(logits: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return the share in percent of queries whose key ranks first, over the four pairs; a scalar on their device."""
+    """Return the share in percent of queries whose key ranks first, over the pairs; a scalar on their device."""
     first = [(x.detach().argmax(dim=1) == 0).float().mean() for x in logits.values()]
     return 100 * torch.stack(first).mean()
 

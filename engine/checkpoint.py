@@ -15,6 +15,8 @@ from model import Encoder
 from model.reference import from_reference, is_reference, momentum_from_reference, sizes, strip_prefix
 
 NAME = "checkpoint.pth.tar"
+# Options of pre-training without which a figure of the encoder is not to be understood.
+ORIGIN = ("pre_dataset", "skeleton_representation", "pairs", "no_masks")
 
 
 def save_checkpoint(path: Path, checkpoint: dict) -> None:
@@ -126,18 +128,18 @@ def restore_optimizer(optimizer: Optimizer, module: nn.Module, checkpoint: dict,
             optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter)
 
 
-def load_encoder(path: str | Path, given: dict[str, int]) -> Encoder:
+def encoder_of(checkpoint: dict, path: str | Path, given: dict[str, int]) -> Encoder:
     """Return the (query) encoder of a checkpoint.
 
     Args:
-        path: a pre-training or downstream checkpoint, ours or the reference's.
+        checkpoint: of `load_checkpoint`, of pre-training or a downstream task.
+        path: where it was.
         given: sizes that the caller insists on. The heads are in no shape: those of a reference checkpoint are the paper's
             unless given.
 
     Raises:
-        RunError: no checkpoint, a damaged one, one without an encoder, or one of other sizes than those given.
+        RunError: there is no encoder in it, or one of other sizes than those given.
     """
-    checkpoint = load_checkpoint(path)
     state_dict = checkpoint["state_dict"]
     prefix = "encoder_q.encoder." if any(name.startswith("encoder_q.") for name in state_dict) else "encoder."
     weights = {name.removeprefix(prefix): t for name, t in state_dict.items() if name.startswith(prefix)}
@@ -153,16 +155,21 @@ def load_encoder(path: str | Path, given: dict[str, int]) -> Encoder:
     return encoder
 
 
-def get_encoder(pretrained: str | None, sizes: dict[str, Any]) -> Encoder:
-    """Return the encoder of the checkpoint `pretrained`, or, for None, a random one of these sizes.
+def get_encoder(pretrained: str | Path | None, sizes: dict[str, Any]) -> tuple[Encoder, dict[str, Any]]:
+    """Return the encoder of the checkpoint `pretrained` and how it was pre-trained; for None, a random one and {}.
+
+    What a checkpoint of ours says of its pre-training are the options named in `ORIGIN`; another's says nothing.
 
     Raises:
-        RunError: see `load_encoder`; or sizes that do not fit together.
+        RunError: see `load_checkpoint` and `encoder_of`; or sizes that do not fit together.
     """
     if pretrained is not None:
-        return load_encoder(pretrained, sizes)
+        checkpoint = load_checkpoint(pretrained)
+        options = checkpoint.get("options")
+        told = {name: options[name] for name in ORIGIN if name in options} if isinstance(options, dict) else {}
+        return encoder_of(checkpoint, pretrained, sizes), told
     try:
-        return Encoder(**sizes)
+        return Encoder(**sizes), {}
     except ValueError as error:
         raise RunError(str(error)) from None
 

@@ -26,6 +26,7 @@ class Task(NamedTuple):
     identities: list[list]  # of their clips, see `engine.feature_cache.clips_identity`
     num_classes: int
     encoders: list[Encoder]  # none for raw coordinates
+    origins: list[dict]  # how each was pre-trained, as far as its checkpoint says
     device: torch.device
     seed: int
 
@@ -60,11 +61,22 @@ def open_task(
     identities = [clips_identity(folder, part) for part in ("train", "val")]
     parts = open_both(folder, num_classes)
     paths: Sequence[str | None] = [] if raw else pretrained or [None] * len(streams)
-    encoders = []
+    encoders, origins = [], []
     for path in paths:
         seed_everything(seed)  # a stream's random encoder is the same with other streams beside it
-        encoders.append(get_encoder(path, sizes))
-    return Task(parts, identities, num_classes, encoders, device, seed)
+        encoder, origin = get_encoder(path, sizes)
+        encoders.append(encoder)
+        origins.append(origin)
+    return Task(parts, identities, num_classes, encoders, origins, device, seed)
+
+
+def stream_notes(streams: Sequence[str], pretrained: Sequence[str], origins: Sequence[dict]) -> list[str]:
+    """Return a line for each encoder that was pre-trained on another stream than the one it is to read."""
+    notes = []
+    for stream, path, origin in zip(streams, pretrained, origins, strict=False):  # a random encoder has no path
+        if (before := origin.get("skeleton_representation", stream)) != stream:
+            notes.append(f"note: {path} was pre-trained on the {before} stream and is evaluated on the {stream} stream")
+    return notes
 
 
 def open_both(folder: Path, num_classes: int) -> tuple[SkeletonDataset, SkeletonDataset]:

@@ -29,6 +29,7 @@ PUBLISHED = {
     ("retrieval", "ntu120", "cross_subject"): 59.8,
     ("retrieval", "ntu120", "cross_setup"): 65.7,
 }
+PAPERS_PAIRS = {"ti", "si", "it", "is"}
 HEADER = ("task", "data set", "protocol", "stream", "encoder", "labels", "seed", "Acc@1", "best on test", "mAP", "published",
           "run")  # fmt: skip
 OPTIONAL = ("labels", "best on test", "mAP", "published", "run")  # left out where no run has them
@@ -116,12 +117,25 @@ def _row(folder: Path, record: dict, result: dict) -> Row:
     comparable = stream == "joint" and k in (None, 1) and fraction in (None, 1)
     paper = PUBLISHED.get((run["task"], run["data_set"], run["protocol"])) if comparable else None
     kinds = {"random_encoder": "random", "raw_coordinates": "none (raw coordinates)"}
-    encoder = next((kind for flag, kind in kinds.items() if options.get(flag)), "pre-trained")
+    encoder = next((kind for flag, kind in kinds.items() if options.get(flag)), None) or _pretrained(run, options)
     labels = "" if fraction in (None, 1) else f"{100 * fraction:g} %"
     about = (task, run["data_set"], run["protocol"], stream, encoder, labels)
     figures = (_acc1(result), _figure(result, "best_acc1"), (_average_precision(record, result), None))
     published = "" if paper is None else f"{paper:.1f}"
     return Row(about, repr((about, _essential(options))), str(options["seed"]), figures, published, folder.name)
+
+
+def _pretrained(run: dict, options: dict) -> str:
+    """Return "pre-trained" and what sets its pre-training apart, as far as it is known: another data set, an ablation."""
+    words = ["pre-trained"]
+    for origin in options.get("origins") or []:
+        if origin.get("pre_dataset", run["data_set"]) != run["data_set"]:
+            words.append(f"on {origin['pre_dataset']}")
+        if origin.get("no_masks"):
+            words.append("without masks")
+        if set(origin.get("pairs", PAPERS_PAIRS)) != PAPERS_PAIRS:
+            words.append(f"pairs {' '.join(origin['pairs'])}")
+    return ", ".join(dict.fromkeys(words))
 
 
 def _essential(options: dict) -> list[tuple]:

@@ -34,7 +34,7 @@ def show_views(log: RunLog, dataset: SkeletonDataset, views: PretrainingViews, s
     indices = np.linspace(0, len(dataset) - 1, min(CLIPS, len(dataset))).astype(int).tolist()
     batch = SkeletonDataset(dataset.folder, dataset.part)[indices]  # also where `dataset` has a share of each batch
     generator = torch.Generator().manual_seed(seed)
-    joints = PretrainingViews("joint", views.size, views.bodies, views.p)
+    joints = PretrainingViews("joint", views.size, views.bodies, views.p, views.masks)
     versions = {"whole clip": neutral(batch.num_frames)}
     versions |= {f"view {i}": joints.draw(batch.num_frames, generator) for i in (1, 2)}
     clips = {title: joints.apply(batch.x, unmasked(p)).numpy() for title, p in versions.items()}

@@ -150,18 +150,25 @@ class PretrainingViews:
         size: frames T of a view.
         bodies: M of a view, the first ones of a clip.
         p: chance of each of rotation, flip, shear, spatial and temporal mask.
+        masks: False leaves both masks out, an ablation; all else is drawn as with them.
         rows: which clips of each batch are this process's; all where it is alone. It draws for the whole batch, so that the
             views are the same whoever has the clips.
     """
 
     def __init__(
-        self, stream: str = "joint", size: int = 64, bodies: int = NUM_BODIES, p: float = 0.5, rows: slice = slice(None)
+        self,
+        stream: str = "joint",
+        size: int = 64,
+        bodies: int = NUM_BODIES,
+        p: float = 0.5,
+        masks: bool = True,
+        rows: slice = slice(None),
     ):
         if stream not in STREAMS:
             raise ValueError(f"no stream {stream!r}: choose from {', '.join(STREAMS)}")
         if size % NUM_BLOCKS:
             raise ValueError(f"{size} frames do not part into {NUM_BLOCKS} blocks: give a multiple of {NUM_BLOCKS}")
-        self.stream, self.size, self.bodies, self.p, self.rows = stream, size, bodies, p, rows
+        self.stream, self.size, self.bodies, self.p, self.masks, self.rows = stream, size, bodies, p, masks, rows
 
     def __call__(self, x: Tensor, num_frames: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Return two views, each (N, C, size, V, M).
@@ -193,8 +200,8 @@ class PretrainingViews:
             degrees=degrees * rotated[:, None],
             flipped=flipped,
             coefficients=coefficients * sheared[:, None],
-            joints=most_voted(joint_votes(seeds)) & spatial[:, None],
-            blocks=(order < MASKED_BLOCKS) & temporal[:, None],
+            joints=most_voted(joint_votes(seeds)) & (spatial & self.masks)[:, None],
+            blocks=(order < MASKED_BLOCKS) & (temporal & self.masks)[:, None],
         )
 
     def _draw_crop(self, num_frames: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """SCD-Net's pre-training: momentum encoder, queues of keys, cross-domain contrast with a global anchor."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,11 @@ class SCDNet(nn.Module):
         K: keys in each queue; a multiple of the batch.
         m: momentum of the key encoder.
         T: temperature.
+        pairs: of domains, the query's and the key's, that are contrasted; others than the paper's are ablations.
         gather: returns the rows of all processes, in one order, of a process's (N, ...): its keys enter every queue.
+
+    Raises:
+        ValueError: a pair that is none, or given twice; sizes that do not fit together.
     """
 
     queue_pointer: Tensor  # (1,) int, the column of each queue that the next keys enter
@@ -39,10 +43,14 @@ class SCDNet(nn.Module):
         K: int = 8192,
         m: float = 0.999,
         T: float = 0.2,
+        pairs: Sequence[str] = PAIRS,
         gather: Callable[[Tensor], Tensor] = _alone,
     ):
         super().__init__()
-        self.K, self.m, self.T, self.gather = K, m, T, gather
+        for pair in pairs:
+            if len(pair) != 2 or not set(pair) <= set(DOMAINS) or list(pairs).count(pair) > 1:
+                raise ValueError(f"pair {pair!r}: give two letters of {', '.join(DOMAINS)}, and each pair once")
+        self.K, self.m, self.T, self.pairs, self.gather = K, m, T, tuple(pairs), gather
         encoder = Encoder(**encoder) if isinstance(encoder, dict) else encoder
         self.sizes = dict(encoder=encoder.sizes, dim=dim, K=K)
         self.encoder_q = PretrainingEncoder(encoder, dim)
@@ -75,7 +83,7 @@ class SCDNet(nn.Module):
             keys = dict(zip(DOMAINS, map(_normalise, self.encoder_k(k)), strict=True))
             # Copies: the enqueueing below must not change what the backward pass will read.
             queues = {domain: queue.clone() for domain, queue in self.queues.items()}
-        logits = {pair: self.logits(queries[pair[0]], keys[pair[1]], queues[pair[1]]) for pair in PAIRS}
+        logits = {pair: self.logits(queries[pair[0]], keys[pair[1]], queues[pair[1]]) for pair in self.pairs}
         if self.training:
             rows = self.gather(torch.cat([keys[domain] for domain in DOMAINS], dim=1))  # (world * N, 3 * dim)
             self.enqueue(dict(zip(DOMAINS, rows.chunk(3, dim=1), strict=True)))

@@ -114,6 +114,14 @@ def test_draws_follow_the_method():
     assert set(p.joints.sum(dim=1).tolist()) == {0, 8} and set(p.blocks.sum(dim=1).tolist()) == {0, 6}
 
 
+def test_without_masks_all_else_is_drawn_as_with_them():
+    num_frames = torch.full((50,), 100)
+    whole, bare = (A.PretrainingViews(masks=m).draw(num_frames, torch.Generator().manual_seed(1)) for m in (True, False))
+    assert whole.joints.any() and whole.blocks.any() and not bare.joints.any() and not bare.blocks.any()
+    for name in ("start", "length", "degrees", "flipped", "coefficients"):
+        assert torch.equal(getattr(whole, name), getattr(bare, name)), name
+
+
 @pytest.mark.parametrize("stream", A.STREAMS)
 def test_views_are_the_operations_in_order(stream):
     x, generator = random_clips(2, n=8, t=100)

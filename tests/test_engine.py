@@ -13,7 +13,7 @@ import torch
 import yaml
 from conftest import Golden
 
-from engine.checkpoint import load_checkpoint, load_encoder, load_weights, restore_optimizer, save_checkpoint
+from engine.checkpoint import get_encoder, load_checkpoint, load_weights, restore_optimizer, save_checkpoint
 from engine.device import pick_device
 from engine.errors import RunError
 from engine.meters import Meter, progress_line
@@ -133,7 +133,7 @@ def test_damaged_checkpoints_are_one_line(tmp_path):
             load_checkpoint(path)
     save_checkpoint(path, {"state_dict": Encoder(**SMALL).state_dict(), "sizes": None})
     with pytest.raises(RunError, match="no encoder"):
-        load_encoder(path, {})
+        get_encoder(path, {})[0]
     with pytest.raises(RunError, match="no checkpoint at"):
         load_checkpoint(tmp_path / "elsewhere")
 
@@ -158,16 +158,16 @@ def test_an_encoder_is_found_in_each_kind_of_checkpoint(tmp_path):
     for state_dict in (net.state_dict(), downstream.state_dict()):
         for content in (state_dict, to_reference(state_dict), {f"module.{n}": t for n, t in to_reference(state_dict).items()}):
             save_checkpoint(path, {"state_dict": content})
-            loaded = load_encoder(path, {"num_head": 2})
+            loaded = get_encoder(path, {"num_head": 2})[0]
             assert all(torch.equal(t, encoder.state_dict()[name]) for name, t in loaded.state_dict().items())
             assert loaded.sizes == encoder.sizes
     save_checkpoint(path, {"state_dict": net.state_dict(), "sizes": net.sizes})
-    assert load_encoder(path, {}).sizes["num_head"] == 2
+    assert get_encoder(path, {})[0].sizes["num_head"] == 2
     with pytest.raises(RunError, match="has hidden_size 16, not 32"):
-        load_encoder(path, {"hidden_size": 32})
+        get_encoder(path, {"hidden_size": 32})[0]
     save_checkpoint(path, {"state_dict": {"fc.weight": torch.zeros(2, 2)}})
     with pytest.raises(RunError, match="no encoder"):
-        load_encoder(path, {})
+        get_encoder(path, {})[0]
 
 
 def test_weights_load_wholly_or_not_at_all():
@@ -225,7 +225,7 @@ def test_a_references_linear_layer_loads_with_its_momentum(tmp_path):
     optimizer = torch.optim.SGD(model.fc.parameters(), 1.0, 0.9)
     restore_optimizer(optimizer, model, checkpoint, "x.tar")
     assert torch.equal(optimizer.state[model.fc.weight]["momentum_buffer"], torch.ones(3, 32))
-    assert load_encoder(tmp_path / "x.tar", {"num_head": 2}).sizes == model.encoder.sizes
+    assert get_encoder(tmp_path / "x.tar", {"num_head": 2})[0].sizes == model.encoder.sizes
 
 
 def test_foreign_folders_do_not_disturb_the_table(tmp_path):

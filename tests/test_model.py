@@ -54,6 +54,20 @@ def test_initialisation_is_the_references():
         assert torch.equal(q, k) and not k.requires_grad
 
 
+def test_other_pairs_contrast_what_they_name():
+    torch.manual_seed(0)
+    net, x = SCDNet(dict(SMALL, dropout=0.0), dim=8, K=12, pairs=("tt", "is")), torch.randn(4, 3, 64, 25, 2)
+    queues = {domain: queue.clone() for domain, queue in net.queues.items()}
+    logits = net(x, x)  # both encoders are equal at the start: so are query and key
+    assert list(net.loss(logits)) == ["tt", "is"]
+    torch.testing.assert_close(logits["tt"][:, 0], torch.full((4,), 1 / net.T))
+    z = F.normalize(net.encoder_k(x)[2], dim=1)
+    torch.testing.assert_close(logits["is"][:, 1:], z @ queues["s"] / net.T, rtol=1e-4, atol=1e-4)
+    for pairs in (("tx",), ("t",), ("ti", "ti")):
+        with pytest.raises(ValueError, match="each pair once"):
+            SCDNet(SMALL, dim=8, K=12, pairs=pairs)
+
+
 def test_loss_against_plain_numpy_form():
     net = small_net()
     q, k, queue = F.normalize(torch.randn(5, 8)), F.normalize(torch.randn(5, 8)), F.normalize(torch.randn(8, 12), dim=0)

@@ -99,6 +99,16 @@ def test_runs_that_differ_in_the_seed_alone_are_averaged(tmp_path):
     assert "run" not in cells(text)[0]
 
 
+def test_an_encoders_origin_is_named_where_it_matters(tmp_path):
+    paper = {"pre_dataset": "ntu60", "skeleton_representation": "joint", "pairs": ["ti", "si", "it", "is"], "no_masks": False}
+    for name, origin in {"a": paper, "b": paper | {"pre_dataset": "ntu120"}, "c": paper | {"no_masks": True}, "e": {},
+                         "d": paper | {"pairs": ["tt", "ss", "ii"]}}.items():  # fmt: skip
+        make_run(tmp_path, name, {"best_acc1": 60.0, "last_acc1": 59.0}, origins=[origin])
+    found = {row["run"]: row["encoder"] for row in columns(table(tmp_path))}
+    assert found == {"a": "pre-trained", "b": "pre-trained, on ntu120", "c": "pre-trained, without masks", "e": "pre-trained",
+                     "d": "pre-trained, pairs tt ss ii"}  # fmt: skip
+
+
 def test_the_table_goes_between_the_markers(tmp_path, capsys):
     make_run(tmp_path / "log", "a", {"best_acc1": 60.0, "last_acc1": 59.0})
     page, (start, end) = tmp_path / "page.md", MARKERS

@@ -16,6 +16,7 @@ import action_retrieval
 import pku_gendata
 import pretraining
 from engine.checkpoint import load_checkpoint
+from engine.results import table
 from feeder.augmentations import centre_crop
 from feeder.dataset import SkeletonDataset
 from feeder.synthetic import write_pku
@@ -85,6 +86,17 @@ def looked_at(here, epochs):
         assert found[folder].Tags()["images"] == ["confusion/test"]
         assert "brushing hair" in (folder / "log.txt").read_text()
     assert {"loss/total", "accuracy/acc1", "accuracy/acc5", "training/lr"} == set(found[linear].Tags()["scalars"])
+
+
+def test_an_ablation_is_known_downstream(data, here, capsys):
+    pretrain(data, "--epochs", "1", "--skeleton-representation", "bone", "--pairs", "tt", "ss", "ii", "--no-masks")
+    (epoch,) = records(here, "pretraining")
+    assert {"loss/tt", "loss/ss", "loss/ii"} <= epoch.keys() and "loss/ti" not in epoch
+    action_retrieval.main(["--data-path", str(data), "--pretrained", "ck", *COMMON])
+    assert "ck was pre-trained on the bone stream and is evaluated on the joint stream" in capsys.readouterr().out
+    assert "| pre-trained, without masks, pairs tt ss ii |" in table(here / "log")
+    status, line = failure(capsys, pretrain, data, "--pairs", "ti", "tu")
+    assert status == 2 and "pair 'tu'" in line
 
 
 @pytest.mark.parametrize("data_set", ["pku_part1", "pku_part2"])
