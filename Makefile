@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m feeder.synthetic demo/raw --repetitions 10
 	$(BIN)/python ntu_gendata.py --data-path demo/raw --out-folder demo/data/demo --benchmark xsub
 	$(BIN)/python pretraining.py --config options/demo_pretraining.yaml
-	for encoder in "--pretrained demo/checkpoints/pretrain" "--random-encoder --hidden-size 64 --channels 4 --frames 32 --bodies 1"; do \
+	for encoder in "--pretrained demo/checkpoints/pretrain" "--random-encoder --hidden-size 128 --channels 4 --frames 32 --bodies 1"; do \
 	    $(BIN)/python action_classification.py --config options/demo_linear.yaml $$encoder && \
 	    $(BIN)/python action_retrieval.py --config options/demo_retrieval.yaml $$encoder || exit 1; \
 	done

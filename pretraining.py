@@ -137,9 +137,7 @@ def pretrain(parser: Parser, args: Namespace, folder: Path, device: torch.device
     # model and optimiser
     try:
         net = build_model(args, device)
-        sizes = net.encoder_q.encoder.sizes
-        views = PretrainingViews(args.skeleton_representation, sizes["frames"], sizes["bodies"], masks=not args.no_masks,
-                                 rows=dataset.rows)  # fmt: skip
+        views = build_views(args, net, dataset)
     except ValueError as error:
         parser.error(str(error))
     optimizer = SGD(net.encoder_q.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
@@ -195,6 +193,16 @@ def build_model(args: Namespace, device: torch.device) -> SCDNet:
         net.encoder_q.compile()
         net.encoder_k.compile()
     return net
+
+
+def build_views(args: Namespace, net: SCDNet, dataset: SkeletonDataset) -> PretrainingViews:
+    """Return what makes the two views that the network reads of a batch of the data set.
+
+    Raises:
+        ValueError: frames that do not part into the blocks of the mask.
+    """
+    sizes, masks = net.encoder_q.encoder.sizes, not args.no_masks
+    return PretrainingViews(args.skeleton_representation, sizes["frames"], sizes["bodies"], masks=masks, rows=dataset.rows)
 
 
 def open_data(args: Namespace, folder: Path, device: torch.device) -> tuple[DataLoader, SkeletonDataset]:

@@ -1,6 +1,7 @@
 """`python -m engine.results log`: one Markdown table of every evaluation in a log folder, beside the published figures.
 
-`--mean` takes runs that differ in the seed alone together; `--write README.md` puts the table between two marker lines.
+`--mean` takes runs that differ in the seed alone together, `--beside` gives each encoder a column; `--write README.md` puts
+the table between two marker lines.
 """
 
 import argparse
@@ -75,12 +76,13 @@ def rows(folder: Path, record: dict) -> list[Row]:
     return [_row(folder, record, result) for result in parts or [whole]]
 
 
-def table(log_dir: Path, mean: bool = False) -> str:
+def table(log_dir: Path, mean: bool = False, beside: bool = False) -> str:
     """Return the Markdown table of all finished evaluations below `log_dir`, sorted by task and data.
 
     Args:
         log_dir: folder of runs.
         mean: one line for all runs that differ in the seed alone, with mean and standard deviation (n - 1).
+        beside: a column for each encoder, of Acc@1 alone.
 
     Raises:
         RunError: there are none.
@@ -91,8 +93,9 @@ def table(log_dir: Path, mean: bool = False) -> str:
         raise RunError(f"no finished evaluation in {log_dir}")
     groups = [(group, "") for group in _by_seed(found)] if mean else [([row], row.run) for row in found]
     lines = sorted(_cells(*group) for group in groups)
-    empty = {i for i, name in enumerate(HEADER) if name in OPTIONAL and not any(line[i] for line in lines)}
-    kept = [[cell for i, cell in enumerate(line) if i not in empty] for line in [HEADER, *lines]]
+    header, lines = _side_by_side(lines) if beside else (HEADER, lines)
+    empty = {i for i, name in enumerate(header) if name in OPTIONAL and not any(line[i] for line in lines)}
+    kept = [[cell for i, cell in enumerate(line) if i not in empty] for line in [header, *lines]]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [kept[0], ["---"] * len(kept[0]), *kept[1:]])
 
 
@@ -123,6 +126,18 @@ def _row(folder: Path, record: dict, result: dict) -> Row:
     figures = (_acc1(result), _figure(result, "best_acc1"), (_average_precision(record, result), None))
     published = "" if paper is None else f"{paper:.1f}"
     return Row(about, repr((about, _essential(options))), str(options["seed"]), figures, published, folder.name)
+
+
+def _side_by_side(lines: list[tuple[str, ...]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return heading and lines with a column for each encoder, of lines under `HEADER`; of several figures all."""
+    about = [HEADER.index(name) for name in ("task", "data set", "protocol", "stream", "labels")]
+    encoder, acc1 = HEADER.index("encoder"), HEADER.index("Acc@1")
+    encoders = sorted({line[encoder] for line in lines}, key=lambda name: (name.startswith("pre-trained"), name))
+    found: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for line in lines:
+        found.setdefault(tuple(line[i] for i in about), {}).setdefault(line[encoder], []).append(line[acc1])
+    rows = [(*key, *("; ".join(cells.get(name, [])) for name in encoders)) for key, cells in found.items()]
+    return (*(HEADER[i] for i in about), *encoders), sorted(rows)
 
 
 def _pretrained(run: dict, options: dict) -> str:
@@ -192,6 +207,7 @@ def get_parser() -> CommandLine:
     )
     parser.add_argument("log_dir", nargs="?", type=Path, default=Path("log"), help="folder of runs (%(default)s)")
     parser.add_argument("--mean", action="store_true", help="one line for runs that differ in the seed alone: mean, deviation")
+    parser.add_argument("--beside", action="store_true", help="a column for each encoder, of Acc@1 alone")
     parser.add_argument("--write", type=Path, metavar="FILE", help=f"put the table between {MARKERS[0]} and {MARKERS[1]} there")
     return parser
 
@@ -200,7 +216,7 @@ def get_parser() -> CommandLine:
 def main(argv: list[str] | None = None) -> None:
     """Print or write the table."""
     args = get_parser().parse_args(argv)
-    text = table(args.log_dir, args.mean)
+    text = table(args.log_dir, args.mean, args.beside)
     if args.write:
         write_between_markers(args.write, text)
         print(f"written to {args.write}")

@@ -80,7 +80,7 @@ def make_clip(
         subject: number of the performer, 0 or more.
         camera: 1, 2 or 3.
         partner: number of the second person of a two-person action; None draws one.
-        frames: length at 30 frames a second, 12 or more; 0 draws 140 to 220.
+        frames: length at 30 frames a second, 12 or more; 0 draws 60 to 110.
 
     Returns:
         (bodies, T, 25, 3) metres in the camera's frame (x to its left, y up, z away from it), bodies 1 or 2; zeros

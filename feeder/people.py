@@ -16,7 +16,7 @@ import numpy as np
 from feeder.skeleton import JOINT_NAMES, NUM_JOINTS
 
 FPS = 30
-CLIP_FRAMES = (140, 220)
+CLIP_FRAMES = (60, 110)  # NTU RGB+D's mean is about 80
 CAMERA_YAW = {1: -45.0, 2: 0.0, 3: 45.0}  # degrees, about where the cameras of NTU RGB+D stood
 
 _INDEX = {name: joint for joint, name in enumerate(JOINT_NAMES)}

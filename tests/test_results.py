@@ -99,6 +99,17 @@ def test_runs_that_differ_in_the_seed_alone_are_averaged(tmp_path):
     assert "run" not in cells(text)[0]
 
 
+def test_encoders_stand_side_by_side(tmp_path):
+    for seed, acc1 in ((0, 70.0), (1, 72.0)):
+        make_run(tmp_path, f"p{seed}", {"best_acc1": 80.0, "last_acc1": acc1}, seed=seed, pretrained=f"ck/s{seed}")
+    make_run(tmp_path, "r", {"best_acc1": 80.0, "last_acc1": 50.0}, random_encoder=True, pretrained=None)
+    make_run(tmp_path, "k", {"knn_acc1": 40.0, "knn_neighbours": 1}, task="retrieval", raw_coordinates=True, pretrained=None)
+    heading, _, *rows = cells(table(tmp_path, mean=True, beside=True))
+    assert heading == ["task", "data set", "protocol", "stream", "none (raw coordinates)", "random", "pre-trained"]
+    linear = ["linear", "", "50.0", f"71.0 {PLUS_MINUS} 1.4"]
+    assert [[row[0], *row[4:]] for row in rows] == [["1-NN retrieval", "40.0", "", ""], linear]
+
+
 def test_an_encoders_origin_is_named_where_it_matters(tmp_path):
     paper = {"pre_dataset": "ntu60", "skeleton_representation": "joint", "pairs": ["ti", "si", "it", "is"], "no_masks": False}
     for name, origin in {"a": paper, "b": paper | {"pre_dataset": "ntu120"}, "c": paper | {"no_masks": True}, "e": {},
