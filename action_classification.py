@@ -17,17 +17,30 @@ import torch
 from torch import Tensor
 from torch.optim import SGD
 
-from engine.checkpoint import NAME, find_checkpoint, get_encoder, load_weights, restore_optimizer, save_checkpoint
+from engine.checkpoint import (
+    NAME,
+    check_run,
+    find_checkpoint,
+    get_encoder,
+    load_weights,
+    restore_optimizer,
+    same_file,
+    save_checkpoint,
+)
+from engine.checkpoint_folder import CheckpointFolder
 from engine.classifier import ClipBatches, FeatureBatches, class_scores, train_epoch
 from engine.cli import script
 from engine.device import pick_device
 from engine.distributed import check_alike, launched, process_group, rank
-from engine.downstream import Features, Task, open_task, save_features, stream_notes
+from engine.downstream import Features, Task, open_task, origin_notes, save_features
 from engine.errors import RunError
+from engine.feature_cache import weights_digest
+from engine.features import CLIPS
 from engine.metrics import accuracy
 from engine.outcome import Outcome, figures_of, fuse, report_accuracies, save_scores
 from engine.randomness import random_states, restore_random_states, seed_everything
 from engine.report import report_classes
+from engine.results import read_run
 from engine.runlog import NoLog, Run, RunLog
 from engine.schedule import learning_rate, set_learning_rate
 from engine.subset import Subset, balanced_subset, describe_subset
@@ -49,8 +62,6 @@ from options.flags import (
     task_name,
 )
 from options.parser import Parser, listed, positive_int
-
-TEST_BATCH = 64  # clips of an evaluation step
 
 
 class Trial(NamedTuple):
@@ -92,19 +103,21 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("--finetune and --no-feature-cache are for one process: several share the extraction of features alone")
     folder = given_folder(parser, args, args.finetune_dataset)
     device = pick_device(args.device, args.gpu)
-    with process_group(device):
-        classify(args, folder, device)
+    with process_group(device), CheckpointFolder(args.checkpoint_path, not rank()) as checkpoints:
+        classify(args, folder, device, checkpoints)
 
 
-def classify(args: Namespace, folder: Path, device: torch.device) -> None:
+def classify(args: Namespace, folder: Path, device: torch.device, checkpoints: CheckpointFolder) -> None:
     """Train and evaluate on the arrays in `folder`; of several processes all train alike, and rank 0 writes."""
     streams = listed(args.finetune_skeleton_representation)
     trials = list_trials(args, streams)
     run = Run(task_name(args), args.finetune_dataset, args.protocol, "+".join(streams))
     first, resumed = find_checkpoint(args.resume, trials[0].folder)
-    finished = find_checkpoint(args.resume, trials[-1].folder)[0].get("epoch", args.start_epoch)
+    check_run(first, run, vars(args), resumed)
+    last = find_checkpoint(args.resume, trials[-1].folder)[0]
+    finished = last.get("epoch", args.start_epoch)
     check_alike("the checkpoint: --checkpoint-path is one folder for all", [first.get("epoch"), finished])
-    if finished >= args.epochs:
+    if finished >= args.epochs and (not last or read_run(Path(last.get("log_folder", "")))):
         if not rank():
             print(f"nothing left to do: epoch {finished} of --epochs {args.epochs}")
         return
@@ -119,15 +132,18 @@ def classify(args: Namespace, folder: Path, device: torch.device) -> None:
             build(args, run, task, trial)
 
     # trainings, and what they come to
-    continued = len(trials) == 1 and resumed == trials[0].folder / NAME and first.get("run") == list(run)
+    continued = len(trials) == 1 and same_file(resumed, trials[0].folder / NAME) and "run" in first
     earlier, start_epoch = (first.get("log_folder"), first["epoch"]) if continued else (None, 0)
-    first.clear()  # frees the memory
+    first.clear(), last.clear()  # frees the memory
+    checkpoints.claim()
     with NoLog() if rank() else RunLog(args.log_dir, run, args, earlier, start_epoch) as log:
         train, test = task.parts
         log.print(f"{len(train)} training and {len(test)} test samples of {folder}, {task.device}, seed {args.seed}")
         log.print(f"log in {log.folder}")
-        for note in train.notes + test.notes + stream_notes(streams, listed(args.pretrained), task.origins):
+        for note in train.notes + test.notes + origin_notes(run, streams, listed(args.pretrained), task.origins):
             log.print(note)
+        for trial in trials if args.resume is None else ():
+            CheckpointFolder(trial.folder, not rank()).set_aside(None, log.print)
         features_of = Features(task, log, args.feature_cache, args.workers)
         outcomes: list[list[Outcome]] = [[] for _ in streams]
         for trial in trials:
@@ -153,16 +169,22 @@ def list_trials(args: Namespace, streams: list[str]) -> list[Trial]:
 
 
 def build(args: Namespace, run: Run, task: Task, trial: Trial) -> tuple[DownstreamModel, SGD, dict]:
-    """Return model, optimiser, and the checkpoint that they and the random generators go on from, {} where there is none.
+    """Return model, optimiser, and the checkpoint that they and the random generators go on from.
+
+    Where there is none the last is nothing but "start", the digest of the encoder that the training begins from.
 
     Raises:
         RunError: the checkpoint does not fit, or is of another run.
     """
     checkpoint, path = find_checkpoint(args.resume, trial.folder)
-    if path and "run" in checkpoint:
-        check_same_run(args, run, len(task.parts[1]), checkpoint, path)
     seed_everything(args.seed + trial.repeat)
     encoder = copy.deepcopy(task.encoders[trial.place]) if args.pretrained else get_encoder(None, given_sizes(args))[0]
+    start = weights_digest(encoder)
+    if path and "run" in checkpoint:
+        check_run(checkpoint, run, vars(args), path)
+        check_samples(args, len(task.parts[1]), checkpoint, path)
+        if checkpoint["start"] != start:
+            raise RunError(f"{path} began from another encoder; give another --checkpoint-path, or leave --resume out")
     model = DownstreamModel(encoder, task.num_classes)
     if path:
         load_weights(model, checkpoint["state_dict"], path)
@@ -173,15 +195,14 @@ def build(args: Namespace, run: Run, task: Task, trial: Trial) -> tuple[Downstre
         restore_optimizer(optimizer, model, checkpoint, path)
     if "random" in checkpoint:
         restore_random_states(checkpoint["random"])
-    return model, optimizer, checkpoint
+    return model, optimizer, {"start": start} | checkpoint
 
 
-def check_same_run(args: Namespace, run: Run, test_samples: int, checkpoint: dict, path: Path) -> None:
-    """Raise RunError where a checkpoint of ours is not of this run, or of other data."""
+def check_samples(args: Namespace, test_samples: int, checkpoint: dict, path: Path) -> None:
+    """Raise RunError where a checkpoint of ours was trained on another share of the labels, or tested on other clips."""
     fraction, scores = checkpoint["options"].get("label_fraction", 1.0), checkpoint.get("best_scores")
-    if (checkpoint["run"], fraction) != (list(run), args.label_fraction):
-        raise RunError(f"{path} is of another run: {' '.join(checkpoint['run'])}, --label-fraction {fraction:g}; give another "
-                       "--checkpoint-path")  # fmt: skip
+    if fraction != args.label_fraction:
+        raise RunError(f"{path} is of another run: --label-fraction {fraction:g}; give another --checkpoint-path")
     if scores is not None and len(scores) != test_samples:
         raise RunError(f"{path} was made with {len(scores)} test samples, not {test_samples}; give another --checkpoint-path")
 
@@ -198,7 +219,7 @@ def open_samples(
     if args.finetune or args.no_feature_cache:
         pin = task.device.type == "cuda"
         train_loader = make_loader(Subset(train, rows), batches, args.workers, pin)
-        test_loader = make_loader(test, Batches(len(test), TEST_BATCH), args.workers, pin)
+        test_loader = make_loader(test, Batches(len(test), CLIPS), args.workers, pin)
         how = model, trial.stream, task.device, not args.finetune
         return batches, ClipBatches(train_loader, *how), ClipBatches(test_loader, *how)
     (features, labels), tested = features_of(trial.stream, model.encoder)
@@ -234,7 +255,7 @@ def train_one(args: Namespace, run: Run, task: Task, trial: Trial, features_of: 
             save_checkpoint(trial.folder / NAME, dict(
                 epoch=epoch + 1, state_dict=model.state_dict(), optimizer=optimizer.state_dict(), seed=args.seed,
                 sizes={"encoder": model.encoder.sizes}, options=vars(args), best_acc1=best_acc1, best_scores=best_scores,
-                run=list(run), log_folder=str(log.folder), random=random_states(),
+                run=list(run), log_folder=str(log.folder), random=random_states(), start=checkpoint["start"],
             ))  # fmt: skip
     if start_epoch >= args.epochs:
         scores, labels = evaluate(classifier, test, start_epoch)

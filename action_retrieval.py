@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from engine.cli import script
 from engine.device import pick_device
 from engine.distributed import process_group, rank
-from engine.downstream import Features, Task, open_task, save_features, stream_notes
+from engine.downstream import Features, Task, open_task, origin_notes, save_features
 from engine.errors import RunError
 from engine.fuse import PREDICTIONS
 from engine.report import report_classes
@@ -84,7 +84,7 @@ def evaluate(args: Namespace, folder: Path, device: torch.device) -> None:
     run = Run("retrieval", args.finetune_dataset, args.protocol, "+".join(streams))
     with NoLog() if rank() else RunLog(args.log_dir, run, args) as log:
         log.print(f"{len(train)} gallery and {len(test)} query samples of {folder}, {task.device}; log in {log.folder}")
-        for note in train.notes + test.notes + stream_notes(streams, listed(args.pretrained), task.origins):
+        for note in train.notes + test.notes + origin_notes(run, streams, listed(args.pretrained), task.origins):
             log.print(note)
 
         labels = [torch.from_numpy(part.labels).to(device) for part in task.parts]
@@ -110,7 +110,8 @@ def evaluate(args: Namespace, folder: Path, device: torch.device) -> None:
             found = search("fusion", *(torch.cat(parts, dim=1) for parts in zip(*joined, strict=True)))
         save_predictions(log, task, found, ks[0])
         if not rank():
-            report_classes(log, run.data_set, num_classes, test.names, labels[1], found.predictions[ks[0]], query)
+            shown = None if joined else query  # a fusion's predictions are of no single stream's features
+            report_classes(log, run.data_set, num_classes, test.names, labels[1], found.predictions[ks[0]], shown)
         log.metrics(knn_acc1=acc1(found, ks[0], labels[1]), knn_neighbours=ks[0])
 
 

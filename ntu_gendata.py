@@ -46,6 +46,7 @@ def get_parser() -> Parser:
 
 @script
 def main(argv: list[str] | None = None) -> None:
+    """Prepare the data set of a command line."""
     parser = get_parser()
     args = parser.parse_args(argv)
     allowed = ntu.BENCHMARKS[args.dataset]

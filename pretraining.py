@@ -20,7 +20,7 @@ import torch
 from torch.optim import SGD
 from torch.utils.data import DataLoader
 
-from engine.checkpoint import find_checkpoint
+from engine.checkpoint import check_run, find_checkpoint, same_file
 from engine.checkpoint_folder import CheckpointFolder
 from engine.cli import script
 from engine.contrast_statistics import ContrastStatistics
@@ -88,8 +88,8 @@ def get_parser() -> Parser:
     group.add_argument("--precision", choices=PRECISIONS, default="fp32", metavar="NAME", help=f"{', '.join(PRECISIONS)}; fp32 "
                        "has the reference's numerics, tf32 is for GPUs (%(default)s)")  # fmt: skip
     group.add_argument("--compile", action="store_true", help="torch.compile of the encoders; for GPUs")
-    group.add_argument("--resident", action="store_true", help="hold the training clips in the device's memory (NTU RGB+D 60: "
-                       "3 GB) instead of reading them by --workers")  # fmt: skip
+    group.add_argument("--resident", action="store_true", help="hold the training clips in the device's memory (some 2 GB of "
+                       "NTU RGB+D 60) instead of reading them by --workers")  # fmt: skip
     group = parser.add_argument_group("several processes (torchrun)")
     group.add_argument("--no-sync-batchnorm", action="store_true", help="BatchNorm statistics of each "
                        "process's part of the batch")  # fmt: skip
@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("--compile is for GPUs: on CPUs it takes minutes and gains nothing")
     set_precision(args.precision, device)
     keep = dict(save_minutes=args.save_minutes, keep=args.keep_checkpoints, stop_on_failure=args.on_failed_save == "stop")
-    with process_group(device), CheckpointFolder(args.checkpoint_path, **keep, writes=rank() == 0) as checkpoints:
+    with process_group(device), CheckpointFolder(args.checkpoint_path, not rank(), **keep) as checkpoints:
         status = pretrain(parser, args, folder, device, checkpoints)
     if status:
         raise SystemExit(status)
@@ -121,7 +121,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def pretrain(parser: Parser, args: Namespace, folder: Path, device: torch.device, checkpoints: CheckpointFolder) -> int:
     """Pre-train on the arrays in `folder`; return the exit status, other than 0 where a signal ended it."""
+    run = Run("pretraining", args.pre_dataset, args.protocol, args.skeleton_representation)
     checkpoint, resumed = find_checkpoint(args.resume, args.checkpoint_path)
+    check_run(checkpoint, run, vars(args), resumed)
     start_epoch = checkpoint.get("epoch", args.start_epoch)
     check_alike("the checkpoint: --checkpoint-path is one folder for all", [start_epoch, checkpoint.get("step", 0)])
     if start_epoch >= args.epochs:
@@ -148,24 +150,23 @@ def pretrain(parser: Parser, args: Namespace, folder: Path, device: torch.device
         training.restore(checkpoint, resumed)
 
     # epochs
-    run = Run("pretraining", args.pre_dataset, args.protocol, args.skeleton_representation)
     checkpoints.claim()
-    continued = resumed == checkpoints.file and checkpoint.get("run") == list(run)
+    continued = same_file(resumed, checkpoints.file) and "run" in checkpoint
     earlier = checkpoint.get("log_folder") if continued else None
+    checkpoint.clear()  # frees the memory
     with NoLog() if rank() else RunLog(args.log_dir, run, args, earlier, start_epoch) as log, StopSignals() as stop:
         about = dict(options=vars(args), run=list(run), log_folder=str(log.folder), seed=args.seed)
-        checkpoints.connect(lambda: training.state() | about, report=log.print, anew=not resumed)
+        checkpoints.connect(lambda: training.state() | about, log.print)
+        checkpoints.set_aside(resumed, log.print)
         log.print(f"{len(dataset)} samples of {folder}, {len(loader)} steps an epoch on {device}, seed {args.seed}")
         if world_size() > 1:
             log.print(f"{world_size()} processes, {args.batch_size // world_size()} clips of a step in each")
-        log.print(f"log in {log.folder}")
-        for note in [*dataset.notes, *([f"resumed from {resumed} at {progress}"] if resumed else [])]:
+        for note in [f"log in {log.folder}", *dataset.notes, *[f"resumed from {resumed} at {progress}"] * bool(resumed)]:
             log.print(note)
         if not continued and not rank():
             show_views(log, dataset, views, args.seed)
         while progress.epoch < args.epochs and not progress.stopping:
-            lr = learning_rate(args.lr, progress.epoch, args.epochs, args.schedule, args.cos)
-            set_learning_rate(optimizer, lr)
+            set_learning_rate(optimizer, lr := learning_rate(args.lr, progress.epoch, args.epochs, args.schedule, args.cos))
             remaining = progress.batches(loader, stop, checkpoints)
             figures = train_epoch(training, remaining, views, args.precision, args.print_freq, device, log)
             if progress.epoch_done:

@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from torch.optim import Optimizer
 from engine.aside import written_aside
 from engine.errors import RunError
 from model import Encoder
-from model.reference import from_reference, is_reference, momentum_from_reference, sizes, strip_prefix
+from model.reference import from_reference, is_reference, momentum_from_reference, sizes, strip_module
 
 NAME = "checkpoint.pth.tar"
 # Options of pre-training without which a figure of the encoder is not to be understood.
-ORIGIN = ("pre_dataset", "skeleton_representation", "pairs", "no_masks")
+ORIGIN = ("pre_dataset", "protocol", "skeleton_representation", "pairs", "no_masks")
 
 
 def save_checkpoint(path: Path, checkpoint: dict) -> None:
@@ -62,7 +63,7 @@ def load_checkpoint(path: str | Path) -> dict:
     state_dict = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state_dict, dict) or not all(isinstance(t, Tensor) for t in state_dict.values()):
         raise RunError(f"{path} holds no 'state_dict' of tensors")
-    state_dict = strip_prefix(state_dict, "module.")
+    state_dict = strip_module(state_dict)
     if not is_reference(state_dict):
         return checkpoint | {"state_dict": state_dict}
     try:
@@ -83,10 +84,29 @@ def find_checkpoint(resume: str | None, folder: str | Path) -> tuple[dict, Path 
     """
     if resume is None:
         return {}, None
-    path = Path(folder) / NAME if resume == "auto" else Path(resume)
+    path = Path(folder) if resume == "auto" else Path(resume)
+    path = path / NAME if resume == "auto" or path.is_dir() else path
     if resume == "auto" and not path.is_file():
         return {}, None
     return load_checkpoint(path), path
+
+
+def check_run(checkpoint: dict, run: Sequence[str], options: dict[str, Any], path: Path | None) -> None:
+    """Raise RunError where a checkpoint of ours is of another run: other data, task, stream, seed, or options of `ORIGIN`."""
+    theirs, instead = checkpoint.get("run", list(run)), "give another --checkpoint-path, or leave --resume out"
+    if theirs != list(run):
+        raise RunError(f"{path} is of another run: {' '.join(theirs)}, not {' '.join(run)}; {instead}")
+    if options["seed"] is not None and checkpoint.get("seed", options["seed"]) != options["seed"]:
+        raise RunError(f"{path} is of another run: --seed {checkpoint['seed']}, not {options['seed']}; {instead}")
+    before = checkpoint.get("options", {})
+    for name in ORIGIN:
+        if name in options and before.get(name, options[name]) != options[name]:
+            raise RunError(f"{path} is of another run: {name} {before[name]}, not {options[name]}; {instead}")
+
+
+def same_file(one: Path | None, other: Path) -> bool:
+    """Return whether two paths, however they are spelled, are one file's."""
+    return one is not None and one.resolve() == other.resolve()
 
 
 def load_weights(module: nn.Module, state_dict: dict, path: str | Path) -> None:

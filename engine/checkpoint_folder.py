@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from engine.checkpoint import NAME, save_checkpoint
+from engine.checkpoint import NAME, same_file, save_checkpoint
 from engine.errors import RunError
 
 LOCK = ".lock"
@@ -24,13 +24,20 @@ class CheckpointFolder:
 
     Args:
         path: the folder; made when first needed.
+        writes: false in processes that leave the folder to another: they touch nothing.
         save_minutes: minutes from one saving to the next within an epoch.
         keep: epochs whose checkpoints are kept as checkpoint_EPOCH.pth.tar.
         stop_on_failure: whether a checkpoint that cannot be written ends the run; else it goes on and tries again in time.
-        writes: false in processes that leave the folder to another: they touch nothing.
     """
 
-    def __init__(self, path: str | Path, save_minutes: float, keep: int, stop_on_failure: bool, writes: bool = True):
+    def __init__(
+        self,
+        path: str | Path,
+        writes: bool = True,
+        save_minutes: float = float("inf"),
+        keep: int = 0,
+        stop_on_failure: bool = True,
+    ):
         self.path, self.keep, self.stop_on_failure, self.writes = Path(path), keep, stop_on_failure, writes
         self._snapshot: Callable[[], dict] = dict
         self._report: Callable[[str], None] = print
@@ -81,18 +88,21 @@ class CheckpointFolder:
         lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         lock.flush()
 
-    def connect(self, snapshot: Callable[[], dict], report: Callable[[str], None], anew: bool = False) -> None:
+    def connect(self, snapshot: Callable[[], dict], report: Callable[[str], None]) -> None:
         """Say what `save` writes and where it reports a failure.
 
         Args:
             snapshot: returns the checkpoint of the moment: plain types and tensors, `epoch` the number of epochs done. It is
                 called in all processes.
             report: takes a line.
-            anew: the run goes on with no checkpoint: one that stands here is renamed, and that is reported.
         """
         self._snapshot, self._report = snapshot, report
-        if anew and self.writes and self.file.is_file():
-            earlier = self.file.replace(self.path / EARLIER)
+
+    def set_aside(self, resumed: Path | None, report: Callable[[str], None]) -> None:
+        """Rename the checkpoint that stands here, unless it is the one that the run has resumed, and report that."""
+        if self.writes and self.file.is_file() and not same_file(resumed, self.file):
+            name = f"other_{NAME}" if same_file(resumed, self.path / EARLIER) else EARLIER
+            earlier = self.file.replace(self.path / name)
             report(f"the checkpoint of an earlier run is now {earlier}: --resume with that path goes on with it")
 
     def save(self, epoch_done: bool = False, must: bool = False) -> None:

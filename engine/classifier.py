@@ -1,5 +1,6 @@
 """Training and evaluation of a classifier: a linear layer on features, or encoder and linear layer together."""
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 
@@ -10,13 +11,11 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from engine.errors import RunError
-from engine.features import downstream_input
+from engine.features import CLIPS, downstream_input
 from engine.meters import Meter, progress_line
 from engine.runlog import RunLog
 from feeder.dataset import Batches
 from model import DownstreamModel
-
-CHUNK = 64  # clips that a frozen encoder takes at a time, however large the batch
 
 
 class FeatureBatches:
@@ -64,7 +63,7 @@ class ClipBatches:
             x = downstream_input(batch, self.stream, sizes["frames"], sizes["bodies"], self.device)
             if self.frozen:
                 with torch.no_grad():
-                    x = torch.cat([self.model.eval().features(part) for part in x.split(CHUNK)])
+                    x = torch.cat([self.model.eval().features(part) for part in x.split(CLIPS)])
             yield x, batch.labels.to(self.device, non_blocking=True)
 
 
@@ -89,7 +88,6 @@ def train_epoch(
     """
     classifier.train()
     time_meter, loss_meter, acc_meter = Meter("Time", "6.3f"), Meter("Loss", ".4e"), Meter("Acc@1", "6.2f")
-    pending = []  # figures still on the device: reading each step's would wait for the device
     before = time.perf_counter()
     for step, (x, y) in enumerate(samples):
         scores = classifier(x)
@@ -98,15 +96,12 @@ def train_epoch(
         loss.backward()
         optimizer.step()
 
-        pending.append((len(x), torch.stack([loss.detach(), 100 * (scores.detach().argmax(dim=1) == y).float().mean()])))
+        loss_meter.update(loss.detach(), len(x))
+        acc_meter.update(100 * (scores.detach().argmax(dim=1) == y).float().mean(), len(x))
         time_meter.update(time.perf_counter() - before)
         before = time.perf_counter()
         if step % print_freq == 0 or step + 1 == len(samples):
-            for count, figures in pending:
-                loss_meter.update(figures[0].item(), count)
-                acc_meter.update(figures[1].item(), count)
-            pending.clear()
-            if not torch.isfinite(torch.tensor(loss_meter.total)):
+            if not math.isfinite(loss_meter.total):
                 raise RunError(f"the loss is {loss_meter.value} at epoch {epoch}, step {step}: stopped; a lower --lr may help")
             if step % print_freq == 0:
                 log.print(progress_line(epoch, step, len(samples), [time_meter, loss_meter, acc_meter]))

@@ -12,7 +12,7 @@ MARGIN = 10
 def draw_confusion(matrix: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     """Return the picture of a confusion matrix, (height, width, 3) uint8; rows are the clips' classes, columns the predictions.
 
-    The shade of a cell is its share of the row's clips, white none and dark blue all; up to 20 classes it is written
+    The shade of a cell is its share of the row's clips, white none and dark blue all; up to 36 classes it is written
     into the cell, in percent.
 
     Args:

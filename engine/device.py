@@ -1,6 +1,6 @@
 """Which device, and how exactly the encoders calculate on it.
 
-Loss, normalisation and queues are in float32 whatever precision is chosen.
+Loss, normalisation, similarities and queues are in float32 whatever precision is chosen (with tf32's products in "tf32").
 """
 
 import contextlib
@@ -46,14 +46,14 @@ def pick_device(name: str = "auto", gpu: int | None = None) -> torch.device:
 
 
 def set_precision(precision: str, device: torch.device) -> None:
-    """Allow or forbid tf32 products; fp32 is the reference's numerics.
+    """Allow tf32 products for "tf32" alone; fp32 is the reference's numerics, and what bf16 leaves in float32 is float32.
 
     Raises:
         RunError: tf32 asked of a device that has none.
     """
     if precision == "tf32" and device.type != "cuda":
         raise RunError("--precision tf32 is CUDA's: choose fp32 or bf16 on a CPU")
-    allowed = precision != "fp32" and device.type == "cuda"
+    allowed = precision == "tf32"
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
 

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from engine.checkpoint import get_encoder
+from engine.device import set_precision
 from engine.distributed import world_size
 from engine.errors import RunError
 from engine.feature_cache import cached_features, clips_identity, weights_digest
+from engine.features import CLIPS
 from engine.memory import keep_freed_memory
 from engine.randomness import seed_everything
-from engine.runlog import RunLog
+from engine.runlog import Run, RunLog
 from feeder.dataset import SkeletonDataset
 from model import Encoder
 
@@ -57,6 +59,7 @@ def open_task(
         feeder.errors.DataError, RunError: see `open_both`, `get_encoder`.
     """
     keep_freed_memory()
+    set_precision("fp32", device)
     seed = seed_everything(seed)
     identities = [clips_identity(folder, part) for part in ("train", "val")]
     parts = open_both(folder, num_classes)
@@ -70,12 +73,15 @@ def open_task(
     return Task(parts, identities, num_classes, encoders, origins, device, seed)
 
 
-def stream_notes(streams: Sequence[str], pretrained: Sequence[str], origins: Sequence[dict]) -> list[str]:
-    """Return a line for each encoder that was pre-trained on another stream than the one it is to read."""
+def origin_notes(run: Run, streams: Sequence[str], pretrained: Sequence[str], origins: Sequence[dict]) -> list[str]:
+    """Return a line for each encoder that was pre-trained on another stream, or on clips that `run` tests on."""
     notes = []
     for stream, path, origin in zip(streams, pretrained, origins, strict=False):  # a random encoder has no path
         if (before := origin.get("skeleton_representation", stream)) != stream:
             notes.append(f"note: {path} was pre-trained on the {before} stream and is evaluated on the {stream} stream")
+        same_data = origin.get("pre_dataset") == run.data_set
+        if same_data and (before := origin.get("protocol", run.protocol)) != run.protocol:
+            notes.append(f"note: {path} was pre-trained under {before}, so on clips that {run.protocol} tests on")
     return notes
 
 
@@ -108,7 +114,7 @@ class Features:
         batch_size: clips at a time.
     """
 
-    def __init__(self, task: Task, log: RunLog, cache: str | None, workers: int, batch_size: int = 64):
+    def __init__(self, task: Task, log: RunLog, cache: str | None, workers: int, batch_size: int = CLIPS):
         self.task, self.log, self.cache, self.workers, self.batch_size = task, log, cache, workers, batch_size
         self._kept: tuple | None = None
 

@@ -29,8 +29,8 @@ def cached_features(
     identity: list,
     stream: str,
     device: torch.device,
-    workers: int = 0,
-    batch_size: int = 64,
+    workers: int,
+    batch_size: int,
 ) -> tuple[Tensor, Tensor]:
     """Return what `extract_features` returns, from a file in `folder` where there is one, else by way of one; None: neither.
 

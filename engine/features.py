@@ -11,6 +11,7 @@ from feeder.skeleton import NUM_BODIES
 from model import Encoder
 
 FRAMES = 64  # of the cropped clip where no encoder says how many it takes
+CLIPS = 64  # that an encoder takes at a time
 
 
 def downstream_input(batch: Batch, stream: str, size: int, bodies: int, device: torch.device) -> Tensor:
@@ -26,7 +27,7 @@ def extract_features(
     stream: str,
     device: torch.device,
     workers: int = 0,
-    batch_size: int = 64,
+    batch_size: int = CLIPS,
 ) -> tuple[Tensor, Tensor]:
     """Return [v_t, v_s] (N, 2 d) of all clips and their labels (N,), on the device, in the data set's order.
 

@@ -36,8 +36,9 @@ HEADER = ("task", "data set", "protocol", "stream", "encoder", "labels", "seed",
 OPTIONAL = ("labels", "best on test", "mAP", "published", "run")  # left out where no run has them
 MARKERS = ("<!-- results -->", "<!-- /results -->")
 # Options that change where and how fast a run computes, not what.
-INCIDENTAL = {"seed", "config", "data_path", "log_dir", "checkpoint_path", "pretrained", "resume", "save_freq", "save_every",
-              "print_freq", "workers", "device", "gpu", "feature_cache", "knn_memory", "save_features"}  # fmt: skip
+INCIDENTAL = {"seed", "config", "data_path", "log_dir", "checkpoint_path", "pretrained", "resume", "save_freq",
+              "print_freq", "workers", "device", "gpu", "feature_cache", "no_feature_cache", "knn_memory",
+              "save_features"}  # fmt: skip
 
 
 class Row(NamedTuple):
@@ -117,10 +118,10 @@ def _row(folder: Path, record: dict, result: dict) -> Row:
     stream = run["stream"] if result.get("stream") in (None, "fusion") else result["stream"]
     k, fraction = result.get("knn_neighbours"), options.get("label_fraction")
     task = f"{k}-NN retrieval" if run["task"] == "retrieval" else run["task"]
-    comparable = stream == "joint" and k in (None, 1) and fraction in (None, 1)
-    paper = PUBLISHED.get((run["task"], run["data_set"], run["protocol"])) if comparable else None
     kinds = {"random_encoder": "random", "raw_coordinates": "none (raw coordinates)"}
     encoder = next((kind for flag, kind in kinds.items() if options.get(flag)), None) or _pretrained(run, options)
+    comparable = encoder == "pre-trained" and stream == "joint" and k in (None, 1) and fraction in (None, 1)
+    paper = PUBLISHED.get((run["task"], run["data_set"], run["protocol"])) if comparable else None
     labels = "" if fraction in (None, 1) else f"{100 * fraction:g} %"
     about = (task, run["data_set"], run["protocol"], stream, encoder, labels)
     figures = (_acc1(result), _figure(result, "best_acc1"), (_average_precision(record, result), None))

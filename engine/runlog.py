@@ -35,7 +35,7 @@ TAGS = {
 class Run(NamedTuple):
     """What a run is about."""
 
-    task: str  # pretraining, linear, retrieval
+    task: str  # pretraining, linear, finetune, supervised, retrieval
     data_set: str
     protocol: str
     stream: str

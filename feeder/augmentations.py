@@ -7,7 +7,6 @@ the same views wherever the batch is.
 
 from dataclasses import dataclass, fields
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -119,11 +118,13 @@ def joint_votes(seeds: Tensor) -> Tensor:
     return (step @ step)[seeds.cpu()].sum(dim=1).to(seeds.device)
 
 
-def most_voted(votes: Tensor, count: int = MASKED_JOINTS) -> Tensor:
-    """Return a mask (N, V) bool of the `count` joints with most of the votes (N, V); ties fall as in NumPy's sort."""
-    chosen = np.argsort(votes.cpu().numpy(), axis=1)[:, -count:]
-    mask = torch.zeros_like(votes, dtype=torch.bool)
-    return mask.scatter_(1, torch.from_numpy(np.ascontiguousarray(chosen)).to(votes.device), True)
+def most_voted(votes: Tensor) -> Tensor:
+    """Return a mask (N, V) bool of the joints with most of the votes (N, V); of equals those of higher number.
+
+    In the reference equals fall as NumPy's sort has it, which is not the same on every CPU.
+    """
+    chosen = votes.argsort(dim=1, stable=True)[:, -MASKED_JOINTS:]
+    return torch.zeros_like(votes, dtype=torch.bool).scatter_(1, chosen, True)
 
 
 @dataclass

@@ -119,17 +119,18 @@ def generate(
     members = [[sample for sample in samples if sample.parts.get(benchmark) == part] for benchmark, part in places]
     with _writers(Path(folder), places, [len(part) for part in members]) as writers:
         outcomes = _process(sources, _rows(sources, members), read, writers, workers)
+        empty = [name for name, outcome in outcomes.items() if outcome is None]
         bad = list(dict.fromkeys([*bad, *(text for text in outcomes.values() if isinstance(text, str))]))
         if bad and not skip_bad:
             _fail(bad)
         if not any(isinstance(outcome, int) for outcome in outcomes.values()):
-            raise DataError(f"{folder}: no samples left to write: {len(bad)} damaged, {len(outcomes) - len(bad)} empty")
+            raise DataError(f"{folder}: no samples left to write: {len(bad)} damaged, {len(empty)} empty")
         made = [
             _finish(writer, place, part, outcomes)
             for writer, place, part in zip(writers, places, members, strict=True)
         ]
         publish(writers)
-    return Report(made, [name for name, outcome in outcomes.items() if outcome is None], bad)
+    return Report(made, empty, bad)
 
 
 @contextlib.contextmanager

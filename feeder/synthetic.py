@@ -21,13 +21,13 @@ def get_parser() -> CommandLine:
     """Return the command line; a number that is not given is the default of `write_ntu` or `write_pku`."""
     parser = CommandLine(prog="python -m feeder.synthetic", description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder to write: new, empty, or with the same data")
-    parser.add_argument("--format", choices=("ntu", "pku"), default="ntu")
+    parser.add_argument("--format", choices=("ntu", "pku"), default="ntu", help="raw files of NTU RGB+D or PKU-MMD (ntu)")
     parser.add_argument("--part", type=int, choices=(1, 2), help="of PKU-MMD (default 1)")
-    parser.add_argument("--classes", type=int, help=f"2 .. {len(ACTIONS)}, pku 2 .. 11 (default 10)")
-    parser.add_argument("--subjects", type=int, help=f"2 .. {MAX_SUBJECTS}, pku 3 .. 13 (default 12, pku 5)")
+    parser.add_argument("--classes", type=int, help=f"actions, 2 .. {len(ACTIONS)}, pku 2 .. 11 (default 10)")
+    parser.add_argument("--subjects", type=int, help=f"people, 2 .. {MAX_SUBJECTS}, pku 3 .. 13 (default 12, pku 5)")
     parser.add_argument("--repetitions", type=int, help="of each action by each subject (default 5, pku 1)")
-    parser.add_argument("--cameras", type=int, help="1 .. 3 (default 1, pku 3)")
-    parser.add_argument("--seed", type=int, help="(default 0)")
+    parser.add_argument("--cameras", type=int, help="views of each performance, 1 .. 3 (default 1, pku 3)")
+    parser.add_argument("--seed", type=int, help="another is other performances by the same people (default 0)")
     return parser
 
 

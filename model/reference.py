@@ -70,7 +70,7 @@ def from_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: a tensor is missing, is unknown or does not fit its neighbours; the message names it.
     """
-    state_dict = strip_prefix(state_dict, "module.")
+    state_dict = strip_module(state_dict)
     result: dict[str, Tensor] = {}
     used: set[str] = set()
     for rule in rules(state_dict):
@@ -153,10 +153,10 @@ def sizes(state_dict: dict[str, Tensor]) -> dict[str, int]:
     }
 
 
-def strip_prefix(state_dict: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the state dict without `prefix` where every name begins with it (DistributedDataParallel's "module.")."""
-    if state_dict and all(name.startswith(prefix) for name in state_dict):
-        return {name.removeprefix(prefix): tensor for name, tensor in state_dict.items()}
+def strip_module(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state dict without DistributedDataParallel's "module." where every name begins with it."""
+    if state_dict and all(name.startswith("module.") for name in state_dict):
+        return {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
     return state_dict
 
 

@@ -71,6 +71,8 @@ def check_encoder_flags(parser: Parser, args: argparse.Namespace) -> None:
     flags = ", ".join(f"--{name.replace('_', '-')}" for name in choices)
     if sum(getattr(args, name) not in (None, False) for name in choices) != 1:
         parser.error(f"choose one of {flags}")
+    if getattr(args, "raw_coordinates", False) and (sizes := given_sizes(args)):
+        parser.error(f"--raw-coordinates has no encoder: leave --{next(iter(sizes)).replace('_', '-')} out")
     streams, checkpoints = listed(args.finetune_skeleton_representation), listed(args.pretrained)
     if checkpoints and len(checkpoints) != len(streams):
         parser.error(f"{len(checkpoints)} --pretrained for {len(streams)} {DOWNSTREAM_REPRESENTATION[0]}: give one for each")

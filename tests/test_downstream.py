@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -369,7 +371,8 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_with(arrays, here, capsys):
     for flags in (["--finetune"], ["--label-fraction", "0.5"], ["--finetune-skeleton-representation", "bone"]):
         more = ["--pretrained", "joint.tar", "--epochs", "2", "--checkpoint-path", "ck", "--resume", "auto", *flags]
         code, line = failure(capsys, classify, arrays, *more)
-        assert code == 1 and "is of another run: linear ntu60 cross_subject joint, --label-fraction 1;" in line
+        what = "--label-fraction 1" if flags[0] == "--label-fraction" else "linear ntu60 cross_subject joint"
+        assert code == 1 and f"is of another run: {what}" in line
     content = load_checkpoint("ck")
     save_checkpoint(here / "pretraining.tar", {**content, "run": ["pretraining", *content["run"][1:]], "options": {}})
     save_checkpoint(here / "short.tar", {**content, "best_scores": content["best_scores"][1:]})
@@ -396,3 +399,58 @@ def test_fusing_runs_refuses_what_does_not_fit(arrays, here, capsys):
     with pytest.raises(SystemExit) as stop:
         fuse.main([ntu, "--stream-weights", "1", "2"])
     assert stop.value.code == 2 and "2 --stream-weights for 1 streams" in capsys.readouterr().err
+
+
+def test_another_encoder_is_not_gone_on_with(arrays, here, capsys):
+    classify(arrays, "--pretrained", "joint.tar", "--epochs", "1", "--checkpoint-path", "ck")
+    more = ["--epochs", "2", "--checkpoint-path", "ck", "--resume", "auto"]
+    code, line = failure(capsys, classify, arrays, "--pretrained", "bone.tar", *more)
+    assert code == 1 and "began from another encoder" in line
+    with pytest.raises(SystemExit):
+        classify(arrays, "--pretrained", "joint.tar", *more, seed="4")
+    assert "is of another run: --seed 3, not 4" in capsys.readouterr().err
+    classify(arrays, "--pretrained", "joint.tar", *more)
+    assert load_checkpoint("ck")["epoch"] == 2
+
+
+def test_repeats_of_an_earlier_run_are_set_aside(arrays, here, capsys, monkeypatch):
+    flags = ["--epochs", "1", "--repeats", "2", "--checkpoint-path", "ck"]
+    classify(arrays, "--pretrained", "joint.tar", *flags)
+    train = action_classification.train_one
+
+    def killed(args, run, task, trial, *rest):
+        if trial.repeat:
+            raise SystemExit(9)
+        return train(args, run, task, trial, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(action_classification, "train_one", killed)
+        classify(arrays, "--pretrained", "bone.tar", *flags)
+    capsys.readouterr()
+    classify(arrays, "--pretrained", "bone.tar", *flags, "--resume", "auto")
+    assert "nothing left to do" not in capsys.readouterr().out
+    started = [load_checkpoint(f"ck/repeat{i}/checkpoint.pth.tar")["start"] for i in range(2)]
+    assert started[0] == started[1] != load_checkpoint("ck/repeat0/earlier_checkpoint.pth.tar")["start"]
+
+
+def test_a_result_that_was_not_written_is_made_up_for(arrays, here, capsys, monkeypatch):
+    flags = ["--pretrained", "joint.tar", "--epochs", "1", "--checkpoint-path", "ck"]
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(action_classification, "report_accuracies", lambda *_: sys.exit(9))
+        classify(arrays, *flags)
+    for again in range(2):
+        capsys.readouterr()
+        classify(arrays, *flags, "--resume", "auto")
+        assert ("nothing left to do" in capsys.readouterr().out) == bool(again)
+    (folder,) = (here / "log").iterdir()
+    assert metrics(folder)[-1].keys() == {"best_acc1", "last_acc1"}
+
+
+def test_two_classifications_do_not_share_a_folder(arrays, here, capsys):
+    hold = "from engine.checkpoint_folder import CheckpointFolder as F\nx = F('ck'); x.claim(); print(flush=True); input()"
+    other = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=here,
+                             env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
+    other.stdout.readline()
+    code, line = failure(capsys, classify, arrays, "--pretrained", "joint.tar", "--epochs", "1", "--checkpoint-path", "ck")
+    other.communicate(b"\n")
+    assert code == 1 and f"ck is another run's (process {other.pid}" in line

@@ -109,6 +109,9 @@ def test_an_encoder_must_be_chosen(capsys):
         with pytest.raises(SystemExit) as stop:
             script.main(flags.split())
         assert stop.value.code == 2 and f"choose one of {choices} (see" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        action_retrieval.main(["--raw-coordinates", "--bodies", "1"])
+    assert "--raw-coordinates has no encoder: leave --bodies out" in capsys.readouterr().err
 
 
 def test_an_encoder_of_the_config_counts(tmp_path, capsys):

@@ -70,6 +70,7 @@ def test_tf32_is_refused_on_a_cpu():
         set_precision("tf32", CPU)
 
 
-def test_fp32_forbids_tf32():
-    set_precision("fp32", CPU)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_other_precisions_forbid_tf32(precision):
+    set_precision(precision, CPU)
     assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cudnn.allow_tf32

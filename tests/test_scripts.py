@@ -95,6 +95,10 @@ def test_an_ablation_is_known_downstream(data, here, capsys):
     action_retrieval.main(["--data-path", str(data), "--pretrained", "ck", *COMMON])
     assert "ck was pre-trained on the bone stream and is evaluated on the joint stream" in capsys.readouterr().out
     assert "| pre-trained, without masks, pairs tt ss ii |" in table(here / "log")
+    action_retrieval.main(["--data-path", str(data), "--pretrained", "ck", "--protocol", "cross_view", *COMMON])
+    assert "ck was pre-trained under cross_subject, so on clips that cross_view tests on" in capsys.readouterr().out
+    status, line = failure(capsys, pretrain, data, "--epochs", "2", "--resume", "auto")
+    assert status == 1 and "of another run: pretraining ntu60 cross_subject bone, not pretraining" in line
     status, line = failure(capsys, pretrain, data, "--pairs", "ti", "tu")
     assert status == 2 and "pair 'tu'" in line
 

@@ -182,7 +182,7 @@ def test_checkpoints_are_kept_without_hard_links(tmp_path, monkeypatch):
         raise OSError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_links)
-    with CheckpointFolder(tmp_path, 10, keep=1, stop_on_failure=True) as folder:
+    with CheckpointFolder(tmp_path, keep=1) as folder:
         for epoch in (1, 2):
             folder.connect(lambda epoch=epoch: dict(state_dict={}, epoch=epoch), print)
             folder.save(epoch_done=True)
@@ -224,7 +224,7 @@ def test_a_second_run_in_a_folder_is_refused(data, here, capsys):
     (here / "ck").mkdir()
     hold = (
         "import sys; from engine.checkpoint_folder import CheckpointFolder\n"
-        "with CheckpointFolder('ck', 10, 0, True): print(flush=True); sys.stdin.read()"
+        "with CheckpointFolder('ck'): print(flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=here,
                              env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
@@ -244,8 +244,28 @@ def test_a_run_that_starts_anew_keeps_the_earlier_checkpoint(data, here, capsys)
     assert load_checkpoint("ck")["epoch"] == 1 and load_checkpoint("ck/earlier_checkpoint.pth.tar")["epoch"] == 2
 
 
+def test_a_run_is_continued_however_its_folder_is_spelled(data, here):
+    pretrain(data, "--epochs", "1")
+    for epochs, spelling in ((2, "ck"), (3, str(here / "ck" / "checkpoint.pth.tar"))):
+        pretrain(data, "--epochs", str(epochs), "--resume", spelling)
+    (folder,) = (here / "log").iterdir()
+    assert [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [0, 1, 2]
+    assert not list((here / "ck").glob("earlier*"))
+
+
+def test_resuming_from_elsewhere_keeps_what_stands_there(data, here, capsys):
+    pretrain(data, "--epochs", "1", "--checkpoint-path", "a")
+    pretrain(data, "--epochs", "2", "--checkpoint-path", "b")
+    pretrain(data, "--epochs", "3", "--checkpoint-path", "b", "--resume", "a")
+    assert [load_checkpoint(f"b/{name}checkpoint.pth.tar")["epoch"] for name in ("", "earlier_")] == [3, 2]
+    pretrain(data, "--epochs", "4", "--checkpoint-path", "b", "--resume", "b/earlier_checkpoint.pth.tar")
+    assert [load_checkpoint(f"b/{name}checkpoint.pth.tar")["epoch"] for name in ("", "earlier_", "other_")] == [4, 2, 3]
+    code, line = failure(capsys, pretrain, data, "--epochs", "5", "--checkpoint-path", "b", "--resume", "auto", "--no-masks")
+    assert code == 1 and "is of another run: no_masks False, not True" in line
+
+
 def test_processes_that_do_not_write_touch_nothing(tmp_path):
-    with CheckpointFolder(tmp_path / "ck", 1e-9, 1, True, writes=False) as folder:
+    with CheckpointFolder(tmp_path / "ck", writes=False, save_minutes=1e-9, keep=1) as folder:
         folder.claim()
         folder.save()
         assert not folder.due
@@ -259,6 +279,6 @@ def test_weights_that_are_not_finite_are_not_saved(data, here, capsys):
 
 
 def test_a_claim_says_who_has_the_folder(tmp_path):
-    with CheckpointFolder(tmp_path, 10, 0, True) as folder:
+    with CheckpointFolder(tmp_path) as folder:
         assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
         folder.claim()  # again: nothing to do
