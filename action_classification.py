@@ -50,6 +50,7 @@ from model import DownstreamModel
 from options.datasets import DATA_SETS
 from options.flags import (
     DOWNSTREAM_REPRESENTATION,
+    add_checkpoint_flags,
     add_data_flags,
     add_encoder_flags,
     add_optimizer_flags,
@@ -61,7 +62,7 @@ from options.flags import (
     given_sizes,
     task_name,
 )
-from options.parser import Parser, listed, positive_int
+from options.parser import Parser, listed
 
 
 class Trial(NamedTuple):
@@ -81,12 +82,7 @@ def get_parser() -> Parser:
     add_encoder_flags(parser)
     add_training_flags(parser)
     add_optimizer_flags(parser)
-    group = parser.add_argument_group("checkpoints")
-    group.add_argument("--checkpoint-path", metavar="DIR", help="where the encoder with its linear layer is kept (%(default)s)")
-    group.add_argument("--resume", metavar="PATH", help="a checkpoint of this script to go on with; auto takes the one in "
-                       "--checkpoint-path, if there is one")  # fmt: skip
-    group.add_argument("--save-freq", type=positive_int, default=20, metavar="N", help="epochs between checkpoints; the last "
-                       "epoch is always saved (%(default)s)")  # fmt: skip
+    add_checkpoint_flags(parser, save_freq=20)
     add_run_flags(parser)
     parser.load_recipe()
     return parser
@@ -134,7 +130,7 @@ def classify(args: Namespace, folder: Path, device: torch.device, checkpoints: C
     # trainings, and what they come to
     continued = len(trials) == 1 and same_file(resumed, trials[0].folder / NAME) and "run" in first
     earlier, start_epoch = (first.get("log_folder"), first["epoch"]) if continued else (None, 0)
-    first.clear(), last.clear()  # frees the memory
+    del first, last  # frees the memory
     checkpoints.claim()
     with NoLog() if rank() else RunLog(args.log_dir, run, args, earlier, start_epoch) as log:
         train, test = task.parts

@@ -26,7 +26,7 @@ def get_parser() -> Parser:
     add = parser.add_argument_group("raw files").add_argument
     add("--data-path", type=Path, default=Path("data/PKUMMD"), metavar="DIR",
         help="the download: skeletons, labels and splits (%(default)s)")  # fmt: skip
-    add("--part", type=int, choices=pku.PARTS, default=1, metavar="N", help="1 or 2, also called phase (%(default)s)")
+    add("--part", type=int, choices=pku.PART_NUMBERS, default=1, metavar="N", help="1 or 2, also called phase (%(default)s)")
     add("--skip-bad", action="store_true", help="leave damaged files out instead of failing at the end")
     add = parser.add_argument_group("arrays").add_argument
     add("--out-folder", type=Path, metavar="DIR", help="(data/pku_v1 or data/pku_v2)")

@@ -51,7 +51,15 @@ from feeder.augmentations import STREAMS, PretrainingViews
 from feeder.dataset import Batch, Batches, SkeletonDataset, make_loader
 from feeder.resident import ResidentDataset
 from model import SCDNet
-from options.flags import add_data_flags, add_optimizer_flags, add_run_flags, add_size_flags, given_folder, given_sizes
+from options.flags import (
+    add_checkpoint_flags,
+    add_data_flags,
+    add_optimizer_flags,
+    add_run_flags,
+    add_size_flags,
+    given_folder,
+    given_sizes,
+)
 from options.parser import Parser, fraction, natural, positive_float, positive_int
 
 METERS = {"Time": "6.3f", "Data": "6.3f", "Loss": ".4e", "Acc@1": "6.2f"}
@@ -72,12 +80,7 @@ def get_parser() -> Parser:
                        "these are an ablation (%(default)s)")  # fmt: skip
     group.add_argument("--no-masks", action="store_true", help="leave both masks out of the views, an ablation")
     add_optimizer_flags(parser)
-    group = parser.add_argument_group("checkpoints")
-    group.add_argument("--checkpoint-path", metavar="DIR", help="where checkpoint.pth.tar is kept (%(default)s)")
-    group.add_argument("--resume", metavar="PATH", help="a checkpoint to go on with, ours or the reference's; auto takes the "
-                       "one in --checkpoint-path, if there is one")  # fmt: skip
-    group.add_argument("--save-freq", type=positive_int, default=1, metavar="N", help="epochs between checkpoints; the last "
-                       "epoch is always saved (%(default)s)")  # fmt: skip
+    group = add_checkpoint_flags(parser, save_freq=1)
     group.add_argument("--save-minutes", type=positive_float, default=10, metavar="X", help="minutes between checkpoints "
                        "within an epoch (%(default)s)")  # fmt: skip
     group.add_argument("--keep-checkpoints", type=natural, default=0, metavar="N", help="also keep those of the last N saved "

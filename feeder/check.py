@@ -68,7 +68,7 @@ def _data_set(names: list[str], benchmark: str) -> _DataSet | None:
         small = benchmark != "xsetup" and all(name.setup <= ntu.LIMITS["ntu60"][0] for name in numbers)
         name = "ntu60" if small else "ntu120"
         return _DataSet(name, ntu.class_names(name), ntu.SAMPLE_COUNTS.get((name, benchmark)), "")
-    parts = {pku.part_of(name) for name in names}
+    parts = {pku.part_number(name) for name in names}
     part = parts.pop() if len(parts) == 1 else None
     if part is None:
         return None

@@ -69,9 +69,7 @@ _STRENGTH = 0.5  # of the swings above: small against the wandering posture, so 
 IDLE = Action("idle", 0.5, "both", "swing", {})
 
 
-def make_clip(
-    rng: np.random.Generator, action: int, subject: int, camera: int = 2, partner: int | None = None, frames: int = 0
-) -> np.ndarray:
+def make_clip(rng: np.random.Generator, action: int, subject: int, camera: int = 2, frames: int = 0) -> np.ndarray:
     """Return one recorded clip; with the same generator state and another camera, the same performance seen from there.
 
     Args:
@@ -79,7 +77,6 @@ def make_clip(
         action: 0 .. len(ACTIONS) - 1, or -1 for a person who does nothing in particular.
         subject: number of the performer, 0 or more.
         camera: 1, 2 or 3.
-        partner: number of the second person of a two-person action; None draws one.
         frames: length at 30 frames a second, 12 or more; 0 draws 60 to 110.
 
     Returns:
@@ -88,7 +85,7 @@ def make_clip(
     """
     act = ACTIONS[action] if action >= 0 else IDLE
     frames = frames or int(rng.integers(CLIP_FRAMES[0], CLIP_FRAMES[1] + 1))
-    partner = int(rng.integers(1000, 2000)) if partner is None else partner
+    partner = int(rng.integers(1000, 2000))
     world = _perform(rng, act, subject, frames)[None]
     if act.walk is not None:
         world = np.stack([world[0], _perform(rng, act, partner, frames)])

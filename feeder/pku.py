@@ -16,7 +16,7 @@ from feeder.errors import DataError
 from feeder.skeleton import NUM_BODIES, NUM_JOINTS
 
 NUM_CLASSES = 51  # in part 2 as well, where ten of the ids do not occur
-PARTS = (1, 2)
+PART_NUMBERS = (1, 2)
 BENCHMARKS = ("xsub", "xview")
 # Label rows of (train, val); part 1 counted from the label files, part 2 as commonly quoted.
 ROW_COUNTS = {
@@ -56,10 +56,10 @@ def is_video(name: str, part: int) -> bool:
     return _VIDEO[part].fullmatch(name) is not None
 
 
-def part_of(sample: str) -> int | None:
+def part_number(sample: str) -> int | None:
     """Return the part (1 or 2) that a sample's name, see `Row.sample`, is of; None if it is no such name."""
     match = _SAMPLE.fullmatch(sample)
-    return next((part for part in PARTS if match and is_video(match[1], part)), None)
+    return next((part for part in PART_NUMBERS if match and is_video(match[1], part)), None)
 
 
 @functools.cache

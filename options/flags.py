@@ -13,9 +13,9 @@ from options.parser import (
     natural,
     natural_float,
     positive_float,
+    positive_fraction,
     positive_int,
     seed,
-    share,
 )
 
 DOWNSTREAM_REPRESENTATION = ("--finetune-skeleton-representation", "--skeleton-representation")
@@ -89,8 +89,8 @@ def add_training_flags(parser: Parser) -> None:
     group = parser.add_argument_group("training")
     group.add_argument("--finetune", action="store_true", help="train encoder and linear layer together, by the recipe "
                        "options/finetune.yaml; with --random-encoder: supervised training")  # fmt: skip
-    group.add_argument("--label-fraction", type=share, default=1.0, metavar="F", help="train on this share of the labels, "
-                       "as many of each class (%(default)s)")  # fmt: skip
+    group.add_argument("--label-fraction", type=positive_fraction, default=1.0, metavar="F", help="train on this share of the "
+                       "labels, as many of each class (%(default)s)")  # fmt: skip
     group.add_argument("--repeats", type=positive_int, default=1, metavar="R", help="trainings with seeds of their own, and "
                        "subsets; prints mean and standard deviation (%(default)s)")  # fmt: skip
     group.add_argument("--no-feature-cache", action="store_true", help="run the frozen encoder in every epoch: slow, the same "
@@ -141,6 +141,17 @@ def add_optimizer_flags(parser: Parser) -> argparse._ArgumentGroup:
     group.add_argument("--momentum", type=fraction, metavar="X", help="of SGD (%(default)s)")
     group.add_argument("--wd", "--weight-decay", type=natural_float, dest="weight_decay", metavar="X", help="on all "
                        "weights (%(default)s)")  # fmt: skip
+    return group
+
+
+def add_checkpoint_flags(parser: Parser, save_freq: int) -> argparse._ArgumentGroup:
+    """Add where a run keeps its checkpoint, what it goes on with, and how often it saves: `save_freq` epochs unless given."""
+    group = parser.add_argument_group("checkpoints")
+    group.add_argument("--checkpoint-path", metavar="DIR", help="where checkpoint.pth.tar is kept (%(default)s)")
+    group.add_argument("--resume", metavar="PATH", help="a checkpoint of this script to go on with, ours or the reference's; "
+                       "auto takes the one in --checkpoint-path, if there is one")  # fmt: skip
+    group.add_argument("--save-freq", type=positive_int, default=save_freq, metavar="N", help="epochs between checkpoints; the "
+                       "last epoch is always saved (%(default)s)")  # fmt: skip
     return group
 
 

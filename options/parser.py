@@ -181,7 +181,7 @@ def fraction(text: str) -> float:
     return value
 
 
-def share(text: str) -> float:
+def positive_fraction(text: str) -> float:
     """Return a number above 0, at most 1."""
     value = fraction(text)
     if value == 0:

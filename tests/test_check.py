@@ -110,8 +110,8 @@ def test_pku_is_compared_with_the_full_set(pku_folder, capsys, monkeypatch):
 
 def test_names_of_pku():
     row = pku.Row(21, 51, 3, 9)
-    assert [pku.part_of(row.sample(video)) for video in ("0043-L", "A01N01-R", "43-L")] == [1, 2, None]
-    assert pku.part_of("0043-L") is pku.part_of("S001C001P001R001A001.skeleton") is None
+    assert [pku.part_number(row.sample(video)) for video in ("0043-L", "A01N01-R", "43-L")] == [1, 2, None]
+    assert pku.part_number("0043-L") is pku.part_number("S001C001P001R001A001.skeleton") is None
 
 
 def test_labels_outside_pku(pku_folder, capsys):
