@@ -63,7 +63,7 @@ def test_the_commands_are_found():
 
 
 def test_flags_in_the_text_are_flags():
-    known = {"--nproc_per_node", "--help", "--write", "--mean"}
+    known = {"--nproc_per_node", "--help", "--write", "--mean", "--beside"}
     for words in PYTHON:
         known.update(parser_of(words)[0]._option_string_actions)
     for span in SPANS:
@@ -103,7 +103,7 @@ def test_the_tests_of_the_parity_page_exist():
 
 def test_the_table_of_results_is_that_of_the_logs():
     start, end = MARKERS
-    assert README.split(f"\n{start}\n")[1].split(f"\n{end}\n")[0] == table(ROOT / "log" / "ui_prmd", mean=True)
+    assert README.split(f"\n{start}\n")[1].split(f"\n{end}\n")[0] == table(ROOT / "log" / "ui_prmd", mean=True, beside=True)
 
 
 def test_files_and_make_targets_exist():
