@@ -138,8 +138,8 @@ def classify(args: Namespace, folder: Path, device: torch.device, checkpoints: C
         log.print(f"log in {log.folder}")
         for note in train.notes + test.notes + origin_notes(run, streams, listed(args.pretrained), task.origins):
             log.print(note)
-        for trial in trials if args.resume is None else ():
-            CheckpointFolder(trial.folder, not rank()).set_aside(None, log.print)
+        for trial in trials if args.resume != "auto" else ():
+            CheckpointFolder(trial.folder, not rank()).set_aside(resumed, log.print)
         features_of = Features(task, log, args.feature_cache, args.workers)
         outcomes: list[list[Outcome]] = [[] for _ in streams]
         for trial in trials:
@@ -179,7 +179,7 @@ def build(args: Namespace, run: Run, task: Task, trial: Trial) -> tuple[Downstre
     if path and "run" in checkpoint:
         check_run(checkpoint, run, vars(args), path)
         check_samples(args, len(task.parts[1]), checkpoint, path)
-        if checkpoint["start"] != start:
+        if checkpoint.get("start") != start:
             raise RunError(f"{path} began from another encoder; give another --checkpoint-path, or leave --resume out")
     model = DownstreamModel(encoder, task.num_classes)
     if path:

@@ -93,12 +93,14 @@ def find_checkpoint(resume: str | None, folder: str | Path) -> tuple[dict, Path 
 
 def check_run(checkpoint: dict, run: Sequence[str], options: dict[str, Any], path: Path | None) -> None:
     """Raise RunError where a checkpoint of ours is of another run: other data, task, stream, seed, or options of `ORIGIN`."""
-    theirs, instead = checkpoint.get("run", list(run)), "give another --checkpoint-path, or leave --resume out"
-    if theirs != list(run):
-        raise RunError(f"{path} is of another run: {' '.join(theirs)}, not {' '.join(run)}; {instead}")
-    if options["seed"] is not None and checkpoint.get("seed", options["seed"]) != options["seed"]:
+    if "run" not in checkpoint:
+        return
+    instead = "give another --checkpoint-path, or leave --resume out"
+    if checkpoint["run"] != list(run):
+        raise RunError(f"{path} is of another run: {' '.join(checkpoint['run'])}, not {' '.join(run)}; {instead}")
+    if options["seed"] not in (None, checkpoint["seed"]):
         raise RunError(f"{path} is of another run: --seed {checkpoint['seed']}, not {options['seed']}; {instead}")
-    before = checkpoint.get("options", {})
+    before = checkpoint["options"]
     for name in ORIGIN:
         if name in options and before.get(name, options[name]) != options[name]:
             raise RunError(f"{path} is of another run: {name} {before[name]}, not {options[name]}; {instead}")

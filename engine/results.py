@@ -16,6 +16,7 @@ import yaml
 from engine.aside import write_text
 from engine.cli import CommandLine, script
 from engine.errors import RunError
+from model.contrast import PAIRS
 
 # Top-1 in percent as SCD-Net's paper has it; joint stream. The linear figure is the best test epoch.
 PUBLISHED = {
@@ -30,7 +31,6 @@ PUBLISHED = {
     ("retrieval", "ntu120", "cross_subject"): 59.8,
     ("retrieval", "ntu120", "cross_setup"): 65.7,
 }
-PAPERS_PAIRS = {"ti", "si", "it", "is"}
 HEADER = ("task", "data set", "protocol", "stream", "encoder", "labels", "seed", "Acc@1", "best on test", "mAP", "published",
           "run")  # fmt: skip
 OPTIONAL = ("labels", "best on test", "mAP", "published", "run")  # left out where no run has them
@@ -149,7 +149,7 @@ def _pretrained(run: dict, options: dict) -> str:
             words.append(f"on {origin['pre_dataset']}")
         if origin.get("no_masks"):
             words.append("without masks")
-        if set(origin.get("pairs", PAPERS_PAIRS)) != PAPERS_PAIRS:
+        if set(origin.get("pairs", PAIRS)) != set(PAIRS):
             words.append(f"pairs {' '.join(origin['pairs'])}")
     return ", ".join(dict.fromkeys(words))
 
