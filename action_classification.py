@@ -29,11 +29,9 @@ from engine.checkpoint import (
 )
 from engine.checkpoint_folder import CheckpointFolder
 from engine.classifier import ClipBatches, FeatureBatches, class_scores, train_epoch
-from engine.cli import script
 from engine.device import pick_device
 from engine.distributed import check_alike, launched, process_group, rank
 from engine.downstream import Features, Task, open_task, origin_notes, save_features
-from engine.errors import RunError
 from engine.feature_cache import weights_digest
 from engine.features import CLIPS
 from engine.metrics import accuracy
@@ -45,6 +43,7 @@ from engine.runlog import NoLog, Run, RunLog
 from engine.schedule import learning_rate, set_learning_rate
 from engine.subset import Subset, balanced_subset, describe_subset
 from feeder.augmentations import STREAMS
+from feeder.cli import UserError, script
 from feeder.dataset import Batches, make_loader
 from model import DownstreamModel
 from options.datasets import DATA_SETS
@@ -170,7 +169,7 @@ def build(args: Namespace, run: Run, task: Task, trial: Trial) -> tuple[Downstre
     Where there is none the last is nothing but "start", the digest of the encoder that the training begins from.
 
     Raises:
-        RunError: the checkpoint does not fit, or is of another run.
+        UserError: the checkpoint does not fit, or is of another run.
     """
     checkpoint, path = find_checkpoint(args.resume, trial.folder)
     seed_everything(args.seed + trial.repeat)
@@ -180,7 +179,7 @@ def build(args: Namespace, run: Run, task: Task, trial: Trial) -> tuple[Downstre
         check_run(checkpoint, run, vars(args), path)
         check_samples(args, len(task.parts[1]), checkpoint, path)
         if checkpoint.get("start") != start:
-            raise RunError(f"{path} began from another encoder; give another --checkpoint-path, or leave --resume out")
+            raise UserError(f"{path} began from another encoder; give another --checkpoint-path, or leave --resume out")
     model = DownstreamModel(encoder, task.num_classes)
     if path:
         load_weights(model, checkpoint["state_dict"], path)
@@ -195,12 +194,12 @@ def build(args: Namespace, run: Run, task: Task, trial: Trial) -> tuple[Downstre
 
 
 def check_samples(args: Namespace, test_samples: int, checkpoint: dict, path: Path) -> None:
-    """Raise RunError where a checkpoint of ours was trained on another share of the labels, or tested on other clips."""
+    """Raise UserError where a checkpoint of ours was trained on another share of the labels, or tested on other clips."""
     fraction, scores = checkpoint["options"].get("label_fraction", 1.0), checkpoint.get("best_scores")
     if fraction != args.label_fraction:
-        raise RunError(f"{path} is of another run: --label-fraction {fraction:g}; give another --checkpoint-path")
+        raise UserError(f"{path} is of another run: --label-fraction {fraction:g}; give another --checkpoint-path")
     if scores is not None and len(scores) != test_samples:
-        raise RunError(f"{path} was made with {len(scores)} test samples, not {test_samples}; give another --checkpoint-path")
+        raise UserError(f"{path} was made with {len(scores)} test samples, not {test_samples}; give another --checkpoint-path")
 
 
 def open_samples(
@@ -227,7 +226,7 @@ def train_one(args: Namespace, run: Run, task: Task, trial: Trial, features_of: 
     """Train on the training part from where the checkpoint stands, evaluate on the test part after each epoch.
 
     Raises:
-        RunError: the loss or a score is not finite; the last checkpoint stands.
+        UserError: the loss or a score is not finite; the last checkpoint stands.
     """
     model, optimizer, checkpoint = build(args, run, task, trial)
     batches, train, test = open_samples(args, task, trial, model, features_of, log)
@@ -268,11 +267,11 @@ def evaluate(classifier: torch.nn.Module, test: list | ClipBatches, epoch: int) 
     """Return the scores (N, classes) of the test samples and their labels (N,), on the CPU.
 
     Raises:
-        RunError: a score is not finite.
+        UserError: a score is not finite.
     """
     scores, labels = class_scores(classifier, test)
     if not torch.isfinite(scores).all():
-        raise RunError(f"scores are not finite after epoch {epoch}: stopped; a lower --lr may help")
+        raise UserError(f"scores are not finite after epoch {epoch}: stopped; a lower --lr may help")
     return scores.cpu(), labels.cpu()
 
 

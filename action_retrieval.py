@@ -14,16 +14,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from engine.cli import script
 from engine.device import pick_device
 from engine.distributed import process_group, rank
 from engine.downstream import Features, Task, open_task, origin_notes, save_features
-from engine.errors import RunError
 from engine.fuse import PREDICTIONS
 from engine.report import report_classes
 from engine.retrieval import MIB, Retrieval, retrieve
 from engine.runlog import NoLog, Run, RunLog
 from feeder.augmentations import STREAMS
+from feeder.cli import UserError, script
 from model import Encoder
 from options.datasets import DATA_SETS
 from options.flags import (
@@ -79,7 +78,7 @@ def evaluate(args: Namespace, folder: Path, device: torch.device) -> None:
     args.seed, args.origins = task.seed, task.origins
     train, test = task.parts
     if max(ks) > len(train):
-        raise RunError(f"--knn-neighbours {max(ks)} is more than the gallery's {len(train)} samples")
+        raise UserError(f"--knn-neighbours {max(ks)} is more than the gallery's {len(train)} samples")
 
     run = Run("retrieval", args.finetune_dataset, args.protocol, "+".join(streams))
     with NoLog() if rank() else RunLog(args.log_dir, run, args) as log:

@@ -12,12 +12,11 @@ from a whole file is the same.
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.cli import script
-from feeder import ntu
-from feeder.errors import DataError
-from feeder.generate import Clip, Report, Sample, Source, default_workers, generate
-from feeder.normalize import to_sample
-from feeder.summary import HEADING, count_verdict, summary_line
+from feeder.cli import UserError, script
+from feeder.preparation import ntu
+from feeder.preparation.generate import Clip, Report, Sample, Source, default_workers, generate
+from feeder.preparation.normalize import to_sample
+from feeder.preparation.summary import HEADING, count_verdict, summary_line
 from options.parser import Parser, positive_int
 
 DEFAULTS = {
@@ -81,7 +80,7 @@ def plan(paths: list[Path], dataset: str, benchmarks: list[str]) -> tuple[list[S
     for path in paths:
         try:
             name = ntu.check_range(path.name, dataset)
-        except DataError as error:
+        except UserError as error:
             bad.append(f"{path.parent}/{error}")
             continue
         if path.name in sources:

@@ -12,11 +12,11 @@ reference publishes no such script.
 
 from pathlib import Path
 
-from engine.cli import script
-from feeder import pku
-from feeder.generate import Report, default_workers, generate
-from feeder.pku_download import CUT, EMPTY, LONG, Plan, cut_segments, open_download, plan, read_segments
-from feeder.summary import HEADING, count_verdict, summary_line
+from feeder.cli import script
+from feeder.preparation import pku
+from feeder.preparation.generate import Report, default_workers, generate
+from feeder.preparation.pku_download import CUT, EMPTY, LONG, Plan, cut_segments, open_download, plan, read_segments
+from feeder.preparation.summary import HEADING, count_verdict, summary_line
 from options.parser import Parser, positive_int
 
 

@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader
 
 from engine.checkpoint import check_run, find_checkpoint, same_file
 from engine.checkpoint_folder import CheckpointFolder
-from engine.cli import script
 from engine.contrast_statistics import ContrastStatistics
 from engine.device import PRECISIONS, autocast, pick_device, set_precision
 from engine.distributed import (
@@ -37,7 +36,6 @@ from engine.distributed import (
     share,
     world_size,
 )
-from engine.errors import RunError
 from engine.memory import keep_freed_memory, peak_memory
 from engine.meters import progress_line
 from engine.progress import Progress
@@ -48,6 +46,7 @@ from engine.signals import StopSignals
 from engine.stick_figures import show_views
 from engine.training import Training
 from feeder.augmentations import STREAMS, PretrainingViews
+from feeder.cli import UserError, script
 from feeder.dataset import Batch, Batches, SkeletonDataset, make_loader
 from feeder.resident import ResidentDataset
 from model import SCDNet
@@ -213,12 +212,12 @@ def open_data(args: Namespace, folder: Path, device: torch.device) -> tuple[Data
     """Return the loader of this process's share of each batch, and its data set.
 
     Raises:
-        RunError: there is not one whole batch.
+        UserError: there is not one whole batch.
     """
     dataset = SkeletonDataset(folder, "train", share(args.batch_size))
     batches = Batches(len(dataset), args.batch_size, args.seed, drop_last=True)
     if not len(batches):
-        raise RunError(f"{folder} has {len(dataset)} training samples, fewer than one --batch-size of {args.batch_size}")
+        raise UserError(f"{folder} has {len(dataset)} training samples, fewer than one --batch-size of {args.batch_size}")
     if args.resident:
         return make_loader(ResidentDataset(dataset, device), batches, workers=0), dataset
     return make_loader(dataset, batches, args.workers, pin_memory=device.type == "cuda"), dataset
@@ -240,7 +239,7 @@ def train_epoch(
         queue); seconds, samples a second and peak memory; the means of `ContrastStatistics`.
 
     Raises:
-        RunError: the loss is not finite.
+        UserError: the loss is not finite.
     """
     net, optimizer, progress = training.net.train(), training.optimizer, training.progress
     time_meter, data_meter, loss_meter, acc_meter = progress.meters
@@ -265,7 +264,7 @@ def train_epoch(
         before = time.perf_counter()
         if progress.step % print_freq == 0 or progress.step + 1 == progress.steps:
             if not math.isfinite(loss_meter.total):
-                raise RunError(f"the loss is {loss_meter.value} at {progress}: stopped, the last checkpoint stands; a lower "
+                raise UserError(f"the loss is {loss_meter.value} at {progress}: stopped, the last checkpoint stands; a lower "
                                "--lr may help")  # fmt: skip
             statistics.update(logits, losses, net.queues)
             log.print(progress_line(progress.epoch, progress.step, progress.steps, progress.meters))

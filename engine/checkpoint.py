@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from engine.aside import written_aside
-from engine.errors import RunError
+from feeder.cli import UserError
 from model import Encoder
 from model.reference import from_reference, is_reference, momentum_from_reference, sizes, strip_module
 
@@ -28,14 +28,14 @@ def save_checkpoint(path: Path, checkpoint: dict) -> None:
         checkpoint: plain types and tensors only.
 
     Raises:
-        RunError: it cannot be written (disk full, no permission); the old file is untouched.
+        UserError: it cannot be written (disk full, no permission); the old file is untouched.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(path) as file:
             torch.save(checkpoint, file)
     except (OSError, RuntimeError) as error:
-        raise RunError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}; any older one is whole") from None
+        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}; any older one is whole") from None
 
 
 def load_checkpoint(path: str | Path) -> dict:
@@ -44,32 +44,32 @@ def load_checkpoint(path: str | Path) -> dict:
     A reference's own state dict is kept as `reference`: its optimiser numbers the parameters in that order.
 
     Raises:
-        RunError: there is none at `path`, or it is damaged, of another format, or would run code.
+        UserError: there is none at `path`, or it is damaged, of another format, or would run code.
     """
     path = Path(path)
     if path.is_dir():
         path = path / NAME
     if not path.is_file():
-        raise RunError(f"no checkpoint at {path}; give the file, or the folder that has {NAME}")
+        raise UserError(f"no checkpoint at {path}; give the file, or the folder that has {NAME}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a pickle that is no checkpoint: the error below is the line to read
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # torch's own advice is to run what is in the file
-        raise RunError(f"{path} is damaged, no checkpoint, or holds more than tensors and plain types, which could run code: "
+        raise UserError(f"{path} is damaged, no checkpoint, or holds more than tensors and plain types, which could run code: "
                        "nothing was loaded; save its 'state_dict' alone") from None  # fmt: skip
     except Exception as error:  # a damaged file can fail in any way
-        raise RunError(f"{path} is damaged or no checkpoint: {_first_line(error)}") from None
+        raise UserError(f"{path} is damaged or no checkpoint: {_first_line(error)}") from None
     state_dict = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state_dict, dict) or not all(isinstance(t, Tensor) for t in state_dict.values()):
-        raise RunError(f"{path} holds no 'state_dict' of tensors")
+        raise UserError(f"{path} holds no 'state_dict' of tensors")
     state_dict = strip_module(state_dict)
     if not is_reference(state_dict):
         return checkpoint | {"state_dict": state_dict}
     try:
         return checkpoint | {"state_dict": from_reference(state_dict), "reference": state_dict}
     except ValueError as error:
-        raise RunError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
 
 
 def find_checkpoint(resume: str | None, folder: str | Path) -> tuple[dict, Path | None]:
@@ -80,7 +80,7 @@ def find_checkpoint(resume: str | None, folder: str | Path) -> tuple[dict, Path 
         folder: where the run keeps its checkpoint.
 
     Raises:
-        RunError: see `load_checkpoint`.
+        UserError: see `load_checkpoint`.
     """
     if resume is None:
         return {}, None
@@ -92,18 +92,18 @@ def find_checkpoint(resume: str | None, folder: str | Path) -> tuple[dict, Path 
 
 
 def check_run(checkpoint: dict, run: Sequence[str], options: dict[str, Any], path: Path | None) -> None:
-    """Raise RunError where a checkpoint of ours is of another run: other data, task, stream, seed, or options of `ORIGIN`."""
+    """Raise UserError where a checkpoint of ours is of another run: other data, task, stream, seed, or options of `ORIGIN`."""
     if "run" not in checkpoint:
         return
     instead = "give another --checkpoint-path, or leave --resume out"
     if checkpoint["run"] != list(run):
-        raise RunError(f"{path} is of another run: {' '.join(checkpoint['run'])}, not {' '.join(run)}; {instead}")
+        raise UserError(f"{path} is of another run: {' '.join(checkpoint['run'])}, not {' '.join(run)}; {instead}")
     if options["seed"] not in (None, checkpoint["seed"]):
-        raise RunError(f"{path} is of another run: --seed {checkpoint['seed']}, not {options['seed']}; {instead}")
+        raise UserError(f"{path} is of another run: --seed {checkpoint['seed']}, not {options['seed']}; {instead}")
     before = checkpoint["options"]
     for name in ORIGIN:
         if name in options and before.get(name, options[name]) != options[name]:
-            raise RunError(f"{path} is of another run: {name} {before[name]}, not {options[name]}; {instead}")
+            raise UserError(f"{path} is of another run: {name} {before[name]}, not {options[name]}; {instead}")
 
 
 def same_file(one: Path | None, other: Path) -> bool:
@@ -115,16 +115,16 @@ def load_weights(module: nn.Module, state_dict: dict, path: str | Path) -> None:
     """Load all of `state_dict` into `module`, or nothing.
 
     Raises:
-        RunError: a tensor is missing, surplus or of another shape; the message names the first.
+        UserError: a tensor is missing, surplus or of another shape; the message names the first.
     """
     own = module.state_dict()
     for name in [*own, *state_dict]:
         if name not in state_dict:
-            raise RunError(f"{path} lacks {name}")
+            raise UserError(f"{path} lacks {name}")
         if name not in own:
-            raise RunError(f"{path} has {name}, which this model has not")
+            raise UserError(f"{path} has {name}, which this model has not")
         if own[name].shape != state_dict[name].shape:
-            raise RunError(f"{path}: {name} is {tuple(state_dict[name].shape)}, this model's {tuple(own[name].shape)}")
+            raise UserError(f"{path}: {name} is {tuple(state_dict[name].shape)}, this model's {tuple(own[name].shape)}")
     module.load_state_dict(state_dict)
 
 
@@ -132,7 +132,7 @@ def restore_optimizer(optimizer: Optimizer, module: nn.Module, checkpoint: dict,
     """Give the optimiser the state it had in a checkpoint of `load_checkpoint`; one without any leaves it fresh.
 
     Raises:
-        RunError: the state is that of other parameters.
+        UserError: the state is that of other parameters.
     """
     if "optimizer" not in checkpoint:
         return
@@ -144,7 +144,7 @@ def restore_optimizer(optimizer: Optimizer, module: nn.Module, checkpoint: dict,
             return
         momentum = momentum_from_reference(checkpoint["reference"], checkpoint["optimizer"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path}: the optimiser's state does not fit: {_first_line(error)}") from None
+        raise UserError(f"{path}: the optimiser's state does not fit: {_first_line(error)}") from None
     for name, parameter in module.named_parameters():
         if name in momentum:
             optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter)
@@ -160,7 +160,7 @@ def encoder_of(checkpoint: dict, path: str | Path, given: dict[str, int]) -> Enc
             unless given.
 
     Raises:
-        RunError: there is no encoder in it, or one of other sizes than those given.
+        UserError: there is no encoder in it, or one of other sizes than those given.
     """
     state_dict = checkpoint["state_dict"]
     prefix = "encoder_q.encoder." if any(name.startswith("encoder_q.") for name in state_dict) else "encoder."
@@ -169,10 +169,10 @@ def encoder_of(checkpoint: dict, path: str | Path, given: dict[str, int]) -> Enc
         told: dict[str, Any] = given | (remembered_sizes(checkpoint) or sizes(weights))
         for name, value in given.items():
             if told[name] != value:
-                raise RunError(f"{path} has {name} {told[name]}, not {value}; leave the flag out")
+                raise UserError(f"{path} has {name} {told[name]}, not {value}; leave the flag out")
         encoder = Encoder(**told)
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise RunError(f"{path}: {_first_line(error)}") from None
+        raise UserError(f"{path}: {_first_line(error)}") from None
     load_weights(encoder, weights, path)
     return encoder
 
@@ -183,7 +183,7 @@ def get_encoder(pretrained: str | Path | None, sizes: dict[str, Any]) -> tuple[E
     What a checkpoint of ours says of its pre-training are the options named in `ORIGIN`; another's says nothing.
 
     Raises:
-        RunError: see `load_checkpoint` and `encoder_of`; or sizes that do not fit together.
+        UserError: see `load_checkpoint` and `encoder_of`; or sizes that do not fit together.
     """
     if pretrained is not None:
         checkpoint = load_checkpoint(pretrained)
@@ -193,7 +193,7 @@ def get_encoder(pretrained: str | Path | None, sizes: dict[str, Any]) -> tuple[E
     try:
         return Encoder(**sizes), {}
     except ValueError as error:
-        raise RunError(str(error)) from None
+        raise UserError(str(error)) from None
 
 
 def remembered_sizes(checkpoint: dict) -> dict[str, int]:

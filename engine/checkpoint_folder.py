@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from engine.checkpoint import NAME, same_file, save_checkpoint
-from engine.errors import RunError
+from feeder.cli import UserError
 
 LOCK = ".lock"
 EARLIER = f"earlier_{NAME}"
@@ -70,7 +70,7 @@ class CheckpointFolder:
         nothing on a file system without locks.
 
         Raises:
-            RunError: another run has it.
+            UserError: another run has it.
         """
         if not self.writes or self._lock is not None:
             return
@@ -81,7 +81,7 @@ class CheckpointFolder:
         except (BlockingIOError, PermissionError):
             lock.seek(0)
             holder = lock.read().strip()
-            raise RunError(f"{self.path} is another run's ({holder}): stop it or choose another --checkpoint-path") from None
+            raise UserError(f"{self.path} is another run's ({holder}): stop it or choose another --checkpoint-path") from None
         except OSError:
             pass
         lock.truncate(0)
@@ -113,7 +113,7 @@ class CheckpointFolder:
             must: there is no later chance: a failure ends the run whatever `stop_on_failure` says.
 
         Raises:
-            RunError: it cannot be written and the run is to end for that; the older checkpoint is untouched.
+            UserError: it cannot be written and the run is to end for that; the older checkpoint is untouched.
         """
         checkpoint = self._snapshot()
         if not self.writes:
@@ -123,7 +123,7 @@ class CheckpointFolder:
             save_checkpoint(self.file, checkpoint)
             if epoch_done and self.keep:
                 self._keep(checkpoint["epoch"])
-        except RunError as error:
+        except UserError as error:
             if self.stop_on_failure or must:
                 raise
             self._report(f"{error}; going on")
@@ -140,7 +140,7 @@ class CheckpointFolder:
                 os.replace(aside, named)
         except OSError as error:
             aside.unlink(missing_ok=True)
-            raise RunError(f"cannot write {named}: {error.strerror}; {self.file} is whole") from None
+            raise UserError(f"cannot write {named}: {error.strerror}; {self.file} is whole") from None
         # those of later epochs are not this run's
         mine = {number: path for path in self.path.iterdir() if (number := _epoch(path)) is not None and number <= epoch}
         for number in sorted(mine)[: -self.keep]:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from engine.errors import RunError
 from engine.features import CLIPS, downstream_input
 from engine.meters import Meter, progress_line
 from engine.runlog import RunLog
+from feeder.cli import UserError
 from feeder.dataset import Batches
 from model import DownstreamModel
 
@@ -84,7 +84,7 @@ def train_epoch(
         epoch, print_freq, log: a line of progress every `print_freq` steps.
 
     Raises:
-        RunError: the loss is not finite.
+        UserError: the loss is not finite.
     """
     classifier.train()
     time_meter, loss_meter, acc_meter = Meter("Time", "6.3f"), Meter("Loss", ".4e"), Meter("Acc@1", "6.2f")
@@ -102,7 +102,7 @@ def train_epoch(
         before = time.perf_counter()
         if step % print_freq == 0 or step + 1 == len(samples):
             if not math.isfinite(loss_meter.total):
-                raise RunError(f"the loss is {loss_meter.value} at epoch {epoch}, step {step}: stopped; a lower --lr may help")
+                raise UserError(f"the loss is {loss_meter.value} at epoch {epoch}, step {step}: stopped; a lower --lr may help")
             if step % print_freq == 0:
                 log.print(progress_line(epoch, step, len(samples), [time_meter, loss_meter, acc_meter]))
     return loss_meter.mean

@@ -10,8 +10,7 @@ from html import escape
 from pathlib import Path
 
 from engine.aside import write_text
-from engine.cli import CommandLine, script
-from engine.errors import RunError
+from feeder.cli import CommandLine, UserError, script
 
 PANELS = {"loss": "loss", "acc1": "Acc@1 (%)"}
 COLOURS = ("#1f77b4", "#d65c14", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#17becf")
@@ -26,7 +25,7 @@ def read_curves(folder: Path) -> dict[str, dict[str, list[tuple[float, float]]]]
     A run of several streams or repeats has a training of each; its name is the folder's and, behind it, such as bone/repeat0.
 
     Raises:
-        RunError: the folder has no figures of epochs.
+        UserError: the folder has no figures of epochs.
     """
     path = folder / "metrics.jsonl"
     trainings: dict[str, dict[str, list[tuple[float, float]]]] = {}
@@ -38,11 +37,11 @@ def read_curves(folder: Path) -> dict[str, dict[str, list[tuple[float, float]]]]
                     curves = trainings.setdefault(f"{folder.resolve().name} {training}".strip(), {name: [] for name in PANELS})
                     curves[figure].append((line["epoch"] + 1, line[key]))
     except FileNotFoundError:
-        raise RunError(f"no run in {folder}: it has no metrics.jsonl") from None
+        raise UserError(f"no run in {folder}: it has no metrics.jsonl") from None
     except (ValueError, TypeError) as error:
-        raise RunError(f"{path} is damaged or not ours: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is damaged or not ours: {' '.join(str(error).split())}") from None
     if not trainings:
-        raise RunError(f"{path} has no loss or accuracy of epochs")
+        raise UserError(f"{path} has no loss or accuracy of epochs")
     return trainings
 
 

@@ -8,7 +8,7 @@ import contextlib
 import torch
 
 from engine.distributed import local_rank
-from engine.errors import RunError
+from feeder.cli import UserError
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 
@@ -19,27 +19,27 @@ def pick_device(name: str = "auto", gpu: int | None = None) -> torch.device:
     A GPU becomes torch's current one. Of several processes on a machine, the n-th takes its n-th GPU.
 
     Raises:
-        RunError: there is no such device here, the two contradict each other, or several processes are to share a GPU.
+        UserError: there is no such device here, the two contradict each other, or several processes are to share a GPU.
     """
     if gpu is not None:
         if name not in ("auto", f"cuda:{gpu}"):
-            raise RunError(f"--device {name} and --gpu {gpu} contradict each other")
+            raise UserError(f"--device {name} and --gpu {gpu} contradict each other")
         name = f"cuda:{gpu}"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if local_rank() is not None and name.startswith("cuda"):
         if name != "cuda":
-            raise RunError(f"each process takes a GPU of its own: leave {name!r} out; CUDA_VISIBLE_DEVICES chooses among them")
+            raise UserError(f"each process takes a GPU of its own: leave {name!r} out; CUDA_VISIBLE_DEVICES chooses among them")
         name = f"cuda:{local_rank()}"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise RunError(f"no device {name!r}: choose auto, cpu, cuda or cuda:N") from None
+        raise UserError(f"no device {name!r}: choose auto, cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
-        raise RunError(f"device {name!r} is not supported: choose auto, cpu, cuda or cuda:N")
+        raise UserError(f"device {name!r} is not supported: choose auto, cpu, cuda or cuda:N")
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
-        raise RunError(f"device {name!r} asked for, but torch sees {count} GPUs; --device cpu runs without")
+        raise UserError(f"device {name!r} asked for, but torch sees {count} GPUs; --device cpu runs without")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
@@ -49,10 +49,10 @@ def set_precision(precision: str, device: torch.device) -> None:
     """Allow tf32 products for "tf32" alone; fp32 is the reference's numerics, and what bf16 leaves in float32 is float32.
 
     Raises:
-        RunError: tf32 asked of a device that has none.
+        UserError: tf32 asked of a device that has none.
     """
     if precision == "tf32" and device.type != "cuda":
-        raise RunError("--precision tf32 is CUDA's: choose fp32 or bf16 on a CPU")
+        raise UserError("--precision tf32 is CUDA's: choose fp32 or bf16 on a CPU")
     allowed = precision == "tf32"
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed

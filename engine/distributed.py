@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from engine.errors import RunError
+from feeder.cli import UserError
 from model.batchnorm import synchronise
 
 PATIENCE = timedelta(minutes=30)  # for the slowest process, which may be writing a checkpoint
@@ -35,7 +35,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     ends them.
 
     Raises:
-        RunError: another process ended in the midst of an exchange, which says why itself.
+        UserError: another process ended in the midst of an exchange, which says why itself.
     """
     if launched() == 1:
         yield
@@ -45,7 +45,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         yield
     except RuntimeError as error:
         if "gloo" in str(error) or isinstance(error, dist.DistError):
-            raise RunError(f"lost the other processes; the first to end says why ({str(error).splitlines()[0]})") from None
+            raise UserError(f"lost the other processes; the first to end says why ({str(error).splitlines()[0]})") from None
         raise
     dist.destroy_process_group()
 
@@ -162,7 +162,7 @@ def gather_objects(x: Any) -> list:
 
 
 def check_alike(what: str, x: Any) -> None:
-    """Raise `RunError` unless all processes have the same x.
+    """Raise `UserError` unless all processes have the same x.
 
     Args:
         what: names x and the remedy.
@@ -170,7 +170,7 @@ def check_alike(what: str, x: Any) -> None:
     """
     found: Iterable = gather_objects(x)
     if any(other != x for other in found):
-        raise RunError(f"the processes differ in {what}: {', '.join(map(str, found))}")
+        raise UserError(f"the processes differ in {what}: {', '.join(map(str, found))}")
 
 
 class _Total(torch.autograd.Function):

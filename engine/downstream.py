@@ -11,12 +11,12 @@ from torch import Tensor
 from engine.checkpoint import get_encoder
 from engine.device import set_precision
 from engine.distributed import world_size
-from engine.errors import RunError
 from engine.feature_cache import cached_features, clips_identity, weights_digest
 from engine.features import CLIPS
 from engine.memory import keep_freed_memory
 from engine.randomness import seed_everything
 from engine.runlog import Run, RunLog
+from feeder.cli import UserError
 from feeder.dataset import SkeletonDataset
 from model import Encoder
 
@@ -56,7 +56,7 @@ def open_task(
         raw: no encoders.
 
     Raises:
-        feeder.errors.DataError, RunError: see `open_both`, `get_encoder`.
+        feeder.cli.UserError, UserError: see `open_both`, `get_encoder`.
     """
     keep_freed_memory()
     set_precision("fp32", device)
@@ -89,17 +89,17 @@ def open_both(folder: Path, num_classes: int) -> tuple[SkeletonDataset, Skeleton
     """Return the training and the test set of a split.
 
     Raises:
-        feeder.errors.DataError: the arrays are absent or damaged.
-        RunError: a label is outside 0 .. num_classes - 1, or there are fewer clips than processes.
+        feeder.cli.UserError: the arrays are absent or damaged.
+        UserError: a label is outside 0 .. num_classes - 1, or there are fewer clips than processes.
     """
     train, test = SkeletonDataset(folder, "train"), SkeletonDataset(folder, "val")
     for dataset in (train, test):
         if dataset.labels.max() >= num_classes:
             worst = int(dataset.labels.argmax())
             label = f"{dataset.names[worst]} has label {dataset.labels[worst]}"
-            raise RunError(f"{folder}: {label}, but the table of data sets says {num_classes} classes")
+            raise UserError(f"{folder}: {label}, but the table of data sets says {num_classes} classes")
         if len(dataset) < world_size():
-            raise RunError(f"{folder}: {dataset.part} has {len(dataset)} clips for {world_size()} processes: start fewer")
+            raise UserError(f"{folder}: {dataset.part} has {len(dataset)} clips for {world_size()} processes: start fewer")
     return train, test
 
 
@@ -122,7 +122,7 @@ class Features:
         """Return (features (N, 2 d), labels (N,)) of the training and of the test part, on the device.
 
         Raises:
-            RunError: a feature is not finite.
+            UserError: a feature is not finite.
         """
         key = (stream, weights_digest(encoder))
         if self._kept is None or self._kept[0] != key:
@@ -135,7 +135,7 @@ class Features:
         found = cached_features(self.cache, self.log, encoder, part, identity, stream, self.task.device, self.workers,
                                 self.batch_size)  # fmt: skip
         if not torch.isfinite(found[0]).all():
-            raise RunError(f"features of {part.folder}, {part.part}, are not finite: encoder or data are damaged")
+            raise UserError(f"features of {part.folder}, {part.part}, are not finite: encoder or data are damaged")
         return found
 
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from engine.distributed import any_process, from_rank_0, rank
-from engine.errors import RunError
 from engine.features import FRAMES, extract_features
 from engine.npz import load_npz, save_npz
 from engine.runlog import RunLog
 from feeder.arrays import DATA, path_of
 from feeder.augmentations import CENTRE_RATIO
+from feeder.cli import UserError
 from feeder.dataset import SkeletonDataset
 from model import Encoder
 
@@ -107,8 +107,8 @@ def _load(path: Path, key: str, samples: int, log: RunLog) -> Tensor | None:
     try:
         content = load_npz(path, ("key", "features"))
         if str(content["key"]) != key or content["features"].ndim != 2 or len(content["features"]) != samples:
-            raise RunError(f"{path} holds other features")
-    except RunError as error:
+            raise UserError(f"{path} holds other features")
+    except UserError as error:
         log.print(f"{error}; computed again")
         return None
     return torch.from_numpy(content["features"])

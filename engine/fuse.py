@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.cli import CommandLine, script
-from engine.errors import RunError
 from engine.npz import load_npz
+from feeder.cli import CommandLine, UserError, script
 
 PREDICTIONS = "predictions"  # .npz, in a run's folder
 FIELDS = ("names", "labels", "streams", "scores", "best_scores")
@@ -37,15 +36,15 @@ def read_runs(runs: Sequence[Path]) -> dict[str, np.ndarray]:
         runs: folders of runs, or files like predictions.npz in them.
 
     Raises:
-        RunError: one has no scores, damaged ones, or scores of other samples or classes than the first.
+        UserError: one has no scores, damaged ones, or scores of other samples or classes than the first.
     """
     found = [load_npz(run / f"{PREDICTIONS}.npz" if run.is_dir() else run, FIELDS) for run in runs]
     for run, content in zip(runs[1:], found[1:], strict=True):
         for field in ("names", "labels"):
             if not np.array_equal(content[field], found[0][field]):
-                raise RunError(f"{run} has other {field} than {runs[0]}: only runs on the same test samples can be fused")
+                raise UserError(f"{run} has other {field} than {runs[0]}: only runs on the same test samples can be fused")
         if content["scores"].shape[2] != found[0]["scores"].shape[2]:
-            raise RunError(f"{run} has {content['scores'].shape[2]} classes, {runs[0]} {found[0]['scores'].shape[2]}")
+            raise UserError(f"{run} has {content['scores'].shape[2]} classes, {runs[0]} {found[0]['scores'].shape[2]}")
     joined = {field: np.concatenate([content[field] for content in found]) for field in ("streams", "scores", "best_scores")}
     return {"names": found[0]["names"], "labels": found[0]["labels"], **joined}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.aside import written_aside
-from engine.errors import RunError
+from feeder.cli import UserError
 
 
 def save_npz(path: Path, **arrays: np.ndarray) -> None:
@@ -27,12 +27,12 @@ def load_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Return the arrays of these names; each was checked against its checksum.
 
     Raises:
-        RunError: the file is absent, damaged, lacks one of them or holds more than plain arrays.
+        UserError: the file is absent, damaged, lacks one of them or holds more than plain arrays.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in names}
     except FileNotFoundError:
-        raise RunError(f"no file {path}") from None
+        raise UserError(f"no file {path}") from None
     except Exception as error:  # a damaged file can fail in any way
-        raise RunError(f"{path} is damaged or no such file of ours: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is damaged or no such file of ours: {' '.join(str(error).split())}") from None

@@ -7,9 +7,9 @@ from torch.utils.data import DataLoader
 
 from engine.checkpoint_folder import CheckpointFolder
 from engine.distributed import any_process, world_size
-from engine.errors import RunError
 from engine.meters import Meter
 from engine.signals import StopSignals
+from feeder.cli import UserError
 from feeder.dataset import Batch, Batches
 
 
@@ -54,14 +54,14 @@ class Progress:
         """Go on where `checkpoint` was written; one without a step was written between two epochs.
 
         Raises:
-            RunError: it was written within an epoch of other batches.
+            UserError: it was written within an epoch of other batches.
         """
         self.epoch, self.step = checkpoint.get("epoch", self.epoch), checkpoint.get("step", 0)
         if not self.step:
             return
         theirs, ours = [checkpoint["steps"], checkpoint["batch_size"]], [self.steps, self.batch_size]
         if theirs != ours:
-            raise RunError(
+            raise UserError(
                 f"the checkpoint stands at step {self.step} of {theirs[0]} of --batch-size {theirs[1]}, this run has {ours[0]} "
                 f"of {ours[1]}: go on with the same data and --batch-size to the end of the epoch"
             )

@@ -14,8 +14,7 @@ from typing import NamedTuple
 import yaml
 
 from engine.aside import write_text
-from engine.cli import CommandLine, script
-from engine.errors import RunError
+from feeder.cli import CommandLine, UserError, script
 from model.contrast import PAIRS
 
 # Top-1 in percent as SCD-Net's paper has it; joint stream. The linear figure is the best test epoch.
@@ -86,12 +85,12 @@ def table(log_dir: Path, mean: bool = False, beside: bool = False) -> str:
         beside: a column for each encoder, of Acc@1 alone.
 
     Raises:
-        RunError: there are none.
+        UserError: there are none.
     """
     folders = sorted(path.parent for path in log_dir.rglob("options.yaml"))
     found = [row for folder in folders if (record := read_run(folder)) for row in rows(folder, record)]
     if not found:
-        raise RunError(f"no finished evaluation in {log_dir}")
+        raise UserError(f"no finished evaluation in {log_dir}")
     groups = [(group, "") for group in _by_seed(found)] if mean else [([row], row.run) for row in found]
     lines = sorted(_cells(*group) for group in groups)
     header, lines = _side_by_side(lines) if beside else (HEADER, lines)
@@ -104,12 +103,12 @@ def write_between_markers(path: Path, text: str) -> None:
     """Replace what stands between the two lines of `MARKERS` in a file, which is written aside and renamed.
 
     Raises:
-        RunError: the file has no such pair, or several.
+        UserError: the file has no such pair, or several.
     """
     lines = path.read_text(encoding="utf-8").split("\n")
     start, end = ([i for i, line in enumerate(lines) if line.strip() == marker] for marker in MARKERS)
     if len(start) != 1 or len(end) != 1 or start > end:
-        raise RunError(f"{path}: the table goes between one line {MARKERS[0]} and one line {MARKERS[1]} below it; add them")
+        raise UserError(f"{path}: the table goes between one line {MARKERS[0]} and one line {MARKERS[1]} below it; add them")
     write_text(path, "\n".join([*lines[: start[0] + 1], text, *lines[end[0] :]]))
 
 

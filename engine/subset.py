@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch.utils.data import Dataset
 
-from engine.errors import RunError
+from feeder.cli import UserError
 from feeder.dataset import Batch, SkeletonDataset
 
 
@@ -40,11 +40,11 @@ def balanced_subset(labels: np.ndarray, fraction: float, seed: int) -> np.ndarra
         seed: the same seed gives the same rows.
 
     Raises:
-        RunError: a class would be empty.
+        UserError: a class would be empty.
     """
     total, classes = round(fraction * len(labels)), np.unique(labels)
     if total < len(classes):
-        raise RunError(f"--label-fraction {fraction:g} of {len(labels)} samples is {total}, which leaves some of the "
+        raise UserError(f"--label-fraction {fraction:g} of {len(labels)} samples is {total}, which leaves some of the "
                        f"{len(classes)} classes empty: at least {len(classes) / len(labels):.4g} is needed")  # fmt: skip
     rng = np.random.default_rng([seed, 0, 1])  # batches are shuffled by [seed, epoch]
     turn, lot = np.empty(len(labels), np.int64), np.empty(len(labels), np.int64)

@@ -7,9 +7,9 @@ from torch.optim import Optimizer
 
 from engine.checkpoint import load_weights, remembered_sizes, restore_optimizer
 from engine.distributed import gather_objects, rank
-from engine.errors import RunError
 from engine.progress import Progress
 from engine.randomness import random_states, restore_random_states
+from feeder.cli import UserError
 from model import SCDNet
 
 
@@ -30,10 +30,10 @@ class Training:
         """Return the entries of a checkpoint that `restore` takes; all processes take part.
 
         Raises:
-            RunError: a weight is not finite: no checkpoint shall hold that.
+            UserError: a weight is not finite: no checkpoint shall hold that.
         """
         if not all(torch.isfinite(p).all() for p in self.net.encoder_q.parameters()):
-            raise RunError(f"weights are not finite at {self.progress}: stopped, the last checkpoint stands; try a lower --lr")
+            raise UserError(f"weights are not finite at {self.progress}: stopped, the last checkpoint stands; try a lower --lr")
         return self.progress.state() | dict(
             state_dict=self.net.state_dict(),
             optimizer=self.optimizer.state_dict(),
@@ -46,12 +46,12 @@ class Training:
         """Put everything where `checkpoint` of `load_checkpoint` left it; the reference's has no generators.
 
         Raises:
-            RunError: the checkpoint is of other sizes, or within an epoch of other batches; `path` is for the message.
+            UserError: the checkpoint is of other sizes, or within an epoch of other batches; `path` is for the message.
         """
         sizes = self.net.encoder_q.encoder.sizes
         for name, value in remembered_sizes(checkpoint).items():
             if sizes[name] != value:
-                raise RunError(f"{path} has {name} {value}, the run {sizes[name]}")
+                raise UserError(f"{path} has {name} {value}, the run {sizes[name]}")
         load_weights(self.net, checkpoint["state_dict"], path)
         restore_optimizer(self.optimizer, self.net, checkpoint, path)
         self.progress.restore(checkpoint)

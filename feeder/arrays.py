@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from feeder.errors import DataError
+from feeder.cli import UserError
 from feeder.labels import load_labels
 from feeder.skeleton import MAX_FRAMES, NUM_BODIES, NUM_JOINTS
 
@@ -62,24 +62,24 @@ def open_split(folder: str | Path, part: str) -> Split:
         part: "train" or "val".
 
     Raises:
-        DataError: a file is absent, truncated, of another type or shape, or the three do not fit together.
+        UserError: a file is absent, truncated, of another type or shape, or the three do not fit together.
     """
     paths = {kind: path_of(folder, part, kind) for kind in (DATA, NUM_FRAME, LABEL)}
     for path in paths.values():
         if not path.is_file():
-            raise DataError(f"{path}: no such file; prepare the data with ntu_gendata.py or pku_gendata.py")
+            raise UserError(f"{path}: no such file; prepare the data with ntu_gendata.py or pku_gendata.py")
     data = _open_array(paths[DATA])
     if data.dtype != np.float32 or data.shape[1:] != SAMPLE_SHAPE or not data.flags.c_contiguous:
         expected = f"float32 (N, {str(SAMPLE_SHAPE)[1:]} in C order"
-        raise DataError(f"{paths[DATA]}: {data.dtype} {data.shape}, not {expected}; prepare it again")
+        raise UserError(f"{paths[DATA]}: {data.dtype} {data.shape}, not {expected}; prepare it again")
     num_frame, notes = _read_num_frame(paths[NUM_FRAME])
     names, labels = load_labels(paths[LABEL])
     lengths = {DATA: len(data), NUM_FRAME: len(num_frame), LABEL: len(labels)}
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{count} in {part}_{kind}" for kind, count in lengths.items())
-        raise DataError(f"{folder}: numbers of samples differ: {counts}; prepare this split again")
+        raise UserError(f"{folder}: numbers of samples differ: {counts}; prepare this split again")
     if not labels:
-        raise DataError(f"{folder}: {part} holds no samples; prepare it from a folder that has some")
+        raise UserError(f"{folder}: {part} holds no samples; prepare it from a folder that has some")
     return Split(data, num_frame, names, labels, notes)
 
 
@@ -89,21 +89,21 @@ def _open_array(path: Path) -> np.memmap:
     except OSError:
         raise
     except Exception as error:  # a damaged header can raise nearly anything
-        raise DataError(f"{path}: no whole .npy array ({' '.join(str(error).split())}); prepare it again") from None
+        raise UserError(f"{path}: no whole .npy array ({' '.join(str(error).split())}); prepare it again") from None
     expected = array.offset + array.nbytes
     if path.stat().st_size != expected:
-        raise DataError(f"{path}: {path.stat().st_size} bytes, its header says {expected}; prepare it again")
+        raise UserError(f"{path}: {path.stat().st_size} bytes, its header says {expected}; prepare it again")
     return array
 
 
 def _read_num_frame(path: Path) -> tuple[np.ndarray, list[str]]:
     stored = _open_array(path)
     if stored.ndim != 1 or stored.dtype.kind not in "iu":
-        raise DataError(f"{path}: {stored.dtype} {stored.shape}, not integers (N,); store it so, or prepare it again")
+        raise UserError(f"{path}: {stored.dtype} {stored.shape}, not integers (N,); store it so, or prepare it again")
     num_frame = np.array(stored, np.int64)
     if len(num_frame) and num_frame.min() < 1:
         row = int(num_frame.argmin())
-        raise DataError(f"{path}: sample {row} has {num_frame[row]} frames; leave it out or prepare the data again")
+        raise UserError(f"{path}: sample {row} has {num_frame[row]} frames; leave it out or prepare the data again")
     longer = int((num_frame > MAX_FRAMES).sum())
     notes = [f"{path}: {longer} frame counts above {MAX_FRAMES} are read as {MAX_FRAMES}"] if longer else []
     return num_frame.clip(max=MAX_FRAMES), notes
@@ -267,10 +267,10 @@ def _lock(file: BinaryIO | int, wait: bool = True) -> None:
 
 
 def check_space(folder: str | Path, num_samples: int) -> None:
-    """Raise `DataError` if the disk of `folder`, which exists, is too small for so many samples."""
+    """Raise `UserError` if the disk of `folder`, which exists, is too small for so many samples."""
     needed, free = num_samples * SAMPLE_BYTES, shutil.disk_usage(folder).free
     if needed > free:
-        raise DataError(f"{folder}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free; make room and start again")
+        raise UserError(f"{folder}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free; make room and start again")
 
 
 def _header(num_samples: int) -> bytes:

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from feeder import ntu, pku
 from feeder.arrays import DATA, PARTS, SAMPLE_SHAPE, Split, open_split, path_of
-from feeder.cli import CommandLine, script
-from feeder.errors import DataError
+from feeder.class_names import class_names
+from feeder.cli import CommandLine, UserError, script
+from feeder.preparation import ntu, pku
+from feeder.preparation.summary import HEADING, count_verdict, summary_line
 from feeder.skeleton import SPINE_MID
-from feeder.summary import HEADING, count_verdict, summary_line
 
 CENTRED_METRES = 1e-3
 _CHUNK = 32  # samples read at a time, 6 MB
@@ -45,7 +45,7 @@ def check_folder(folder: Path) -> list[str]:
     for part in PARTS:
         try:
             splits[part] = open_split(folder, part)
-        except DataError as error:
+        except UserError as error:
             problems.append(str(error))
     known = _data_set([name for split in splits.values() for name in split.names], folder.name)
     for part, split in splits.items():
@@ -67,13 +67,13 @@ def _data_set(names: list[str], benchmark: str) -> _DataSet | None:
     if numbers := _ntu_names(names):
         small = benchmark != "xsetup" and all(name.setup <= ntu.LIMITS["ntu60"][0] for name in numbers)
         name = "ntu60" if small else "ntu120"
-        return _DataSet(name, ntu.class_names(name), ntu.SAMPLE_COUNTS.get((name, benchmark)), "")
+        return _DataSet(name, class_names(name, 60 if name == "ntu60" else 120), ntu.SAMPLE_COUNTS.get((name, benchmark)), "")
     parts = {pku.part_number(name) for name in names}
     part = parts.pop() if len(parts) == 1 else None
     if part is None:
         return None
     counts = pku.SAMPLE_COUNTS.get((part, benchmark))
-    return _DataSet(f"PKU-MMD part {part}", pku.class_names(), counts, "segments without any body")
+    return _DataSet(f"PKU-MMD part {part}", class_names(f"pku_part{part}", 51), counts, "segments without any body")
 
 
 def _names(split: Split, known: _DataSet | None, benchmark: str, part: str) -> Iterator[str]:
@@ -96,7 +96,7 @@ def _label(name: str, label: int, known: _DataSet | None) -> str | None:
     if known and known.name in ntu.LIMITS:
         try:
             ntu.check_range(name, known.name)
-        except DataError as error:
+        except UserError as error:
             return str(error)
     if known and label >= len(known.class_names):
         return f"{name} has label {label}, but {known.name} has {len(known.class_names)} classes"
@@ -110,7 +110,7 @@ def _ntu_names(names: list[str]) -> list[ntu.SampleName]:
     """Return the numbers of all names, an empty list if they are none of NTU RGB+D."""
     try:
         return [ntu.parse_name(name) for name in names]
-    except DataError:
+    except UserError:
         return []
 
 
@@ -165,14 +165,14 @@ def split_folders(folder: Path) -> list[Path]:
     """Return the folders with arrays: `folder` itself or those in it.
 
     Raises:
-        DataError: no such folder, or none with arrays.
+        UserError: no such folder, or none with arrays.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
+        raise UserError(f"{folder}: no such folder")
     candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
     found = [path for path in candidates if any(path_of(path, part, DATA).exists() for part in PARTS)]
     if not found:
-        raise DataError(f"{folder}: no arrays in it or in its folders; give a data set's folder, or prepare it with "
+        raise UserError(f"{folder}: no arrays in it or in its folders; give a data set's folder, or prepare it with "
                         "ntu_gendata.py or pku_gendata.py")  # fmt: skip
     return found
 

@@ -1,29 +1,18 @@
-"""The names of a data set's classes, by the names of options/datasets.py."""
+"""The names of the classes of each data set, in label order."""
 
 from pathlib import Path
 
-from feeder import ntu, pku
-from feeder.motions import ACTIONS
+FILES = {"ntu60": "ntu", "ntu120": "ntu", "pku_part1": "pku", "pku_part2": "pku", "ui_prmd": "ui_prmd", "demo": "demo"}
 
 
 def class_names(data_set: str, num_classes: int) -> tuple[str, ...]:
-    """Return a name for each label 0 .. num_classes - 1; "class 7" for label 7 where no name is known.
+    """Return a name for each label 0 .. num_classes - 1; "class 7" for label 7 if no name is known.
 
     Args:
-        data_set: a row of the table of data sets; one that is not known here (a user's own) has no names.
-        num_classes: outputs of the linear layer.
+        data_set: a name of `options.datasets.DATA_SETS`.
+        num_classes: number of labels.
     """
-    known = _known(data_set)[:num_classes]
-    return (*known, *(f"class {label}" for label in range(len(known), num_classes)))
-
-
-def _known(data_set: str) -> tuple[str, ...]:
-    if data_set in ("ntu60", "ntu120"):
-        return ntu.class_names(data_set)
-    if data_set in ("pku_part1", "pku_part2"):
-        return pku.class_names()
-    if data_set == "demo":
-        return tuple(action.name for action in ACTIONS)
-    if data_set == "ui_prmd":
-        return tuple(Path(__file__).with_name("ui_prmd_classes.txt").read_text(encoding="utf-8").splitlines())
-    return ()
+    names: list[str] = []
+    if data_set in FILES:
+        names = Path(__file__).with_name("classes").joinpath(f"{FILES[data_set]}.txt").read_text("utf-8").splitlines()
+    return (*names[:num_classes], *(f"class {label}" for label in range(len(names), num_classes)))

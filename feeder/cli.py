@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from feeder.errors import UserError
-
 # what the user can do about an error of the operating system
 REMEDIES = {
     errno.ENOENT: "check the path",
@@ -22,6 +20,10 @@ REMEDIES = {
     errno.EROFS: "give a path on a disk that can be written",
     errno.ENOSPC: "make room and start again",
 }
+
+
+class UserError(Exception):
+    """An error that the user can mend; its message is one line: what, where, what to do."""
 
 
 class CommandLine(argparse.ArgumentParser):

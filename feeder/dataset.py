@@ -32,7 +32,7 @@ class SkeletonDataset(Dataset[Batch]):
         rows: which clips of each batch are this process's; all where it is alone.
 
     Raises:
-        feeder.errors.DataError: the arrays are absent, damaged or do not fit together.
+        feeder.cli.UserError: the arrays are absent, damaged or do not fit together.
     """
 
     def __init__(self, folder: str | Path, part: str, rows: slice = slice(None)):

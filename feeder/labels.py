@@ -4,7 +4,7 @@ import pickle
 import struct
 from pathlib import Path
 
-from feeder.errors import DataError
+from feeder.cli import UserError
 
 # numpy's codes of plain numbers and their struct codes.
 _CODES = {"i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q", "f4": "f", "f8": "d"}
@@ -14,7 +14,7 @@ def load_labels(path: Path) -> tuple[list[str], list[int]]:
     """Return (names, labels) of a label pickle; whole-numbered floats, as some repositories store, become ints.
 
     Raises:
-        DataError: the file is damaged, needs a type besides lists, tuples, strings and numbers, or is no such pair.
+        UserError: the file is damaged, needs a type besides lists, tuples, strings and numbers, or is no such pair.
     """
     try:
         with open(path, "rb") as file:
@@ -23,17 +23,17 @@ def load_labels(path: Path) -> tuple[list[str], list[int]]:
         raise
     except Exception as error:  # a damaged pickle can raise nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: no label file that can be read ({reason}); prepare the data again") from None
+        raise UserError(f"{path}: no label file that can be read ({reason}); prepare the data again") from None
     if not (isinstance(content, (tuple, list)) and [type(part) for part in content] in ([list] * 2, [tuple] * 2)):
-        raise DataError(f"{path}: not a pair of lists (names, labels); prepare the data again")
+        raise UserError(f"{path}: not a pair of lists (names, labels); prepare the data again")
     names, labels = content
     if len(names) != len(labels):
-        raise DataError(f"{path}: {len(names)} names but {len(labels)} labels; prepare the data again")
+        raise UserError(f"{path}: {len(names)} names but {len(labels)} labels; prepare the data again")
     for row, (name, label) in enumerate(zip(names, labels, strict=True)):
         if not isinstance(name, str):
-            raise DataError(f"{path}: sample {row}: the name is {name!r}, no text; prepare the data again")
+            raise UserError(f"{path}: sample {row}: the name is {name!r}, no text; prepare the data again")
         if type(label) not in (int, float) or not 0 <= label < 2**31 or label != int(label):
-            raise DataError(f"{path}: sample {row}: label {label!r} is no class number from 0; prepare the data again")
+            raise UserError(f"{path}: sample {row}: label {label!r} is no class number from 0; prepare the data again")
     return list(names), [int(label) for label in labels]
 
 

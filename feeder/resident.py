@@ -9,8 +9,8 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import trange
 
+from feeder.cli import UserError
 from feeder.dataset import Batch, SkeletonDataset
-from feeder.errors import DataError
 
 _SHARE = 0.8  # of the free memory that the frames may take: training needs some too
 _CHUNK = 256  # clips read at a time
@@ -26,7 +26,7 @@ class ResidentDataset(Dataset[Batch]):
         device: where.
 
     Raises:
-        feeder.errors.DataError: the frames do not fit into four fifths of the memory that is free there.
+        feeder.cli.UserError: the frames do not fit into four fifths of the memory that is free there.
     """
 
     def __init__(self, dataset: SkeletonDataset, device: torch.device):
@@ -35,7 +35,7 @@ class ResidentDataset(Dataset[Batch]):
         total = int(self.num_frame.sum())
         need, free = 4 * total * c * v * m, _free_memory(device)
         if need > _SHARE * free:
-            raise DataError(f"{dataset.folder}: {dataset.part} takes {need / 2**30:.1f} GiB and {device} has "
+            raise UserError(f"{dataset.folder}: {dataset.part} takes {need / 2**30:.1f} GiB and {device} has "
                             f"{free / 2**30:.1f} GiB free: leave --resident out")  # fmt: skip
         self.frames = torch.empty(total, c, v, m, device=device)
         self.first = torch.from_numpy(np.cumsum(self.num_frame) - self.num_frame)  # (N,), a clip's place in `frames`

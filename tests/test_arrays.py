@@ -7,7 +7,7 @@ import pytest
 
 from feeder import arrays
 from feeder.arrays import SAMPLE_SHAPE, SplitWriter, check_space, open_split, publish, remove_stale
-from feeder.errors import DataError
+from feeder.cli import UserError
 from feeder.labels import load_labels
 
 NAMES = ["a.skeleton", "b.skeleton", "c.skeleton"]
@@ -115,7 +115,7 @@ def test_an_older_split_never_mixes_with_a_new_one(tmp_path, monkeypatch):
     monkeypatch.setattr(arrays.os, "replace", replace_two)
     with pytest.raises(KeyboardInterrupt):
         publish([writer])
-    with pytest.raises(DataError, match="train_label.pkl: no such file"):
+    with pytest.raises(UserError, match="train_label.pkl: no such file"):
         open_split(tmp_path, "train")
 
 
@@ -162,7 +162,7 @@ class Trap:
 def test_label_files_that_are_refused(tmp_path, monkeypatch, content, reason):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "label.pkl").write_bytes(content)
-    with pytest.raises(DataError, match=reason) as error:
+    with pytest.raises(UserError, match=reason) as error:
         load_labels(tmp_path / "label.pkl")
     assert "\n" not in str(error.value) and not (tmp_path / "trap").exists()
 
@@ -179,7 +179,7 @@ def test_label_files_that_are_refused(tmp_path, monkeypatch, content, reason):
 )  # fmt: skip
 def test_arrays_that_are_refused(tmp_path, change, reason):
     store(tmp_path, **change)
-    with pytest.raises(DataError, match=reason) as error:
+    with pytest.raises(UserError, match=reason) as error:
         open_split(tmp_path, "train")
     assert "\n" not in str(error.value)
 
@@ -192,15 +192,15 @@ def test_truncated_lengthened_and_absent_files(tmp_path, kind):
     changes += [b"PK\x05\x06" + bytes(18), b"PK\x03\x04" + bytes(99), *([whole + b"\0"] if kind.endswith("npy") else [])]
     for content in changes:
         path.write_bytes(content)
-        with pytest.raises(DataError, match=kind) as error:
+        with pytest.raises(UserError, match=kind) as error:
             open_split(tmp_path, "train")
         assert "\n" not in str(error.value)
     path.unlink()
-    with pytest.raises(DataError, match=f"{kind}: no such file"):
+    with pytest.raises(UserError, match=f"{kind}: no such file"):
         open_split(tmp_path, "train")
 
 
 def test_too_small_a_disk_is_told_before(tmp_path):
     check_space(tmp_path, 1)
-    with pytest.raises(DataError, match=r"180000.00 GB needed, [\d.]+ GB free"):
+    with pytest.raises(UserError, match=r"180000.00 GB needed, [\d.]+ GB free"):
         check_space(tmp_path, 10**9)

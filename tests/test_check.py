@@ -12,11 +12,9 @@ from raw_files import sample_names, write_raw
 
 import ntu_gendata
 import pku_gendata
-from engine.errors import RunError
-from feeder import pku
 from feeder.check import main
-from feeder.cli import script
-from feeder.errors import DataError
+from feeder.cli import UserError, script
+from feeder.preparation import pku
 from feeder.synthetic import write_pku
 
 
@@ -127,7 +125,7 @@ def test_labels_outside_pku(pku_folder, capsys):
 
 @pytest.mark.parametrize(
     "error, status, told",
-    [(DataError("a.npy: damaged"), 1, "error: a.npy: damaged"), (RunError("no GPU"), 1, "error: no GPU"),
+    [(UserError("a.npy: damaged"), 1, "error: a.npy: damaged"), (UserError("no GPU"), 1, "error: no GPU"),
      (OSError(28, "No space left on device", "b.npy"), 1, "error: b.npy: No space left on device; make room"),
      (MemoryError(), 1, "error: out of memory"), (KeyboardInterrupt(), 130, "interrupted"),
      (torch.cuda.OutOfMemoryError("CUDA"), 1, "error: out of memory; a smaller --batch-size"),

@@ -15,13 +15,13 @@ from conftest import Golden
 
 from engine.checkpoint import get_encoder, load_checkpoint, load_weights, restore_optimizer, save_checkpoint
 from engine.device import pick_device
-from engine.errors import RunError
 from engine.meters import Meter, progress_line
 from engine.metrics import accuracy, knn_predict
 from engine.randomness import random_states, restore_random_states, seed_everything
 from engine.results import table
 from engine.runlog import NoLog, Run, RunLog
 from engine.schedule import learning_rate
+from feeder.cli import UserError
 from model import DownstreamModel, Encoder, SCDNet
 from model.reference import to_reference
 
@@ -94,13 +94,13 @@ def test_random_states_are_plain(tmp_path):
 
 
 def test_device_and_gpu_must_agree():
-    with pytest.raises(RunError, match="contradict"):
+    with pytest.raises(UserError, match="contradict"):
         pick_device("cpu", gpu=0)
 
 
 @pytest.mark.parametrize("name", ["gpu", "mps", "cuda:99"])
 def test_an_absent_device_is_named(name):
-    with pytest.raises(RunError, match=name):
+    with pytest.raises(UserError, match=name):
         pick_device(name)
 
 
@@ -111,7 +111,7 @@ class Malicious:
 
 def test_a_checkpoint_cannot_run_code(tmp_path):
     torch.save({"state_dict": {}, "x": Malicious()}, tmp_path / "evil.tar")
-    with pytest.raises(RunError, match="more than tensors and plain types"):
+    with pytest.raises(UserError, match="more than tensors and plain types"):
         load_checkpoint(tmp_path / "evil.tar")
     assert not os.path.exists("/tmp/scdnet-was-here")
 
@@ -124,17 +124,17 @@ def test_damaged_checkpoints_are_one_line(tmp_path):
     damaged = [whole[: rng.randrange(len(whole))] for _ in range(10)] + [b"", b"no checkpoint", whole[:-1]]
     for content in damaged:
         path.write_bytes(content)
-        with pytest.raises(RunError) as error:
+        with pytest.raises(UserError) as error:
             load_checkpoint(path)
         assert "\n" not in str(error.value) and str(path) in str(error.value)
     for content in ({}, {"state_dict": 3}, {"state_dict": {1: 2}}, [1]):
         torch.save(content, path)
-        with pytest.raises(RunError, match="holds no 'state_dict'"):
+        with pytest.raises(UserError, match="holds no 'state_dict'"):
             load_checkpoint(path)
     save_checkpoint(path, {"state_dict": Encoder(**SMALL).state_dict(), "sizes": None})
-    with pytest.raises(RunError, match="no encoder"):
+    with pytest.raises(UserError, match="no encoder"):
         get_encoder(path, {})[0]
-    with pytest.raises(RunError, match="no checkpoint at"):
+    with pytest.raises(UserError, match="no checkpoint at"):
         load_checkpoint(tmp_path / "elsewhere")
 
 
@@ -146,7 +146,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(RunError, match="No space left on device"):
+    with pytest.raises(UserError, match="No space left on device"):
         save_checkpoint(path, {"state_dict": {}, "epoch": 2})
     assert load_checkpoint(path)["epoch"] == 1 and os.listdir(tmp_path) == ["checkpoint.pth.tar"]
 
@@ -163,10 +163,10 @@ def test_an_encoder_is_found_in_each_kind_of_checkpoint(tmp_path):
             assert loaded.sizes == encoder.sizes
     save_checkpoint(path, {"state_dict": net.state_dict(), "sizes": net.sizes})
     assert get_encoder(path, {})[0].sizes["num_head"] == 2
-    with pytest.raises(RunError, match="has hidden_size 16, not 32"):
+    with pytest.raises(UserError, match="has hidden_size 16, not 32"):
         get_encoder(path, {"hidden_size": 32})[0]
     save_checkpoint(path, {"state_dict": {"fc.weight": torch.zeros(2, 2)}})
-    with pytest.raises(RunError, match="no encoder"):
+    with pytest.raises(UserError, match="no encoder"):
         get_encoder(path, {})[0]
 
 
@@ -178,7 +178,7 @@ def test_weights_load_wholly_or_not_at_all():
         (other | {"extra": torch.zeros(1)}, "has extra"),
         (other | {"bias": torch.zeros(4)}, r"bias is \(4,\), this model's \(3,\)"),
     ]:
-        with pytest.raises(RunError, match=message):
+        with pytest.raises(UserError, match=message):
             load_weights(own, state_dict, "x.tar")
         assert torch.equal(own.weight, before)
 
@@ -233,7 +233,7 @@ def test_foreign_folders_do_not_disturb_the_table(tmp_path):
         (tmp_path / str(i)).mkdir()
         (tmp_path / str(i) / "options.yaml").write_text(options)
         (tmp_path / str(i) / "metrics.jsonl").write_text(metrics)
-    with pytest.raises(RunError, match="no finished evaluation"):
+    with pytest.raises(UserError, match="no finished evaluation"):
         table(tmp_path)
 
 
@@ -243,7 +243,7 @@ def test_a_run_folder_and_the_table_of_results(tmp_path):
     log.print("a line")
     log.metrics(0, acc1=50.0)
     log.metrics(1, acc1=60.0)
-    assert "no finished evaluation" in str(pytest.raises(RunError, table, tmp_path).value)
+    assert "no finished evaluation" in str(pytest.raises(UserError, table, tmp_path).value)
     log.metrics(best_acc1=60.0, last_acc1=59.0)
     log.close()
     assert log.folder.name.startswith("linear_ntu60_cross_subject_joint_")

@@ -5,8 +5,8 @@ import pytest
 from conftest import GOLDENS
 from slow_normalize import slow_sample
 
-from feeder import ntu
-from feeder.normalize import normalize, rank_bodies, to_sample
+from feeder.preparation import ntu
+from feeder.preparation.normalize import normalize, rank_bodies, to_sample
 
 RAW = sorted((GOLDENS / "raw").glob("*.skeleton"))
 

@@ -9,9 +9,10 @@ import pytest
 from conftest import GOLDENS
 from raw_files import random_bodies, skeleton_text
 
-from feeder import ntu
-from feeder.errors import DataError
-from feeder.fast_read import read_plain
+from feeder.class_names import class_names
+from feeder.cli import UserError
+from feeder.preparation import ntu
+from feeder.preparation.fast_read import read_plain
 
 RAW = sorted((GOLDENS / "raw").glob("*.skeleton"))
 TEXT = skeleton_text(random_bodies(np.random.default_rng(0), 3, 2))
@@ -31,7 +32,7 @@ def read(tmp_path, content):
 
 def damage(tmp_path, content):
     """Return what the reader says is wrong, without the path."""
-    with pytest.raises(DataError) as error:
+    with pytest.raises(UserError) as error:
         read(tmp_path, content)
     message = str(error.value)
     assert "\n" not in message and message.startswith(f"{tmp_path}/S001C001P001R001A001.skeleton: line ")
@@ -49,7 +50,7 @@ def test_names_are_read_with_and_without_their_suffix():
     name = ntu.parse_name("S001C002P003R004A005.skeleton")
     assert name == (1, 2, 3, 4, 5) == ntu.parse_name("S001C002P003R004A005")
     for wrong in ("", "x.skeleton", "S1C002P003R004A005", "S001C002P003R004A005.txt", "S001C002P003R004A0055"):
-        with pytest.raises(DataError, match="no sample name"):
+        with pytest.raises(UserError, match="no sample name"):
             ntu.parse_name(wrong)
 
 
@@ -59,7 +60,7 @@ def test_names_are_read_with_and_without_their_suffix():
      ("S001C001P001R001A061", "class 61"), ("S001C001P001R001A000", "class 0"), ("S001C001P001R000A001", "replication 0")],
 )  # fmt: skip
 def test_names_outside_the_data_set(name, what):
-    with pytest.raises(DataError, match=what):
+    with pytest.raises(UserError, match=what):
         ntu.check_range(name, "ntu60")
     if what in ("setup 18", "subject 41", "class 61"):
         ntu.check_range(name, "ntu120")
@@ -88,9 +89,9 @@ def test_missing_samples_leave_the_known_counts():
 
 
 def test_class_names():
-    names = ntu.class_names("ntu120")
+    names = class_names("ntu120", 120)
     assert len(set(names)) == 120 and names[0] == "drink water" and names[59] == "walking apart from each other"
-    assert ntu.class_names("ntu60") == names[:60] and names[119].startswith("finger-guessing")
+    assert class_names("ntu60", 60) == names[:60] and names[119].startswith("finger-guessing")
 
 
 def test_list_of_names(tmp_path):
@@ -100,11 +101,11 @@ def test_list_of_names(tmp_path):
     path.write_text("")
     assert ntu.read_names(path) == set()
     path.write_text("S001C002P003R002A013\nS001C002P003R002A1\n")
-    with pytest.raises(DataError, match="line 2: 'S001C002P003R002A1' is no sample name"):
+    with pytest.raises(UserError, match="line 2: 'S001C002P003R002A1' is no sample name"):
         ntu.read_names(path)
     for content in (b"nothing here\n", b"\xff\xfe\x00"):
         path.write_bytes(content)
-        with pytest.raises(DataError, match="names.txt: no "):
+        with pytest.raises(UserError, match="names.txt: no "):
             ntu.read_names(path)
 
 
@@ -204,16 +205,16 @@ def test_a_file_that_ends_in_any_line(tmp_path, line):
 
 def test_what_is_no_readable_file(tmp_path):
     (tmp_path / "folder.skeleton").mkdir()
-    with pytest.raises(DataError, match="Is a directory"):
+    with pytest.raises(UserError, match="Is a directory"):
         ntu.read_bodies(tmp_path / "folder.skeleton")
     with open(tmp_path / "large.skeleton", "wb") as file:
         file.truncate(2**40)
-    with pytest.raises(DataError, match="larger than 64 MiB"):
+    with pytest.raises(UserError, match="larger than 64 MiB"):
         ntu.read_bodies(tmp_path / "large.skeleton")
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(UserError, match="no such folder"):
         ntu.list_files(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no .skeleton files in it"):
+    with pytest.raises(UserError, match="no .skeleton files in it"):
         ntu.list_files(tmp_path / "empty")
 
 
@@ -255,7 +256,7 @@ def test_mutations_are_read_or_refused(tmp_path):
         raw = mutated(rng, rng.choice(files))
         try:
             bodies = read(tmp_path, raw)
-        except DataError as error:
+        except UserError as error:
             refused += 1
             assert "\n" not in str(error) and "line " in str(error)
             assert plain(raw) is None

@@ -20,8 +20,9 @@ from conftest import GOLDENS, ROOT
 from raw_files import random_bodies, sample_names, skeleton_text, write_raw
 
 import ntu_gendata
-from feeder import arrays, generate, ntu
+from feeder import arrays
 from feeder.arrays import open_split
+from feeder.preparation import generate, ntu
 
 EMPTY = "S017C001P038R002A049"  # the golden without any body: the reference keeps it as zeros, the script leaves it out
 COMMAND = [sys.executable, str(ROOT / "ntu_gendata.py")]
@@ -219,7 +220,7 @@ def test_killed_and_started_again(many, tmp_path, workers, number):
         assert process.returncode in (-signal.SIGKILL, 143, 130) and "Traceback" not in err, err
         assert number == signal.SIGKILL or not [name for name in contents(tmp_path / "out") if name.endswith(".tmp")]
         if not os.path.exists(tmp_path / "out/xview/val_label.pkl"):
-            with pytest.raises(arrays.DataError):
+            with pytest.raises(arrays.UserError):
                 open_split(tmp_path / "out/xview", "val")
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert contents(tmp_path / "out") == contents(many / "whole")
@@ -327,7 +328,7 @@ def test_a_small_disk(many, tmp_path):
         command = [*COMMAND, "--data-path", str(many / "raw"), "--out-folder", str(disk / "out"), "--workers", "2"]
         told = subprocess.run(command, capture_output=True, text=True)
         assert told.returncode == 1 and "0.09 GB needed, 0.04 GB free" in told.stderr
-        code = "import ntu_gendata, feeder.generate as g; g.check_space = lambda *_: None; ntu_gendata.main()"
+        code = "import ntu_gendata, feeder.preparation.generate as g; g.check_space = lambda *_: None; ntu_gendata.main()"
         full = subprocess.run([sys.executable, "-c", code, *command[2:]], capture_output=True, text=True, cwd=ROOT)
         assert full.returncode == 1 and "No space left on device" in full.stderr and "Traceback" not in full.stderr
         assert not contents(disk)

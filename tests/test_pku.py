@@ -13,11 +13,12 @@ import pytest
 from test_ntu_files import mutated
 
 import pku_gendata
-from feeder import ntu, pku
 from feeder.arrays import open_split
-from feeder.errors import DataError
-from feeder.normalize import to_sample
-from feeder.pku_download import open_download, plan
+from feeder.class_names import class_names
+from feeder.cli import UserError
+from feeder.preparation import ntu, pku
+from feeder.preparation.normalize import to_sample
+from feeder.preparation.pku_download import open_download, plan
 from feeder.synthetic import write_pku
 
 # MUTATIONS=2000 python -m pytest tests/test_pku.py -k mutations
@@ -180,7 +181,7 @@ def test_label_rows(tmp_path):
 def test_damaged_labels(tmp_path, text, reason):
     path = tmp_path / "0002-L.txt"
     path.write_bytes(text.encode("latin1"))
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UserError) as caught:
         pku.read_rows(path)
     assert str(caught.value) == f"{path}: {reason}"
 
@@ -218,7 +219,7 @@ def test_video_with_mark_and_crlf(tmp_path):
 def test_damaged_videos(tmp_path, text, reason):
     path = tmp_path / "0002-L.txt"
     path.write_bytes(text.encode("latin1"))
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UserError) as caught:
         pku.read_video(path)
     assert str(caught.value) == f"{path}: {reason}"
 
@@ -247,13 +248,13 @@ def test_split_spellings(tmp_path, text):
 )
 def test_damaged_splits(tmp_path, text, reason):
     (tmp_path / "a.txt").write_text(text)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(UserError) as caught:
         pku.read_split(tmp_path / "a.txt", 1)
     assert reason in str(caught.value) and str(caught.value).startswith(f"{tmp_path}/a.txt: ")
 
 
 def test_the_51_classes_in_the_official_order():
-    names = pku.class_names()
+    names = class_names("pku_part1", 51)
     assert len(names) == len(set(names)) == 51
     assert (names[0], names[13], names[50]) == ("bow", "handshaking", "writing")
 
@@ -288,7 +289,7 @@ def test_what_is_not_there_is_told(small):
     raw = small / "raw"
 
     def message(part=1, benchmarks=pku.BENCHMARKS):
-        with pytest.raises(DataError) as caught:
+        with pytest.raises(UserError) as caught:
             open_download(raw, part, benchmarks)
         return str(caught.value)
 
@@ -379,7 +380,7 @@ def test_mutations_are_read_or_refused(small, kind):
         path.write_bytes(mutated(rng, rng.choice(files)))
         try:
             result = READERS[kind](path)
-        except DataError as error:
+        except UserError as error:
             refused += 1
             assert "\n" not in str(error) and str(error).startswith(f"{path}: "), str(error)
             continue

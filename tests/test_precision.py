@@ -5,7 +5,7 @@ import torch
 from torch.nn.utils import parameters_to_vector
 
 from engine.device import autocast, set_precision
-from engine.errors import RunError
+from feeder.cli import UserError
 from model import SCDNet
 from model.batchnorm import BatchNorm
 
@@ -66,7 +66,7 @@ def test_batch_norm_takes_bf16_and_keeps_its_statistics_in_fp32():
 
 
 def test_tf32_is_refused_on_a_cpu():
-    with pytest.raises(RunError, match="choose fp32 or bf16"):
+    with pytest.raises(UserError, match="choose fp32 or bf16"):
         set_precision("tf32", CPU)
 
 

@@ -41,7 +41,8 @@ def parser_of(words):
         launch = get_args_parser().parse_args(words[1:])
         words = ["python", launch.training_script, *launch.training_script_args]
     if words[1] == "-m":
-        return importlib.import_module(words[2]).get_parser(), words[3:]
+        name = f"{words[2]}.__main__" if words[2] == "feeder.synthetic" else words[2]
+        return importlib.import_module(name).get_parser(), words[3:]
     path = ROOT / words[1]
     assert path.is_file(), path
     spec = importlib.util.spec_from_file_location(path.stem, path)

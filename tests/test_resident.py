@@ -8,8 +8,8 @@ import torch
 
 from feeder import resident
 from feeder.augmentations import PretrainingViews
+from feeder.cli import UserError
 from feeder.dataset import Batches, SkeletonDataset, make_loader
-from feeder.errors import DataError
 from feeder.resident import ResidentDataset
 
 CPU = torch.device("cpu")
@@ -45,7 +45,7 @@ def test_only_valid_frames_are_held(dataset):
 def test_a_data_set_that_does_not_fit_is_refused(dataset, monkeypatch):
     need = 4 * int(dataset.num_frame.sum()) * 3 * 25 * 2
     monkeypatch.setattr(resident, "_free_memory", lambda device: int(need / resident._SHARE) - 10)
-    with pytest.raises(DataError, match="leave --resident out"):
+    with pytest.raises(UserError, match="leave --resident out"):
         ResidentDataset(dataset, CPU)
     monkeypatch.setattr(resident, "_free_memory", lambda device: int(need / resident._SHARE) + 10)
     ResidentDataset(dataset, CPU)

@@ -8,8 +8,8 @@ import yaml
 
 from engine import curves, results
 from engine.curves import draw_curves, read_curves, ticks
-from engine.errors import RunError
 from engine.results import MARKERS, table, write_between_markers
+from feeder.cli import UserError
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
@@ -131,7 +131,7 @@ def test_the_table_goes_between_the_markers(tmp_path, capsys):
     assert page.read_text() == whole, "again is the same"
     for text in ("none", f"{start}\n", f"{end}\n{start}\n", f"{start}\n{start}\n{end}"):
         page.write_text(text)
-        with pytest.raises(RunError, match="page.md: the table goes between"):
+        with pytest.raises(UserError, match="page.md: the table goes between"):
             write_between_markers(page, "x")
         assert page.read_text() == text
     capsys.readouterr()

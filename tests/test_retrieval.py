@@ -5,9 +5,9 @@ import pytest
 import torch
 from conftest import Golden
 
-from engine.errors import RunError
 from engine.retrieval import retrieve
 from engine.subset import balanced_subset, describe_subset
+from feeder.cli import UserError
 
 
 def slow(gallery, gallery_labels, query, query_labels, k):
@@ -87,5 +87,5 @@ def test_every_sample_has_the_same_chance():
 
 
 def test_a_fraction_that_empties_a_class_is_refused():
-    with pytest.raises(RunError, match="0.01 of 200 samples is 2, which leaves some of the 4 classes empty: at least 0.02 is"):
+    with pytest.raises(UserError, match="0.01 of 200 samples is 2, which leaves some of the 4 classes empty: at least 0.02 is"):
         balanced_subset(np.repeat([0, 1, 2, 5], [40, 100, 3, 57]), 0.01, 0)

@@ -5,14 +5,14 @@ import functools
 import numpy as np
 import pytest
 
-from feeder import people
-from feeder.errors import DataError
-from feeder.motions import ACTIONS
-from feeder.normalize import to_sample
-from feeder.ntu import TRAIN_SUBJECTS, missing_samples, parse_name, part_of, read_bodies
+from feeder.cli import UserError
+from feeder.preparation.normalize import to_sample
+from feeder.preparation.ntu import TRAIN_SUBJECTS, missing_samples, parse_name, part_of, read_bodies
 from feeder.skeleton import JOINT_NAMES, MIRROR
-from feeder.synthetic import main, make_clip, write_ntu, write_pku
-from feeder.synthetic_files import ntu_text, pku_text, subject_numbers
+from feeder.synthetic import make_clip, people, write_ntu, write_pku
+from feeder.synthetic.__main__ import main
+from feeder.synthetic.files import ntu_text, pku_text, subject_numbers
+from feeder.synthetic.motions import ACTIONS
 
 WALK_TOWARDS = [act.name for act in ACTIONS].index("walk towards each other")
 FAST = dict(classes=3, subjects=3, repetitions=2)
@@ -150,11 +150,11 @@ def test_write_ntu_is_named_for_the_protocols_and_repeatable(tmp_path):
 def test_a_folder_with_something_else_is_left_alone(tmp_path):
     write_ntu(tmp_path, **FAST)
     before = contents(tmp_path)
-    with pytest.raises(DataError, match="holds something else"):
+    with pytest.raises(UserError, match="holds something else"):
         write_ntu(tmp_path, **FAST, seed=1)
-    with pytest.raises(DataError, match="already holds S001C002P001R003A003"):
+    with pytest.raises(UserError, match="already holds S001C002P001R003A003"):
         write_ntu(tmp_path, classes=2, subjects=3, repetitions=2)
-    with pytest.raises(DataError, match="a file"):
+    with pytest.raises(UserError, match="a file"):
         write_ntu(tmp_path / "S001C002P001R003A001.skeleton", **FAST)
     assert contents(tmp_path) == before
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pretraining
 from engine import distributed
-from engine.errors import RunError
+from feeder.cli import UserError
 from model import SCDNet
 
 
@@ -60,7 +60,7 @@ def at_step(number: int, act: Callable[[], None]) -> None:
 def fail() -> None:
     """Raise in rank 1."""
     if distributed.rank() == 1:
-        raise RunError("no more of this")
+        raise UserError("no more of this")
 
 
 def end_launcher() -> None:
@@ -100,7 +100,7 @@ def report() -> None:
     })  # fmt: skip
     try:
         distributed.check_alike("what they were told", rank)
-    except RunError as error:
+    except UserError as error:
         say({"error": str(error)})
 
 

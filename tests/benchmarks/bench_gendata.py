@@ -21,7 +21,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 import ntu_gendata  # noqa: E402
-from feeder import generate, ntu  # noqa: E402
+from feeder.preparation import generate, ntu  # noqa: E402
 
 CLIPS = ((84, 1), (71, 1), (103, 1), (62, 2), (118, 1), (48, 1), (90, 2))  # (frames, bodies), about NTU's mix
 

@@ -21,10 +21,10 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from engine.cli import script  # noqa: E402
 from engine.device import PRECISIONS, autocast, pick_device, set_precision  # noqa: E402
 from engine.memory import keep_freed_memory  # noqa: E402
 from feeder.augmentations import PretrainingViews  # noqa: E402
+from feeder.cli import script  # noqa: E402
 from feeder.dataset import SkeletonDataset  # noqa: E402
 from model import SCDNet  # noqa: E402
 

@@ -1,6 +1,7 @@
 """A reader for `.skeleton` files without any oddity, vectorised over the bytes: numpy's own text reader takes as long.
 
-It answers None wherever it is in doubt; the careful reader in `feeder.ntu` then says what a file holds, or what is wrong.
+It answers None wherever it is in doubt; the careful reader in `feeder.preparation.ntu` then says what a file holds, or what is
+wrong.
 """
 
 import numpy as np

@@ -3,8 +3,8 @@
 What a data set brings along (`ntu_gendata.py` is an example):
 - sources: one `Source` per raw file, with the samples that are cut from it, known before the file is opened;
 - `read(source)`: a function at the top level of a module that yields one item per sample of the source, in their order:
-  a `Clip`; None where nobody is in the sample (left out and named); a `DataError` where this sample alone is damaged.
-  If it raises a `DataError` instead, the file is damaged, and all samples that have not been yielded are left out.
+  a `Clip`; None where nobody is in the sample (left out and named); a `UserError` where this sample alone is damaged.
+  If it raises a `UserError` instead, the file is damaged, and all samples that have not been yielded are left out.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from feeder.arrays import PARTS, SplitWriter, check_space, publish, remove_stale
-from feeder.errors import DataError
+from feeder.cli import UserError
 
 _CHUNK = 16  # sources handed to a worker at a time
 _FLUSH = 16  # chunks, some 90 MB of two protocols
@@ -78,7 +78,7 @@ def default_workers() -> int:
     return min(cores, _MAX_WORKERS)
 
 
-Reader = Callable[[Source], Iterable[Clip | None | DataError]]
+Reader = Callable[[Source], Iterable[Clip | None | UserError]]
 Rows = list[list[tuple[int, int]]]  # for each sample of a source, the (writer, row) pairs that it goes to
 Outcome = int | str | None  # of a sample: frames written, what is wrong with it, or nobody in it
 
@@ -110,7 +110,7 @@ def generate(
         bad: what was found damaged already; reported together with the rest.
 
     Raises:
-        DataError: damaged samples, without `skip_bad` (if there are several, each is on standard error), no samples at
+        UserError: damaged samples, without `skip_bad` (if there are several, each is on standard error), no samples at
             all, or too little room on the disk.
     """
     sources = sorted((source for source in sources if source.samples), key=lambda source: source.samples[0].name)
@@ -124,7 +124,7 @@ def generate(
         if bad and not skip_bad:
             _fail(bad)
         if not any(isinstance(outcome, int) for outcome in outcomes.values()):
-            raise DataError(f"{folder}: no samples left to write: {len(bad)} damaged, {len(empty)} empty")
+            raise UserError(f"{folder}: no samples left to write: {len(bad)} damaged, {len(empty)} empty")
         made = [
             _finish(writer, place, part, outcomes)
             for writer, place, part in zip(writers, places, members, strict=True)
@@ -160,9 +160,9 @@ def _rows(sources: list[Source], members: list[list[Sample]]) -> list[Rows]:
 
 def _fail(bad: list[str]) -> None:
     if len(bad) == 1:
-        raise DataError(bad[0])
+        raise UserError(bad[0])
     print(*bad, sep="\n", file=sys.stderr)
-    raise DataError(f"{len(bad)} files or samples cannot be used (above); mend them, or leave them out with --skip-bad")
+    raise UserError(f"{len(bad)} files or samples cannot be used (above); mend them, or leave them out with --skip-bad")
 
 
 def _finish(writer: SplitWriter, place: tuple[str, str], part: list[Sample], outcomes: dict[str, Outcome]) -> Made:
@@ -214,7 +214,7 @@ def _run_in_pool(chunks: list, read: Reader, writers: list[SplitWriter], workers
                     writer.flush()
     except BrokenProcessPool:
         reason = "a worker process was killed, perhaps for want of memory; start the same command again"
-        raise DataError(f"{reason}, perhaps with fewer --workers") from None
+        raise UserError(f"{reason}, perhaps with fewer --workers") from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -279,6 +279,6 @@ def _make(source: Source, rows: Rows, read: Reader, writers: list[SplitWriter]) 
             for writer, row in places:
                 writers[writer].write(row, clip.data)
             outcomes.append(clip.num_frame)
-    except DataError as error:
+    except UserError as error:
         outcomes += [str(error)] * (len(rows) - len(outcomes))
     return outcomes

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from feeder.errors import DataError
-from feeder.motions import ACTIONS, make_clip
-from feeder.ntu import SUFFIX, TRAIN_SUBJECTS
+from feeder.cli import UserError
+from feeder.preparation.ntu import SUFFIX, TRAIN_SUBJECTS
 from feeder.skeleton import NUM_JOINTS
+from feeder.synthetic.motions import ACTIONS, make_clip
 
 TAKES_PER_SETUP = 2  # as in NTU RGB+D; further repetitions go to the next setup
 # NTU's own are 1 and 2. With these no name is on its list of missing skeletons, which are passed over in preparation.
@@ -47,7 +47,7 @@ def write_ntu(
         seed: 0 or more; another seed is other performances by the same people.
 
     Raises:
-        DataError: a number out of its range, or a folder with something else in it.
+        UserError: a number out of its range, or a folder with something else in it.
     """
     _check_range("classes", classes, 2, len(ACTIONS))
     _check_range("subjects", subjects, 2, MAX_SUBJECTS)
@@ -123,7 +123,7 @@ def write_pku(
         seed: 0 or more.
 
     Raises:
-        DataError: a number out of its range, or a folder with something else in it.
+        UserError: a number out of its range, or a folder with something else in it.
     """
     _check_range("part", part, 1, 2)
     _check_range("classes", classes, 2, 11)  # id 12 does not occur in part 2
@@ -221,24 +221,24 @@ def _swap_places(rng: np.random.Generator) -> tuple[float, float]:
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        raise DataError(f"--{name} {value}: give {low} .. {high}")
+        raise UserError(f"--{name} {value}: give {low} .. {high}")
 
 
 def _check_folder(folder: Path, names: Iterable[str]) -> None:
-    """Raise `DataError` if a folder holds anything but some of the files named."""
+    """Raise `UserError` if a folder holds anything but some of the files named."""
     if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: a file; give a new or empty folder")
+        raise UserError(f"{folder}: a file; give a new or empty folder")
     found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()}
     strange = sorted({name.removesuffix(".tmp") for name in found} - set(names))
     if strange:
-        raise DataError(f"{folder}: already holds {strange[0]}, no part of this data set; give a new or empty folder")
+        raise UserError(f"{folder}: already holds {strange[0]}, no part of this data set; give a new or empty folder")
 
 
 def _write(path: Path, text: str) -> None:
     """Write a file, in whole or not at all; if it is there, it must be the same."""
     if path.exists():
         if path.read_bytes() != text.encode():
-            raise DataError(f"{path}: holds something else than this data set; give a new or empty folder")
+            raise UserError(f"{path}: holds something else than this data set; give a new or empty folder")
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.tmp")

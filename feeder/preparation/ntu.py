@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from feeder.errors import DataError
-from feeder.fast_read import read_plain
+from feeder.cli import UserError
+from feeder.preparation.fast_read import read_plain
 from feeder.skeleton import MAX_FRAMES, NUM_JOINTS
 
 MAX_BODIES = 4  # the reference reads the first four bodies of a frame, by position, and ignores more
@@ -55,11 +55,11 @@ def parse_name(name: str) -> SampleName:
     """Return the numbers of a sample name, given with or without `.skeleton`.
 
     Raises:
-        DataError: the name does not follow SsssCcccPpppRrrrAaaa.
+        UserError: the name does not follow SsssCcccPpppRrrrAaaa.
     """
     match = _NAME.fullmatch(name.removesuffix(SUFFIX))
     if not match:
-        raise DataError(f"{name}: no sample name; expected one like S001C002P003R002A013{SUFFIX}")
+        raise UserError(f"{name}: no sample name; expected one like S001C002P003R002A013{SUFFIX}")
     return SampleName(*map(int, match.groups()))
 
 
@@ -67,15 +67,15 @@ def check_range(name: str, dataset: str) -> SampleName:
     """Return the numbers of a sample name that `dataset` ("ntu60" or "ntu120") can hold.
 
     Raises:
-        DataError: no sample name, or a setup, camera, subject or class that the data set does not have.
+        UserError: no sample name, or a setup, camera, subject or class that the data set does not have.
     """
     numbers = parse_name(name)
     found = (numbers.setup, numbers.camera, numbers.subject, numbers.action)
     for what, number, limit in zip(("setup", "camera", "subject", "class"), found, LIMITS[dataset], strict=True):
         if not 1 <= number <= limit:
-            raise DataError(f"{name}: {what} {number} is outside {dataset} (1..{limit})")
+            raise UserError(f"{name}: {what} {number} is outside {dataset} (1..{limit})")
     if numbers.replication < 1:
-        raise DataError(f"{name}: replication 0; the first one is 1")
+        raise UserError(f"{name}: replication 0; the first one is 1")
     return numbers
 
 
@@ -98,33 +98,26 @@ def missing_samples(dataset: str) -> frozenset[str]:
     return frozenset(name for name in names if parse_name(name).setup <= LIMITS[dataset][0])
 
 
-@functools.cache
-def class_names(dataset: str) -> tuple[str, ...]:
-    """Return the names of the 60 or 120 classes; label 0 (A001) comes first."""
-    lines = Path(__file__).with_name("ntu_classes.txt").read_text(encoding="utf-8").splitlines()
-    return tuple(lines[: LIMITS[dataset][3]])
-
-
 def read_names(path: Path) -> set[str]:
     """Return the sample names (no suffix) of a text file with one a line.
 
     Lines before the first name are taken for a heading, as the official lists have one; an empty file is an empty list.
 
     Raises:
-        DataError: a line after the first name is no name, or a file that is not empty holds no name.
+        UserError: a line after the first name is no name, or a file that is not empty holds no name.
     """
     names = set()
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
-        raise DataError(f"{path}: no text; give a file with one sample name a line") from None
+        raise UserError(f"{path}: no text; give a file with one sample name a line") from None
     for number, line in enumerate(map(str.strip, lines), 1):
         if _NAME.fullmatch(line.removesuffix(SUFFIX)):
             names.add(line.removesuffix(SUFFIX))
         elif line and names:
-            raise DataError(f"{path}: line {number}: {line[:40]!r} is no sample name")
+            raise UserError(f"{path}: line {number}: {line[:40]!r} is no sample name")
     if not names and any(map(str.strip, lines)):
-        raise DataError(f"{path}: no sample name in it; give one a line, like S001C002P003R002A013")
+        raise UserError(f"{path}: no sample name in it; give one a line, like S001C002P003R002A013")
     return names
 
 
@@ -132,13 +125,13 @@ def list_files(folder: str | Path) -> list[Path]:
     """Return the `.skeleton` files of a folder, sorted; other files are no samples and are not looked at.
 
     Raises:
-        DataError: the folder does not exist or has no such file.
+        UserError: the folder does not exist or has no such file.
     """
     if not Path(folder).is_dir():
-        raise DataError(f"{folder}: no such folder; give the one with the {SUFFIX} files by --data-path")
+        raise UserError(f"{folder}: no such folder; give the one with the {SUFFIX} files by --data-path")
     paths = sorted(path for path in Path(folder).iterdir() if path.name.endswith(SUFFIX))
     if not paths:
-        raise DataError(f"{folder}: no {SUFFIX} files in it; give the folder that has them by --data-path")
+        raise UserError(f"{folder}: no {SUFFIX} files in it; give the folder that has them by --data-path")
     return paths
 
 
@@ -156,16 +149,16 @@ def read_bodies(path: Path) -> np.ndarray:
         (4, T, 25, 3) float64 in metres, T in 1..300.
 
     Raises:
-        DataError: the file is damaged: file, line, reason.
+        UserError: the file is damaged: file, line, reason.
     """
     try:
         raw = _read_bytes(path)
         plain = read_plain(raw, MAX_FRAMES, MAX_METRES)
         return _place(*(plain or _read_carefully(raw)))
     except _DamageError as damage:
-        raise DataError(f"{path}: {damage}") from None
+        raise UserError(f"{path}: {damage}") from None
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
+        raise UserError(f"{path}: {error.strerror}") from None
 
 
 class _DamageError(Exception):

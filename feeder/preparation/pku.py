@@ -5,14 +5,13 @@ the rows start .. end of the skeleton file, 0-based, end excluded: the one readi
 that start at 0 and the ends that equal a video's length all make sense.
 """
 
-import functools
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from feeder.errors import DataError
+from feeder.cli import UserError
 from feeder.skeleton import NUM_BODIES, NUM_JOINTS
 
 NUM_CLASSES = 51  # in part 2 as well, where ten of the ids do not occur
@@ -62,12 +61,6 @@ def part_number(sample: str) -> int | None:
     return next((part for part in PART_NUMBERS if match and is_video(match[1], part)), None)
 
 
-@functools.cache
-def class_names() -> tuple[str, ...]:
-    """Return the names of the 51 classes; label 0 (class id 1) comes first."""
-    return tuple(Path(__file__).with_name("pku_classes.txt").read_text(encoding="utf-8").splitlines())
-
-
 def read_split(path: Path, part: int) -> dict[str, frozenset[str]]:
     """Return the videos of a split file as {"train": names, "val": names}.
 
@@ -77,7 +70,7 @@ def read_split(path: Path, part: int) -> dict[str, frozenset[str]]:
         part: 1 or 2.
 
     Raises:
-        DataError: a heading is missing, a name is none of that part, or a video stands in both lists.
+        UserError: a heading is missing, a name is none of that part, or a video stands in both lists.
     """
     videos: dict[str, set[str]] = {}
     current = None
@@ -87,16 +80,16 @@ def read_split(path: Path, part: int) -> dict[str, frozenset[str]]:
             line = line.strip()[heading.end() :]
         for name in filter(None, map(str.strip, line.split(","))):
             if current is None:
-                raise DataError(f'{path}: line {number}: {name[:40]!r} before a heading "Training videos:"')
+                raise UserError(f'{path}: line {number}: {name[:40]!r} before a heading "Training videos:"')
             if not is_video(name, part):
                 reason = f"{name[:40]!r} is no video of part {part} (like {_EXAMPLE[part]})"
-                raise DataError(f"{path}: line {number}: {reason}")
+                raise UserError(f"{path}: line {number}: {reason}")
             current.add(name)
     for key, title in (("train", "Training videos:"), ("val", "Validataion videos:")):
         if key not in videos:
-            raise DataError(f'{path}: no line "{title}"; give the split file of part {part} as delivered')
+            raise UserError(f'{path}: no line "{title}"; give the split file of part {part} as delivered')
     if twice := videos["train"] & videos["val"]:
-        raise DataError(f"{path}: {min(twice)} stands in both lists")
+        raise UserError(f"{path}: {min(twice)} stands in both lists")
     return {key: frozenset(names) for key, names in videos.items()}
 
 
@@ -106,7 +99,7 @@ def read_rows(path: Path) -> list[Row]:
     Rows are checked one by one, not against the video: a row may have start >= end or lie beyond the video's end.
 
     Raises:
-        DataError: the file is empty or a line is not `class,start,end,confidence`: file, line, reason.
+        UserError: the file is empty or a line is not `class,start,end,confidence`: file, line, reason.
     """
     rows = []
     for number, line in enumerate(_read_text(path).split("\n"), 1):
@@ -114,15 +107,15 @@ def read_rows(path: Path) -> list[Row]:
             continue
         fields = [field.strip() for field in line.split(",")]
         if len(fields) != 4:
-            raise DataError(f"{path}: line {number}: {len(fields)} numbers, not class,start,end,confidence")
+            raise UserError(f"{path}: line {number}: {len(fields)} numbers, not class,start,end,confidence")
         for field in fields:
             if not re.fullmatch(r"-?[0-9]{1,9}", field):
-                raise DataError(f"{path}: line {number}: {field[:20]!r} is no whole number")
+                raise UserError(f"{path}: line {number}: {field[:20]!r} is no whole number")
             if field.startswith("-"):
-                raise DataError(f"{path}: line {number}: {field} is negative")
+                raise UserError(f"{path}: line {number}: {field} is negative")
         action, start, end, _ = map(int, fields)
         if not 1 <= action <= NUM_CLASSES:
-            raise DataError(f"{path}: line {number}: class {action} is outside 1..{NUM_CLASSES}")
+            raise UserError(f"{path}: line {number}: class {action} is outside 1..{NUM_CLASSES}")
         rows.append(Row(number, action, start, end))
     return rows
 
@@ -137,7 +130,7 @@ def read_video(path: Path) -> np.ndarray:
         (2, T, 25, 3) float64.
 
     Raises:
-        DataError: the file is damaged: file, line, reason.
+        UserError: the file is damaged: file, line, reason.
     """
     text = _read_text(path)
     other = text.encode().translate(None, _NUMBER_BYTES)
@@ -153,19 +146,19 @@ def read_video(path: Path) -> np.ndarray:
 
 
 def _check_lines(path: Path, lines: list[str]) -> None:
-    """Raise `DataError` at the first line that is not 150 positions."""
+    """Raise `UserError` at the first line that is not 150 positions."""
     for number, line in enumerate(lines, 1):
         words = line.split()
         if len(words) != COLUMNS:
-            raise DataError(f"{path}: line {number}: {len(words)} numbers, not {COLUMNS}")
+            raise UserError(f"{path}: line {number}: {len(words)} numbers, not {COLUMNS}")
         for word in words:
             try:
                 value = float(word.replace("_", "?"))  # Python alone reads 1_0 as a number
             except ValueError:
-                raise DataError(f"{path}: line {number}: {word[:20]!r} is no number") from None
+                raise UserError(f"{path}: line {number}: {word[:20]!r} is no number") from None
             if not abs(value) <= MAX_METRES:
-                raise DataError(f"{path}: line {number}: {word[:20]} is no position in metres")
-    raise DataError(f"{path}: cannot be read as numbers")
+                raise UserError(f"{path}: line {number}: {word[:20]} is no position in metres")
+    raise UserError(f"{path}: cannot be read as numbers")
 
 
 def _read_text(path: Path) -> str:
@@ -174,15 +167,15 @@ def _read_text(path: Path) -> str:
         with open(path, "rb") as file:
             raw = file.read(MAX_BYTES)
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
+        raise UserError(f"{path}: {error.strerror}") from None
     if len(raw) == MAX_BYTES:
-        raise DataError(f"{path}: larger than {MAX_BYTES >> 20} MiB: no file of PKU-MMD")
+        raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB: no file of PKU-MMD")
     raw = raw.replace(b"\r\n", b"\n").rstrip()
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}: line {line}: bytes that are no text") from None
+        raise UserError(f"{path}: line {line}: bytes that are no text") from None
     if not text:
-        raise DataError(f"{path}: line 1: the file is empty")
+        raise UserError(f"{path}: line 1: the file is empty")
     return text

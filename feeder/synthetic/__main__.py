@@ -11,10 +11,8 @@ started again.
 from pathlib import Path
 
 from feeder.cli import CommandLine, script
-from feeder.motions import ACTIONS, make_clip
-from feeder.synthetic_files import MAX_SUBJECTS, write_ntu, write_pku
-
-__all__ = ["ACTIONS", "get_parser", "main", "make_clip", "write_ntu", "write_pku"]
+from feeder.synthetic.files import MAX_SUBJECTS, write_ntu, write_pku
+from feeder.synthetic.motions import ACTIONS
 
 
 def get_parser() -> CommandLine:

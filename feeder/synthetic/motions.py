@@ -1,10 +1,11 @@
-"""Synthetic actions: what the people of feeder/people.py do, and the clip that a camera records of it."""
+"""Synthetic actions: what the people of feeder/synthetic/people.py do, and the clip that a camera records of it."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from feeder.people import (
+from feeder.skeleton import SPINE_MID
+from feeder.synthetic.people import (
     CAMERA_YAW,
     CLIP_FRAMES,
     FPS,
@@ -16,7 +17,6 @@ from feeder.people import (
     rise,
     rotation,
 )
-from feeder.skeleton import SPINE_MID
 
 
 class Action(NamedTuple):

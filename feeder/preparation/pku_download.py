@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from feeder import pku
-from feeder.errors import DataError
-from feeder.generate import Clip, Sample, Source
-from feeder.normalize import to_sample
+from feeder.cli import UserError
+from feeder.preparation import pku
+from feeder.preparation.generate import Clip, Sample, Source
+from feeder.preparation.normalize import to_sample
 from feeder.skeleton import MAX_FRAMES
 
 # Names that the folders with the files themselves have in the archives, or that users gave them; any case.
@@ -64,10 +64,10 @@ def open_download(root: Path, part: int, benchmarks: Iterable[str]) -> Download:
         benchmarks: of "xsub" and "xview"; the split files of these are needed.
 
     Raises:
-        DataError: a folder or split file is not there, still packed, there twice, or a split file is damaged.
+        UserError: a folder or split file is not there, still packed, there twice, or a split file is damaged.
     """
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; give --data-path with the download of PKU-MMD")
+        raise UserError(f"{root}: no such folder; give --data-path with the download of PKU-MMD")
     tree = list(_walk(root))
     found = {kind: _find_videos(root, tree, kind, part) for kind in _FOLDERS}
     splits = {name: pku.read_split(_find_split(root, tree, part, name), part) for name in benchmarks}
@@ -91,7 +91,7 @@ def plan(download: Download) -> Plan:
             notes[neither(benchmark)].append(video)
         try:
             rows = pku.read_rows(labels[video]) if parts else []
-        except DataError as error:
+        except UserError as error:
             result.bad.append(str(error))
             continue
         for place in parts.items():
@@ -113,17 +113,17 @@ def _samples(video: str, rows: list[pku.Row], parts: dict[str, str], notes: dict
         yield Sample(name, row.action - 1, parts, (row.start, row.end))
 
 
-def read_segments(source: Source) -> Iterator[Clip | None | DataError]:
+def read_segments(source: Source) -> Iterator[Clip | None | UserError]:
     """Yield the clip of each segment of a video: its first 300 frames, ranked and normalised like an NTU file.
 
-    None stands for a segment without any body, a `DataError` for one that starts behind the video's end.
+    None stands for a segment without any body, a `UserError` for one that starts behind the video's end.
     """
     video = pku.read_video(source.path)
     for sample in source.samples:
         start, end = sample.segment
         bodies = video[:, start:end][:, :MAX_FRAMES]
         if not bodies.size:
-            yield DataError(f"{source.path}: {sample.name} starts at frame {start}, the video has {video.shape[1]}")
+            yield UserError(f"{source.path}: {sample.name} starts at frame {start}, the video has {video.shape[1]}")
             continue
         data = to_sample(bodies)
         yield Clip(data, bodies.shape[1]) if data[:, 0].any() else None
@@ -154,20 +154,20 @@ def _find_videos(root: Path, tree: list[tuple[Path, list[str]]], kind: str, part
     named = [(folder, files) for folder, files in tree if folder.name.lower() in known]
     found = [(folder, videos) for folder, files in named if (videos := _videos(files, part))]
     if len(found) > 1:
-        raise DataError(f"{root}: {kind} of part {part} in both {found[0][0]} and {found[1][0]}; keep one")
+        raise UserError(f"{root}: {kind} of part {part} in both {found[0][0]} and {found[1][0]}; keep one")
     if found:
         folder, videos = found[0]
         return {video: folder / f"{video}.txt" for video in videos}
     reason = f"{root}: no {kind} of part {part} in a folder named {', '.join(_FOLDERS[kind])}"
     if any(_videos(files, 3 - part) for _, files in named):
-        raise DataError(f"{reason}, but those of part {3 - part}: give --part {3 - part}")
+        raise UserError(f"{reason}, but those of part {3 - part}: give --part {3 - part}")
     archives = [
         folder / file
         for folder, files in tree
         for file in sorted(files)
         if file.lower().endswith(_ARCHIVES) and file.lower().startswith(kind.removesuffix("s"))
     ]
-    raise DataError(f"{reason}; unpack {archives[0]} first" if archives else f"{reason}; give --data-path with them")
+    raise UserError(f"{reason}; unpack {archives[0]} first" if archives else f"{reason}; give --data-path with them")
 
 
 def _videos(files: list[str], part: int) -> list[str]:
@@ -179,7 +179,7 @@ def _find_split(root: Path, tree: list[tuple[Path, list[str]]], part: int, bench
     found = [folder / file for folder, files in tree for file in files if file.lower().replace("-", "_") == name]
     if not found:
         names = f"{name.replace('_', '-', 1)} or {name}"
-        raise DataError(f"{root}: no split file {names}; give --data-path with it, or the other --benchmark")
+        raise UserError(f"{root}: no split file {names}; give --data-path with it, or the other --benchmark")
     if len({path.read_bytes() for path in found}) > 1:
-        raise DataError(f"{root}: {found[0]} and {found[1]} differ; keep one")
+        raise UserError(f"{root}: {found[0]} and {found[1]} differ; keep one")
     return found[0]

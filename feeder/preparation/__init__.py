@@ -1,0 +1,1 @@
+"""Data preparation: raw recordings become the arrays that training reads."""
