@@ -36,12 +36,11 @@ from engine.feature_cache import weights_digest
 from engine.features import CLIPS
 from engine.metrics import accuracy
 from engine.outcome import Outcome, figures_of, fuse, report_accuracies, save_scores
-from engine.randomness import random_states, restore_random_states, seed_everything
 from engine.report import report_classes
 from engine.results import read_run
 from engine.runlog import NoLog, Run, RunLog
-from engine.schedule import learning_rate, set_learning_rate
 from engine.subset import Subset, balanced_subset, describe_subset
+from engine.training import learning_rate, random_states, restore_random_states, seed_everything, set_learning_rate
 from feeder.augmentations import STREAMS
 from feeder.cli import UserError, script
 from feeder.dataset import Batches, make_loader

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from engine.checkpoint import check_run, find_checkpoint, same_file
 from engine.checkpoint_folder import CheckpointFolder
 from engine.contrast_statistics import ContrastStatistics
-from engine.device import PRECISIONS, autocast, pick_device, set_precision
+from engine.device import PRECISIONS, autocast, keep_freed_memory, peak_memory, pick_device, set_precision
 from engine.distributed import (
     average,
     average_gradients,
@@ -36,15 +36,12 @@ from engine.distributed import (
     share,
     world_size,
 )
-from engine.memory import keep_freed_memory, peak_memory
 from engine.meters import progress_line
 from engine.progress import Progress
-from engine.randomness import part_dropout, seed_everything
 from engine.runlog import NoLog, Run, RunLog
-from engine.schedule import learning_rate, set_learning_rate
-from engine.signals import StopSignals
+from engine.state import Training
 from engine.stick_figures import show_views
-from engine.training import Training
+from engine.training import StopSignals, learning_rate, part_dropout, seed_everything, set_learning_rate
 from feeder.augmentations import STREAMS, PretrainingViews
 from feeder.cli import UserError, script
 from feeder.dataset import Batch, Batches, SkeletonDataset, make_loader

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from engine.aside import written_aside
+from engine.files import written_aside
 from feeder.cli import UserError
 from model import Encoder
 from model.reference import from_reference, is_reference, momentum_from_reference, sizes, strip_module

@@ -9,7 +9,7 @@ import math
 from html import escape
 from pathlib import Path
 
-from engine.aside import write_text
+from engine.files import write_text
 from feeder.cli import CommandLine, UserError, script
 
 PANELS = {"loss": "loss", "acc1": "Acc@1 (%)"}

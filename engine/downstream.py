@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from engine.checkpoint import get_encoder
-from engine.device import set_precision
+from engine.device import keep_freed_memory, set_precision
 from engine.distributed import world_size
 from engine.feature_cache import cached_features, clips_identity, weights_digest
 from engine.features import CLIPS
-from engine.memory import keep_freed_memory
-from engine.randomness import seed_everything
 from engine.runlog import Run, RunLog
+from engine.training import seed_everything
 from feeder.cli import UserError
 from feeder.dataset import SkeletonDataset
 from model import Encoder

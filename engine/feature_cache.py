@@ -10,7 +10,7 @@ from torch import Tensor
 
 from engine.distributed import any_process, from_rank_0, rank
 from engine.features import FRAMES, extract_features
-from engine.npz import load_npz, save_npz
+from engine.files import load_npz, save_npz
 from engine.runlog import RunLog
 from feeder.arrays import DATA, path_of
 from feeder.augmentations import CENTRE_RATIO

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.npz import load_npz
+from engine.files import load_npz
 from feeder.cli import CommandLine, UserError, script
 
 PREDICTIONS = "predictions"  # .npz, in a run's folder

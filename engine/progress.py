@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from engine.checkpoint_folder import CheckpointFolder
 from engine.distributed import any_process, world_size
 from engine.meters import Meter
-from engine.signals import StopSignals
+from engine.training import StopSignals
 from feeder.cli import UserError
 from feeder.dataset import Batch, Batches
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.aside import write_text
+from engine.files import write_text
 
 CLIPS, DIMENSIONS = 1000, 64  # a browser draws them smoothly; half a MB, under a second
 

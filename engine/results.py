@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import yaml
 
-from engine.aside import write_text
+from engine.files import write_text
 from feeder.cli import CommandLine, UserError, script
 from model.contrast import PAIRS
 

@@ -17,8 +17,7 @@ import torch
 import yaml
 from torch.utils.tensorboard import SummaryWriter
 
-from engine.aside import write_text
-from engine.npz import save_npz
+from engine.files import save_npz, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 # TensorBoard puts scalars whose names begin alike side by side; the others stand there as they are named.

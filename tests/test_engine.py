@@ -17,10 +17,9 @@ from engine.checkpoint import get_encoder, load_checkpoint, load_weights, restor
 from engine.device import pick_device
 from engine.meters import Meter, progress_line
 from engine.metrics import accuracy, knn_predict
-from engine.randomness import random_states, restore_random_states, seed_everything
 from engine.results import table
 from engine.runlog import NoLog, Run, RunLog
-from engine.schedule import learning_rate
+from engine.training import learning_rate, random_states, restore_random_states, seed_everything
 from feeder.cli import UserError
 from model import DownstreamModel, Encoder, SCDNet
 from model.reference import to_reference

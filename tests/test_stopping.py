@@ -17,7 +17,7 @@ import pretraining
 from engine.checkpoint import load_checkpoint
 from engine.checkpoint_folder import CheckpointFolder
 from engine.meters import Meter
-from engine.signals import StopSignals
+from engine.training import StopSignals
 from feeder.dataset import Batches
 
 

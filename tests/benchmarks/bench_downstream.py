@@ -26,10 +26,9 @@ sys.path.insert(0, str(ROOT))
 
 import action_classification  # noqa: E402
 from engine.checkpoint import save_checkpoint  # noqa: E402
-from engine.device import pick_device  # noqa: E402
+from engine.device import keep_freed_memory, pick_device  # noqa: E402
 from engine.downstream import open_both  # noqa: E402
 from engine.features import extract_features  # noqa: E402
-from engine.memory import keep_freed_memory  # noqa: E402
 from engine.retrieval import retrieve  # noqa: E402
 from feeder.arrays import SplitWriter, publish  # noqa: E402
 from model import Encoder  # noqa: E402

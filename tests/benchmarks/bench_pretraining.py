@@ -21,8 +21,13 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from engine.device import PRECISIONS, autocast, pick_device, set_precision  # noqa: E402
-from engine.memory import keep_freed_memory  # noqa: E402
+from engine.device import (  # noqa: E402
+    PRECISIONS,
+    autocast,
+    keep_freed_memory,  # noqa: E402
+    pick_device,
+    set_precision,
+)
 from feeder.augmentations import PretrainingViews  # noqa: E402
 from feeder.cli import script  # noqa: E402
 from feeder.dataset import SkeletonDataset  # noqa: E402
