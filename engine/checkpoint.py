@@ -1,69 +1,91 @@
-"""Checkpoints: written aside and renamed, loaded without running what they hold, never half used."""
+"""Checkpoints: written atomically, loaded without running what they hold, refused as a whole if anything does not fit."""
 
+import contextlib
+import fcntl
+import os
 import pickle
+import socket
 import warnings
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from engine.files import written_aside
+from engine.files import atomic_write
 from feeder.cli import UserError
 from model import Encoder
 from model.reference import from_reference, is_reference, momentum_from_reference, sizes, strip_module
 
 NAME = "checkpoint.pth.tar"
-# Options of pre-training without which a figure of the encoder is not to be understood.
+# Entries of a checkpoint and their types. One that has "run" is ours and has all of OURS.
+ENTRIES: dict[str, type | tuple[type, ...]] = {
+    "epoch": int, "step": int, "steps": int, "seed": int, "run": list, "options": dict, "sizes": dict, "optimizer": dict,
+    "meters": dict, "random": (list, dict), "log_folder": str, "data": str,
+}  # fmt: skip
+OURS = ("epoch", "seed", "run", "options", "sizes", "optimizer", "random", "log_folder")
+# Options that make a run another one: a checkpoint with other values is refused.
+IDENTITY = (
+    "pre_dataset", "finetune_dataset", "protocol", "skeleton_representation", "pairs", "no_masks", "encoder_k", "encoder_m",
+    "encoder_t", "encoder_dim", "label_fraction",
+)  # fmt: skip
+# Options that change the result of a resumed run: other values are reported.
+RESULT = (
+    "epochs", "batch_size", "lr", "schedule", "cos", "momentum", "weight_decay", "precision", "no_sync_batchnorm", "data_path",
+)  # fmt: skip
+# Options of pre-training that a result of the encoder depends on.
 ORIGIN = ("pre_dataset", "protocol", "skeleton_representation", "pairs", "no_masks")
 
 
 def save_checkpoint(path: Path, checkpoint: dict) -> None:
-    """Write `checkpoint` so that `path` is at every moment the old file or the new one, whole.
-
-    Args:
-        path: the file.
-        checkpoint: plain types and tensors only.
+    """Write a checkpoint of plain types and tensors atomically: `path` is always either the old file or the new one.
 
     Raises:
-        UserError: it cannot be written (disk full, no permission); the old file is untouched.
+        UserError: the file cannot be written; the old one is unchanged.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_aside(path) as file:
+        with atomic_write(path) as file:
             torch.save(checkpoint, file)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}; any older one is whole") from None
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; an older checkpoint there is unchanged") from None
+    except RuntimeError:  # torch's own message on a full disk names a line of its source
+        raise UserError(f"cannot write {path}: is the disk full? An older checkpoint there is unchanged") from None
 
 
 def load_checkpoint(path: str | Path) -> dict:
-    """Return a checkpoint, ours or the reference's, on the CPU, its `state_dict` in our names.
+    """Return a checkpoint, ours or the reference's, on the CPU; its `state_dict` has our names.
 
-    A reference's own state dict is kept as `reference`: its optimiser numbers the parameters in that order.
+    The reference's own state dict is kept as `reference`, since its optimiser numbers the parameters in that order.
 
     Raises:
-        UserError: there is none at `path`, or it is damaged, of another format, or would run code.
+        UserError: there is none at `path`, it is damaged or of another format, or loading it would run code.
     """
     path = Path(path)
-    if path.is_dir():
-        path = path / NAME
+    path = path / NAME if path.is_dir() else path
     if not path.is_file():
-        raise UserError(f"no checkpoint at {path}; give the file, or the folder that has {NAME}")
+        raise UserError(f"no checkpoint at {path}: give the file, or the folder that holds {NAME}")
     try:
+        if zipfile.is_zipfile(path):  # torch does not verify checksums
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged:
+                raise ValueError(f"wrong checksum of {damaged}")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a pickle that is no checkpoint: the error below is the line to read
+            warnings.simplefilter("ignore")  # about pickles that are no checkpoint: the error below says so
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # torch's own advice is to run what is in the file
-        raise UserError(f"{path} is damaged, no checkpoint, or holds more than tensors and plain types, which could run code: "
-                       "nothing was loaded; save its 'state_dict' alone") from None  # fmt: skip
+    except pickle.UnpicklingError:  # torch's advice would be to run what is in the file
+        raise UserError(
+            f"{path} is damaged, or holds more than tensors and plain types, which could run code: nothing was loaded; in the "
+            "program that wrote it, save {'state_dict': model.state_dict()} instead"
+        ) from None
     except Exception as error:  # a damaged file can fail in any way
         raise UserError(f"{path} is damaged or no checkpoint: {_first_line(error)}") from None
-    state_dict = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(state_dict, dict) or not all(isinstance(t, Tensor) for t in state_dict.values()):
-        raise UserError(f"{path} holds no 'state_dict' of tensors")
-    state_dict = strip_module(state_dict)
+    _check_entries(checkpoint, path)
+    state_dict = strip_module(checkpoint["state_dict"])
     if not is_reference(state_dict):
         return checkpoint | {"state_dict": state_dict}
     try:
@@ -72,75 +94,139 @@ def load_checkpoint(path: str | Path) -> dict:
         raise UserError(f"{path}: {error}") from None
 
 
+def _check_entries(checkpoint: Any, path: Path) -> None:
+    state_dict = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state_dict, dict) or not state_dict:
+        raise UserError(f"{path} has no 'state_dict' of tensors")
+    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state_dict.items()):
+        raise UserError(f"{path} has no 'state_dict' of tensors")
+    wrong = [name for name, kind in ENTRIES.items() if name in checkpoint and not isinstance(checkpoint[name], kind)]
+    if "run" in checkpoint:
+        wrong += [name for name in OURS if name not in checkpoint]
+        if not wrong and [type(word) for word in checkpoint["run"]] != [str] * 4:
+            wrong = ["run"]
+    if wrong or checkpoint.get("epoch", 0) < 0 or checkpoint.get("step", 0) < 0:
+        raise UserError(f"{path} is damaged: wrong or missing entry {(wrong or ['epoch'])[0]!r}")
+
+
 def find_checkpoint(resume: str | None, folder: str | Path) -> tuple[dict, Path | None]:
-    """Return the checkpoint that --resume asks for and its path; ({}, None) where none is asked for or there is none yet.
+    """Return the checkpoint to resume and its path, or ({}, None) to start a new run.
 
     Args:
-        resume: a path; "auto" is the one in `folder`, if there is one; None asks for none.
+        resume: a path, "auto" for the checkpoint in `folder` if there is one, or None.
         folder: where the run keeps its checkpoint.
 
     Raises:
-        UserError: see `load_checkpoint`.
+        UserError: see `load_checkpoint`; or `folder` has another checkpoint.
     """
-    if resume is None:
-        return {}, None
-    path = Path(folder) if resume == "auto" else Path(resume)
-    path = path / NAME if resume == "auto" or path.is_dir() else path
-    if resume == "auto" and not path.is_file():
+    own = Path(folder) / NAME
+    path = own if resume == "auto" else None if resume is None else Path(resume)
+    if path and path.is_dir():
+        path = path / NAME
+    if own.exists() and (path is None or path.resolve() != own.resolve()):
+        raise UserError(f"{own} exists: --resume auto continues that run, another --checkpoint-path starts a new one")
+    if path is None or (resume == "auto" and not own.exists()):
         return {}, None
     return load_checkpoint(path), path
 
 
-def check_run(checkpoint: dict, run: Sequence[str], options: dict[str, Any], path: Path | None) -> None:
-    """Raise UserError where a checkpoint of ours is of another run: other data, task, stream, seed, or options of `ORIGIN`."""
+def check_run(checkpoint: dict, run: Sequence[str], options: dict[str, Any], path: Path | None) -> list[str]:
+    """Check that a checkpoint of ours belongs to this run; return a line for each option that has changed since.
+
+    Raises:
+        UserError: it belongs to another run: other task, data, stream, seed, or option of `IDENTITY`.
+    """
     if "run" not in checkpoint:
-        return
-    instead = "give another --checkpoint-path, or leave --resume out"
+        return []
+    before, differences = checkpoint["options"], []
     if checkpoint["run"] != list(run):
-        raise UserError(f"{path} is of another run: {' '.join(checkpoint['run'])}, not {' '.join(run)}; {instead}")
+        differences.append(f"{' '.join(checkpoint['run'])}, not {' '.join(run)}")
     if options["seed"] not in (None, checkpoint["seed"]):
-        raise UserError(f"{path} is of another run: --seed {checkpoint['seed']}, not {options['seed']}; {instead}")
-    before = checkpoint["options"]
-    for name in ORIGIN:
+        differences.append(f"--seed {checkpoint['seed']}, not {options['seed']}")
+    for name in IDENTITY:
         if name in options and before.get(name, options[name]) != options[name]:
-            raise UserError(f"{path} is of another run: {name} {before[name]}, not {options[name]}; {instead}")
+            differences.append(f"{name} {before[name]}, not {options[name]}")
+    if differences:
+        raise UserError(f"{path} belongs to another run: {differences[0]}; give another --checkpoint-path")
+    changed = [name for name in RESULT if name in options and before.get(name, options[name]) != options[name]]
+    return [f"note: resumed with {name} {options[name]}, was {before[name]}" for name in changed]
 
 
-def same_file(one: Path | None, other: Path) -> bool:
-    """Return whether two paths, however they are spelled, are one file's."""
-    return one is not None and one.resolve() == other.resolve()
+def resumed_log(checkpoint: dict, path: Path | None, folder: str | Path) -> Path | None:
+    """Return the log folder that a resumed run continues; None if it needs a new one.
+
+    It is continued only if the log itself names `folder`: not that of a copied checkpoint, nor one that a foreign file names.
+    """
+    if path is None or path.resolve().parent != Path(folder).resolve() or "log_folder" not in checkpoint:
+        return None
+    log_folder = Path(checkpoint["log_folder"])
+    try:
+        record = yaml.safe_load((log_folder / "options.yaml").read_text(encoding="utf-8"))
+        bound = Path(record["checkpoint_folder"]) == Path(folder).resolve()
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return None
+    return log_folder if bound else None
+
+
+def lock_folder(folder: str | Path) -> TextIO:
+    """Make a checkpoint folder and lock it until the returned file is closed or the process ends.
+
+    Workers that outlive a killed run do not hold it, unlike a lock of `flock`. File systems without locks are not locked.
+
+    Raises:
+        UserError: another run has locked it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # a link named .lock is not followed: its target would be overwritten
+    file = open(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+", encoding="utf-8")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        holder = file.read().strip()
+        raise UserError(f"{folder} is used by another run ({holder}): stop it or give another --checkpoint-path") from None
+    except OSError:
+        return file
+    with contextlib.suppress(OSError):  # a full disk does not prevent the lock
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+    return file
 
 
 def load_weights(module: nn.Module, state_dict: dict, path: str | Path) -> None:
-    """Load all of `state_dict` into `module`, or nothing.
+    """Load a whole state dict into a module, or nothing.
 
     Raises:
-        UserError: a tensor is missing, surplus or of another shape; the message names the first.
+        UserError: a tensor is missing, unknown or of another shape; the message names the first.
     """
     own = module.state_dict()
     for name in [*own, *state_dict]:
         if name not in state_dict:
             raise UserError(f"{path} lacks {name}")
         if name not in own:
-            raise UserError(f"{path} has {name}, which this model has not")
+            raise UserError(f"{path} has {name}, which this model does not have")
         if own[name].shape != state_dict[name].shape:
-            raise UserError(f"{path}: {name} is {tuple(state_dict[name].shape)}, this model's {tuple(own[name].shape)}")
+            raise UserError(f"{path}: {name} is {tuple(state_dict[name].shape)}, in this model {tuple(own[name].shape)}")
     module.load_state_dict(state_dict)
 
 
 def restore_optimizer(optimizer: Optimizer, module: nn.Module, checkpoint: dict, path: str | Path) -> None:
-    """Give the optimiser the state it had in a checkpoint of `load_checkpoint`; one without any leaves it fresh.
+    """Load the optimiser's state of a checkpoint; without one in it the optimiser starts fresh.
 
     Raises:
-        UserError: the state is that of other parameters.
+        UserError: the state belongs to other parameters.
     """
     if "optimizer" not in checkpoint:
         return
     try:
         if "reference" not in checkpoint:
-            # the state alone: momentum and weight decay are those of this run's flags, as its log says
+            # the state only: learning rate, momentum and weight decay are those of this run's options
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": checkpoint["optimizer"]["state"], "param_groups": groups})
+            for parameter, state in optimizer.state.items():
+                if state["momentum_buffer"].shape != parameter.shape:
+                    raise ValueError(f"momentum of shape {tuple(state['momentum_buffer'].shape)}")
             return
         momentum = momentum_from_reference(checkpoint["reference"], checkpoint["optimizer"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -150,56 +236,50 @@ def restore_optimizer(optimizer: Optimizer, module: nn.Module, checkpoint: dict,
             optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter)
 
 
-def encoder_of(checkpoint: dict, path: str | Path, given: dict[str, int]) -> Encoder:
-    """Return the (query) encoder of a checkpoint.
+def get_encoder(pretrained: str | Path | None, given: dict[str, Any]) -> tuple[Encoder, dict[str, Any]]:
+    """Return an encoder and how it was made: that of a checkpoint, or a random one.
 
     Args:
-        checkpoint: of `load_checkpoint`, of pre-training or a downstream task.
-        path: where it was.
-        given: sizes that the caller insists on. The heads are in no shape: those of a reference checkpoint are the paper's
-            unless given.
+        pretrained: a checkpoint of pre-training or of a downstream task; None makes a random encoder.
+        given: sizes that the caller insists on. The number of heads follows from no shape: it is the paper's for checkpoints
+            that do not record it.
+
+    Returns:
+        The (query) encoder, and {"task", options of `ORIGIN`} for a checkpoint of ours, {"task": "reference"} for the
+        reference's, {"task": "unknown"} for any other, {"task": "random"} without a checkpoint.
 
     Raises:
-        UserError: there is no encoder in it, or one of other sizes than those given.
+        UserError: see `load_checkpoint`; there is no encoder in it, or one of other sizes; or sizes do not fit together.
     """
+    if pretrained is None:
+        try:
+            return Encoder(**given), {"task": "random"}
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    checkpoint = load_checkpoint(pretrained)
+    origin: dict[str, Any] = {"task": "reference" if "reference" in checkpoint else "unknown"}
+    if "run" in checkpoint:
+        options = checkpoint["options"]
+        origin = {"task": checkpoint["run"][0]} | {name: options[name] for name in ORIGIN if name in options}
+    return _encoder_of(checkpoint, pretrained, given), origin
+
+
+def _encoder_of(checkpoint: dict, path: str | Path, given: dict[str, Any]) -> Encoder:
     state_dict = checkpoint["state_dict"]
     prefix = "encoder_q.encoder." if any(name.startswith("encoder_q.") for name in state_dict) else "encoder."
     weights = {name.removeprefix(prefix): t for name, t in state_dict.items() if name.startswith(prefix)}
     try:
-        told: dict[str, Any] = given | (remembered_sizes(checkpoint) or sizes(weights))
+        found: dict[str, Any] = given | (checkpoint.get("sizes", {}).get("encoder") or sizes(weights))
         for name, value in given.items():
-            if told[name] != value:
-                raise UserError(f"{path} has {name} {told[name]}, not {value}; leave the flag out")
-        encoder = Encoder(**told)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+            if found[name] != value:
+                raise UserError(f"{path} has {name} {found[name]}, not {value}: omit the flag")
+        encoder = Encoder(**found)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(f"{path}: {_first_line(error)}") from None
     load_weights(encoder, weights, path)
+    if "num_head" not in found:
+        print(f"note: {path} does not record the number of heads: assuming {encoder.sizes['num_head']} (--num-head changes it)")
     return encoder
-
-
-def get_encoder(pretrained: str | Path | None, sizes: dict[str, Any]) -> tuple[Encoder, dict[str, Any]]:
-    """Return the encoder of the checkpoint `pretrained` and how it was pre-trained; for None, a random one and {}.
-
-    What a checkpoint of ours says of its pre-training are the options named in `ORIGIN`; another's says nothing.
-
-    Raises:
-        UserError: see `load_checkpoint` and `encoder_of`; or sizes that do not fit together.
-    """
-    if pretrained is not None:
-        checkpoint = load_checkpoint(pretrained)
-        options = checkpoint.get("options")
-        told = {name: options[name] for name in ORIGIN if name in options} if isinstance(options, dict) else {}
-        return encoder_of(checkpoint, pretrained, sizes), told
-    try:
-        return Encoder(**sizes), {}
-    except ValueError as error:
-        raise UserError(str(error)) from None
-
-
-def remembered_sizes(checkpoint: dict) -> dict[str, int]:
-    """Return the encoder's sizes that a checkpoint of ours remembers, none for another's."""
-    remembered = checkpoint.get("sizes")
-    return remembered.get("encoder", {}) if isinstance(remembered, dict) else {}
 
 
 def _first_line(error: BaseException) -> str:

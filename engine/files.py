@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -13,53 +12,48 @@ from feeder.cli import UserError
 
 
 @contextlib.contextmanager
-def written_aside(path: Path, suffix: str = ".tmp") -> Iterator[BinaryIO]:
-    """Yield a file beside `path`, which takes that name in the end, when it is on the disk; after an error nothing has changed.
-
-    Args:
-        path: in a folder that is there.
-        suffix: of the name until then; one of its own where several processes may write the same file at once.
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file that replaces `path` at the end, once it is on disk; after an error `path` is unchanged.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
-    aside = path.with_name(path.name + suffix)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        aside.unlink(missing_ok=True)  # left by a run that was killed
-        with open(aside, "xb") as file:
+        temporary.unlink(missing_ok=True)  # left by a run that was killed
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
-        aside.unlink(missing_ok=True)  # gone already where all went well; half a file where it did not
+        temporary.unlink(missing_ok=True)  # exists only after an error
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, as `written_aside` does."""
-    with written_aside(path) as file:
+    """Write a UTF-8 text file atomically."""
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 
 def save_npz(path: Path, **arrays: np.ndarray) -> None:
-    """Write arrays so that `path` is at every moment absent, the old file or the new one, whole; its folder is made.
+    """Write arrays into an .npz file atomically.
 
     Raises:
-        OSError: it cannot be written; an older file is untouched.
+        OSError: the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with written_aside(path, f".{uuid.uuid4().hex[:12]}.tmp") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+    with atomic_write(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def load_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Return the arrays of these names; each was checked against its checksum.
+    """Return the arrays of these names; their checksums are verified.
 
     Raises:
-        UserError: the file is absent, damaged, lacks one of them or holds more than plain arrays.
+        UserError: the file is missing or damaged, lacks one of them, or holds more than plain arrays.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -67,4 +61,4 @@ def load_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise UserError(f"no file {path}") from None
     except Exception as error:  # a damaged file can fail in any way
-        raise UserError(f"{path} is damaged or no such file of ours: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is damaged or lacks {', '.join(names)}: {' '.join(str(error).split())}") from None

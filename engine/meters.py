@@ -1,59 +1,86 @@
-"""Progress of an epoch in the reference's line format."""
+"""Running means in the reference's line format, and statistics that show how the contrast develops."""
 
+import torch
 from torch import Tensor
 
 
 class Meter:
-    """Latest value and weighted mean of a figure; `form` is a format such as "6.2f"."""
+    """Latest value and mean of a figure.
 
-    def __init__(self, name: str, form: str):
-        self.name, self.form = name, form
-        self.reset()
+    A tensor stays on its device until the figure is read, because reading it waits for the device.
 
-    def reset(self) -> None:
-        """Begin anew."""
-        self._value = self._total = 0.0
-        self._count: float = 0
-        self._unread: list[tuple[float | Tensor, int]] = []
+    Args:
+        form: format of a printed value, such as "6.2f".
+    """
+
+    def __init__(self, form: str = ".4f") -> None:
+        self.form, self.value, self.total, self.count = form, 0.0, 0.0, 0
 
     def update(self, value: float | Tensor, n: int = 1) -> None:
-        """Take the mean `value` of `n` samples; a tensor is read when a figure is asked for, as that waits for its device."""
-        self._unread.append((value, n))
+        """Add the mean `value` of n samples; a tensor is a scalar without gradient."""
+        self.value, self.total, self.count = value, self.total + value * n, self.count + n
 
-    @property
-    def value(self) -> float:
-        """The latest value, 0 before the first."""
-        return self.state()[0]
-
-    @property
-    def total(self) -> float:
-        """The sum of value times samples."""
-        return self.state()[1]
-
-    @property
     def mean(self) -> float:
-        """The mean so far, 0 before the first value."""
-        _, total, count = self.state()
-        return total / max(count, 1)
+        """Return the mean of all samples, 0 if there are none."""
+        return float(self.total) / max(self.count, 1)
 
     def state(self) -> list[float]:
-        """Return what `restore` takes: value, total and number of samples."""
-        for value, n in self._unread:
-            self._value = float(value)
-            self._total += self._value * n
-            self._count += n
-        self._unread.clear()
-        return [self._value, self._total, self._count]
+        """Return [value, total, count], from which `restore` continues."""
+        return [float(self.value), float(self.total), self.count]
 
     def restore(self, state: list[float]) -> None:
-        """Go on from a `state`."""
-        self._value, self._total, self._count = state
-        self._unread.clear()
+        """Continue from a state."""
+        self.value, self.total, self.count = state
 
     def __str__(self) -> str:
-        return f"{self.name} {self.value:{self.form}} ({self.mean:{self.form}})"
+        return f"{float(self.value):{self.form}} ({self.mean():{self.form}})"
 
 
-def progress_line(epoch: int, step: int, steps: int, meters: list[Meter]) -> str:
-    """Return `Epoch: [0][ 0/40]\\tTime ...\\tLoss ...`, tabs between the meters."""
-    return "\t".join([f"Epoch: [{epoch}][{step:{len(str(steps))}d}/{steps}]", *map(str, meters)])
+def progress_line(epoch: int, step: int, steps: int, meters: dict[str, Meter]) -> str:
+    """Return `Epoch: [0][ 0/40]\\tTime ...\\tLoss ...`: the latest value and the mean of each meter, separated by tabs."""
+    position = f"Epoch: [{epoch}][{step:{len(str(steps))}d}/{steps}]"
+    return "\t".join([position, *(f"{name} {meter}" for name, meter in meters.items())])
+
+
+def top1(logits: dict[str, Tensor]) -> Tensor:
+    """Return the percentage of queries whose own key ranks first, averaged over the pairs; a scalar on the device."""
+    return 100 * torch.stack([(x.detach().argmax(dim=1) == 0).float().mean() for x in logits.values()]).mean()
+
+
+@torch.no_grad()
+def contrast_statistics(
+    logits: dict[str, Tensor], losses: dict[str, Tensor], queues: dict[str, Tensor], T: float
+) -> dict[str, Tensor]:
+    """Return statistics of a step by TensorBoard tag, scalars on the device.
+
+    - loss/ti etc.: cross-entropy of a pair; ln(K + 1) is chance.
+    - accuracy/ti: percentage of queries whose own key ranks first.
+    - similarity/positive_ti, negative_ti, hardest_ti: cosine of a query with its key, with the keys of the queue, and with the
+      closest of these; mean over the queries.
+    - queue/mean_norm_t: norm of the mean key, 0 .. 1; 1 if all keys are equal (collapse).
+    - queue/spread_t: root mean squared distance from the mean key, 0 .. 1.
+    - queue/dimensions_t: (sum of variances)^2 / sum of squared variances along the principal axes, 1 .. dim: the number of
+      directions that the keys use.
+
+    Args:
+        logits: of each pair, (N, 1 + K), positive at 0.
+        losses: of each pair, a scalar.
+        queues: of each domain, (dim, K), normalised over dim.
+        T: temperature of the logits.
+    """
+    statistics = {f"loss/{pair}": loss.detach().float() for pair, loss in losses.items()}
+    for pair, x in logits.items():
+        cosine = x.float() * T
+        statistics[f"accuracy/{pair}"] = 100 * (x.argmax(dim=1) == 0).float().mean()
+        statistics[f"similarity/positive_{pair}"] = cosine[:, 0].mean()
+        statistics[f"similarity/negative_{pair}"] = cosine[:, 1:].mean()
+        statistics[f"similarity/hardest_{pair}"] = cosine[:, 1:].amax(dim=1).mean()
+    for domain, keys in queues.items():
+        mean = keys.float().mean(dim=1, keepdim=True)  # (dim, 1)
+        centred = keys.float() - mean
+        covariance = centred @ centred.T / keys.shape[1]  # (dim, dim)
+        variance = covariance.trace()
+        statistics[f"queue/mean_norm_{domain}"] = mean.norm()
+        statistics[f"queue/spread_{domain}"] = variance.sqrt()
+        statistics[f"queue/dimensions_{domain}"] = variance**2 / covariance.square().sum().clamp(min=1e-30)
+    return statistics

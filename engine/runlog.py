@@ -1,5 +1,6 @@
-"""One folder a run: what was asked, what came out, as text, TensorBoard events and one JSON line an epoch."""
+"""One folder per run: what was asked and what came out, as text, JSON lines and TensorBoard events."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -7,32 +8,34 @@ import platform
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import yaml
-from torch.utils.tensorboard import SummaryWriter
 
 from engine.files import save_npz, write_text
+from feeder.cli import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-# TensorBoard puts scalars whose names begin alike side by side; the others stand there as they are named.
+# TensorBoard groups scalars by what precedes the slash.
 TAGS = {
     "acc1": "accuracy/acc1",
     "acc5": "accuracy/acc5",
     "lr": "training/lr",
-    "seconds": "training/seconds_an_epoch",
+    "seconds": "training/seconds_per_epoch",
     "samples_per_second": "training/samples_per_second",
     "loss": "loss/total",
 }
 
 
 class Run(NamedTuple):
-    """What a run is about."""
+    """What a run does."""
 
     task: str  # pretraining, linear, finetune, supervised, retrieval
     data_set: str
@@ -41,92 +44,109 @@ class Run(NamedTuple):
 
 
 class RunLog:
-    """The folder of a run.
+    """The folder of a run: log.txt, options.yaml, metrics.jsonl and TensorBoard events.
 
-    log.txt has what the script prints, options.yaml every option with the command line, commit and versions, metrics.jsonl a
-    line an epoch and a last line with the result; TensorBoard's events lie beside them.
-
-    Used as a context manager, it keeps the message of an error that ends the run.
+    log.txt has the printed lines, options.yaml all options with command line, commit and versions, metrics.jsonl one line per
+    epoch and a last line with the result. As a context manager it also records the error that ends the run. A disk that is
+    full does not end a run: one line says so, and the run continues without its log.
 
     Args:
         log_dir: where the folder is made.
-        run: what it is about; also the beginning of the folder's name.
+        run: what the run does; also the start of the folder's name.
         options: all options of the run.
-        folder: an earlier folder of the same run to go on with; used where it still exists.
-        start_epoch: with `folder`, epochs from here on are to be run again: their lines are dropped.
+        folder: log folder of a run to continue; None starts a new one.
+        start_epoch: with `folder`, the epoch that runs next; lines of it and of later epochs are removed.
+
+    Raises:
+        UserError: tensorboard is not installed.
     """
 
-    def __init__(self, log_dir: str, run: Run, options: Namespace, folder: str | None = None, start_epoch: int = 0):
-        if folder and Path(folder).is_dir():
-            self.folder = Path(folder)
-            self._forget(start_epoch)
-        else:
-            self.folder = _new_folder(Path(log_dir), "_".join(run))
+    def __init__(self, log_dir: str, run: Run, options: Namespace, folder: Path | None = None, start_epoch: int = 0) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed here only
+        except ImportError as error:
+            raise UserError(f"{error.name or 'tensorboard'} is not installed: pip install -r requirements.txt") from None
+        threading.excepthook = _hide_os_errors
+        self._failed = False
+        self.folder = folder or _new_folder(Path(log_dir), "_".join(run))
+        if folder:
+            self._drop_epochs(start_epoch)
         record = {"run": run._asdict()} | environment() | {"options": vars(options)}
-        _unused(self.folder / "options.yaml").write_text(yaml.safe_dump(record, sort_keys=False))
-        self._text = open(self.folder / "log.txt", "a", buffering=1)
-        self._events = SummaryWriter(str(self.folder), purge_step=start_epoch or None)
+        if "checkpoint_path" in options:  # a resumed run continues this log if its checkpoint is still in this folder
+            record["checkpoint_folder"] = str(Path(options.checkpoint_path).resolve())
+        _unused(self.folder / "options.yaml").write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
+        self._text = open(self.folder / "log.txt", "a", buffering=1, encoding="utf-8")
+        self.events = SummaryWriter(str(self.folder), purge_step=start_epoch or None)
 
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, _traceback) -> None:
-        if kind is not None:
-            self._text.write(f"stopped: {error or kind.__name__}\n")
+    def __exit__(self, kind: type | None, error: BaseException | None, _traceback: object) -> None:
+        with self._or_continue():
+            if kind is not None:
+                self._text.write(f"stopped: {error or kind.__name__}\n")
         self.close()
 
     def print(self, line: str) -> None:
-        """Print a line and keep it in log.txt."""
+        """Print a line and add it to log.txt."""
         print(line, flush=True)
-        self._text.write(line + "\n")
+        with self._or_continue():
+            self._text.write(line + "\n")
 
     def metrics(self, epoch: int | None = None, /, **figures: float | str) -> None:
-        """Keep the figures of an epoch, or, without one, of the whole run, in metrics.jsonl and TensorBoard."""
+        """Record the figures of an epoch, or of the whole run if no epoch is given."""
         record = figures if epoch is None else {"epoch": epoch, **figures}
-        with open(self.folder / "metrics.jsonl", "a") as file:
+        with self._or_continue(), open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        if epoch is not None:
-            for name, value in figures.items():
-                self._events.add_scalar(scalar_tag(name), value, epoch)
+        with self._or_continue():
+            for name, value in figures.items() if epoch is not None else ():
+                self.events.add_scalar(scalar_tag(name), value, epoch)
 
     def image(self, name: str, pixels: np.ndarray, epoch: int = 0) -> None:
-        """Show a picture (height, width, 3) uint8 in TensorBoard."""
-        self._events.add_image(name, pixels, epoch, dataformats="HWC")
+        """Add an image (height, width, 3) uint8 to TensorBoard."""
+        with self._or_continue():
+            self.events.add_image(name, pixels, epoch, dataformats="HWC")
 
     def arrays(self, name: str, **arrays: np.ndarray) -> None:
-        """Write arrays into the folder, as `name`.npz.
+        """Write arrays to `name`.npz in the folder.
 
         Raises:
-            OSError: they cannot be written.
+            OSError: the file cannot be written.
         """
         save_npz(self.folder / f"{name}.npz", **arrays)
 
     def close(self) -> None:
         """Flush and close the files."""
-        self._events.close()
-        self._text.close()
+        for close in (self.events.close, self._text.close):
+            with self._or_continue():
+                close()
 
-    def _forget(self, start_epoch: int) -> None:
-        """Drop the lines of metrics.jsonl from an epoch on, and one that a kill cut short."""
+    @contextlib.contextmanager
+    def _or_continue(self) -> Iterator[None]:
+        """Let the run continue after an error of the disk, with one line the first time."""
+        try:
+            yield
+        except OSError as error:
+            if not self._failed:
+                print(
+                    f"warning: cannot write the log in {self.folder} ({error.strerror or error}): continuing", file=sys.stderr
+                )
+            self._failed = True
+
+    def _drop_epochs(self, start_epoch: int) -> None:
+        """Remove lines of metrics.jsonl from an epoch on, and a line that a kill truncated."""
         path = self.folder / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.is_file() else []
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         write_text(path, "".join(f"{line}\n" for line in lines if _epoch(line) < start_epoch))
 
 
-def scalar_tag(name: str) -> str:
-    """Return TensorBoard's name of a figure: "acc1" is "accuracy/acc1", "bone/acc1" "accuracy/bone/acc1"."""
-    *prefix, last = name.split("/")
-    group, *leaf = TAGS.get(last, last).split("/")
-    return "/".join([group, *prefix, *leaf]) if leaf else name
-
-
 class NoLog(RunLog):
-    """The log of a process that leaves it to another: it prints and writes nothing."""
+    """The log of a process that is not the main one: it writes nothing."""
 
     def __init__(self) -> None:
-        self.folder = Path(os.devnull)  # nothing can be written below it
+        self.folder = Path(os.devnull)
 
-    def __exit__(self, *_error) -> None:
+    def __exit__(self, *_error: object) -> None:
         pass
 
     def print(self, line: str) -> None:
@@ -138,42 +158,55 @@ class NoLog(RunLog):
     def image(self, name: str, pixels: np.ndarray, epoch: int = 0) -> None:
         """Do nothing."""
 
-    def arrays(self, name: str, **arrays: np.ndarray) -> None:
-        """Do nothing."""
 
-    def close(self) -> None:
-        """Do nothing."""
+def scalar_tag(name: str) -> str:
+    """Return TensorBoard's tag of a figure: "acc1" is "accuracy/acc1", "bone/acc1" is "accuracy/bone/acc1"."""
+    *prefix, last = name.split("/")
+    group, *leaf = TAGS.get(last, last).split("/")
+    return "/".join([group, *prefix, *leaf]) if leaf else name
 
 
 def environment() -> dict:
-    """Return what besides the options a result depends on: command line, commit, versions, machine."""
+    """Return what a result depends on besides the options: command line, commit, versions, machine."""
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return {
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]).encode(errors="replace").decode(),
         "git_commit": _git("rev-parse", "HEAD"),
         "git_changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs"
-        + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs{gpu}",
     }
 
 
 def _epoch(line: str) -> float:
     try:
-        return json.loads(line)["epoch"]
+        return float(json.loads(line)["epoch"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
 
 
+def _hide_os_errors(args: threading.ExceptHookArgs) -> None:
+    """Print the traceback of a thread, except for TensorBoard's on a full disk, which the next write raises again."""
+    if not isinstance(args.exc_value, OSError):
+        threading.__excepthook__(args)
+
+
 def _new_folder(log_dir: Path, name: str) -> Path:
-    folder = _unused(log_dir / f"{name}_{time.strftime('%Y%m%d-%H%M%S')}")
-    folder.mkdir(parents=True)
-    return folder
+    """Make a folder that no other run has, also of runs that start in the same moment."""
+    log_dir.mkdir(parents=True, exist_ok=True)
+    stem = f"{name}_{time.strftime('%Y%m%d-%H%M%S')}"
+    for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
+        with contextlib.suppress(FileExistsError):
+            folder = log_dir / f"{stem}{suffix}"
+            folder.mkdir()
+            return folder
+    raise AssertionError("unreachable")
 
 
 def _unused(path: Path) -> Path:
-    """Return `path`, or, where that exists, the first of path-2, path-3, ... that does not."""
+    """Return `path`, or the first of path-2, path-3, ... that does not exist."""
     others = (path.with_name(f"{path.stem}-{i}{path.suffix}") for i in itertools.count(2))
     return next(p for p in itertools.chain([path], others) if not p.exists())
 

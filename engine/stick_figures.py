@@ -1,6 +1,5 @@
 """Clips as strips of stick figures, and one of the two augmented views that pre-training contrasts."""
 
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -60,7 +59,7 @@ def neutral(num_frames: Tensor) -> ViewParameters:
 
 def unmasked(p: ViewParameters) -> ViewParameters:
     """Return the parameters without their masks: a masked joint is zero, which is also where a joint may stand."""
-    return replace(p, joints=p.joints & False, blocks=p.blocks & False)
+    return p._replace(joints=p.joints & False, blocks=p.blocks & False)
 
 
 def told(p: ViewParameters, n: int) -> str:

@@ -1,101 +1,204 @@
-"""What every training loop needs: seeds, the learning rate of an epoch, stop signals."""
+"""What every training loop needs: state and its restoring, seeds, the learning rate of an epoch, stop signals."""
 
 import math
 import random
 import secrets
 import signal
 import threading
+from pathlib import Path
 from types import FrameType
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
-from engine.distributed import from_rank_0, rank
+from engine import distributed
+from engine.checkpoint import load_weights, restore_optimizer
+from engine.meters import Meter
+from feeder.cli import UserError
+from model import SCDNet
 
 
 def seed_everything(seed: int | None) -> int:
-    """Return the seed after giving it to Python, NumPy and torch; for None a fresh one, in all processes the same."""
-    seed = from_rank_0(secrets.randbelow(2**31)) if seed is None else seed
+    """Seed Python, NumPy and torch, and return the seed; None draws a fresh one."""
+    seed = secrets.randbelow(2**31) if seed is None else seed
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     return seed
 
 
-def part_dropout(seed: int) -> None:
-    """Give each process but rank 0 a torch generator of its own, so that they do not drop the same units."""
-    if rank():
-        torch.manual_seed((seed + rank()) % 2**63)
-
-
-def random_states() -> dict:
-    """Return the state of every global generator of this process, as plain types and tensors; of GPUs the current one's."""
+def random_states(generator: torch.Generator | None = None) -> dict:
+    """Return the states of all global generators of this process and of `generator`, as plain types and tensors."""
     version, numbers, gauss = random.getstate()
     numpy = np.random.get_state(legacy=False)
-    gaussian = [numpy["has_gauss"], numpy["gauss"]]
     return {
         "python": [version, list(numbers), gauss],
-        "numpy": [numpy["bit_generator"], numpy["state"]["key"].tolist(), numpy["state"]["pos"], *gaussian],
+        "numpy": [
+            numpy["bit_generator"],
+            numpy["state"]["key"].tolist(),
+            numpy["state"]["pos"],
+            numpy["has_gauss"],
+            numpy["gauss"],
+        ],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,  # of the current GPU
+        "generator": None if generator is None else generator.get_state(),
     }
 
 
-def restore_random_states(states: dict) -> None:
-    """Set every global generator to a state of `random_states`; a GPU's only where both runs have one."""
+def restore_random_states(states: dict, generator: torch.Generator | None = None) -> None:
+    """Restore states of `random_states`; that of a GPU only if both runs have one."""
     version, numbers, gauss = states["python"]
     random.setstate((version, tuple(numbers), gauss))
     np.random.set_state(tuple(states["numpy"]))
     torch.set_rng_state(states["torch"])
     if torch.cuda.is_initialized() and states["cuda"] is not None:
         torch.cuda.set_rng_state(states["cuda"])
+    if generator is not None:
+        generator.set_state(states["generator"])
 
 
 def learning_rate(lr: float, epoch: int, epochs: int, schedule: list[int], cos: bool = False) -> float:
-    """Return the learning rate of an epoch: a tenth at each milestone of `schedule`, or half a cosine down to 0."""
+    """Return the learning rate of an epoch: times 0.1 at each milestone of `schedule`, or half a cosine from lr to 0."""
     if cos:
         return lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
     return lr * 0.1 ** sum(epoch >= milestone for milestone in schedule)
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
-    """Give every parameter group the learning rate."""
+    """Set the learning rate of every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
 
 class StopSignals:
-    """While entered, notes SIGTERM and SIGINT for the training loop to ask about; a second one ends the process at once.
+    """While entered, record SIGTERM and SIGINT for the training loop to read; a second signal ends the process at once.
 
     Attributes:
-        signum: the signal that came, None before; `status` is the exit status that goes with it (143 or 130).
+        signum: the signal, None before one arrives.
     """
 
-    def __init__(self):
-        self.signum = None
-        self._before = {}
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._previous: dict = {}
 
     def __enter__(self) -> "StopSignals":
-        if threading.current_thread() is threading.main_thread():  # no other may set handlers
-            self._before = {n: signal.signal(n, self._note) for n in (signal.SIGTERM, signal.SIGINT)}
+        if threading.current_thread() is threading.main_thread():  # only this thread may set handlers
+            self._previous = {n: signal.signal(n, self._record) for n in (signal.SIGTERM, signal.SIGINT)}
         return self
 
-    def __exit__(self, *_error) -> None:
-        for signum, handler in self._before.items():
+    def __exit__(self, *_error: object) -> None:
+        for signum, handler in self._previous.items():
             signal.signal(signum, handler)
 
     @property
     def name(self) -> str:
-        """The signal's name, such as SIGTERM; a word for it where the signal came to another process of the run."""
+        """Name of the signal, such as SIGTERM; "another process" if it arrived there."""
         return signal.Signals(self.signum).name if self.signum else "another process"
 
     @property
     def status(self) -> int:
-        """The shell's exit status of a process that the signal ended."""
+        """Exit status that a shell reports for a process ended by the signal."""
         return 128 + (self.signum or signal.SIGTERM)
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
+    def _record(self, signum: int, _frame: FrameType | None) -> None:
         if self.signum:
             raise SystemExit(128 + signum)
         self.signum = signum
+
+
+class Training:
+    """What changes during pre-training, and what a checkpoint therefore holds.
+
+    Args:
+        net: on its device.
+        optimizer: of the query encoder.
+        generator: of the views.
+        epoch: number of epochs done.
+        step: number of steps done of the current epoch.
+    """
+
+    def __init__(self, net: SCDNet, optimizer: Optimizer, generator: torch.Generator, epoch: int = 0, step: int = 0) -> None:
+        self.net, self.optimizer, self.generator, self.epoch, self.step = net, optimizer, generator, epoch, step
+        self.meters = {"Time": Meter("6.3f"), "Data": Meter("6.3f"), "Loss": Meter(".4e"), "Acc@1": Meter("6.2f")}
+        self.statistics: dict[str, Meter] = {}  # of printed steps
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}" + (f", step {self.step}" if self.step else "")
+
+    def add_statistics(self, values: dict[str, Tensor]) -> None:
+        """Add scalars of `contrast_statistics` to the means of the epoch."""
+        for name, value in values.items():
+            self.statistics.setdefault(name, Meter()).update(value)
+
+    def check_loss(self) -> None:
+        """Raise `UserError` if a loss of the epoch is not finite."""
+        if not math.isfinite(self.meters["Loss"].total):
+            raise UserError(f"the loss is not finite at {self}: stopped, the last checkpoint is kept; a lower --lr may help")
+
+    def figures(self, batch_size: int) -> dict[str, float]:
+        """Return the means of the epoch over all processes, and its seconds and samples per second."""
+        seconds = self.meters["Time"].total
+        figures = {"loss": self.meters["Loss"].mean(), "acc1": self.meters["Acc@1"].mean(), "seconds": seconds}
+        figures["samples_per_second"] = self.step * batch_size / max(seconds, 1e-9)
+        return figures | {name: meter.mean() for name, meter in self.statistics.items()}
+
+    def next_epoch(self) -> None:
+        """Count the epoch as done and start the next with empty meters."""
+        self.epoch, self.step = self.epoch + 1, 0
+        for meter in self.meters.values():
+            meter.restore([0.0, 0.0, 0])
+        self.statistics.clear()
+
+    def state(self) -> dict:
+        """Return the entries of a checkpoint that `restore` reads; all processes call it together.
+
+        Raises:
+            UserError: a weight is not finite, which no checkpoint should hold.
+        """
+        if not torch.stack([p.isfinite().all() for p in self.net.encoder_q.parameters()]).all():
+            raise UserError(f"weights are not finite at {self}: stopped, the last checkpoint is kept; a lower --lr may help")
+        return dict(
+            epoch=self.epoch,
+            step=self.step,
+            state_dict=self.net.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            sizes=self.net.sizes,
+            meters={name: meter.state() for name, meter in self.meters.items()},
+            random=distributed.gather_objects(random_states(self.generator)),
+        )
+
+    def restore(self, checkpoint: dict, path: Path, steps: int, data: str) -> None:
+        """Continue from a checkpoint; the reference's has neither generators nor meters.
+
+        Args:
+            checkpoint: of `load_checkpoint`.
+            path: of the checkpoint, for messages.
+            steps: steps of an epoch of this run.
+            data: digest of this run's data.
+
+        Raises:
+            UserError: the checkpoint has other sizes or data, or was written within an epoch of another length.
+        """
+        for name, value in checkpoint.get("sizes", {}).get("encoder", {}).items():
+            if self.net.sizes["encoder"].get(name) != value:
+                raise UserError(f"{path} has {name} {value}, this run {self.net.sizes['encoder'].get(name)}")
+        if checkpoint.get("data", data) != data:
+            raise UserError(f"{path} was trained on other data of the same name; give another --checkpoint-path")
+        if self.step and checkpoint.get("steps") != steps:
+            raise UserError(
+                f"{path} is at step {self.step} of {checkpoint.get('steps')}, but an epoch of this run has {steps}: resume "
+                "with the same --batch-size to the end of the epoch"
+            )
+        load_weights(self.net, checkpoint["state_dict"], path)
+        restore_optimizer(self.optimizer, self.net, checkpoint, path)
+        try:
+            for name, meter in self.meters.items() if self.step else ():
+                meter.restore(checkpoint["meters"][name])
+            states = checkpoint.get("random", [])
+            if distributed.rank() < len(states):  # additional processes keep their own seeds
+                restore_random_states(states[distributed.rank()], self.generator)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise UserError(f"{path} is damaged: its random states or meters cannot be restored ({error!r})") from None

@@ -1,11 +1,13 @@
-"""Augmentations as pure batched operations, and what draws their parameters.
+"""Augmentations as pure batched functions, and the one place that draws their parameters.
 
-x is a float tensor (N, C, T, V, M) on any device, metres; every operation returns a new one. Parameters are explicit, one
-row a sample. Randomness is in `PretrainingViews` alone, drawn on the CPU from a `torch.Generator`, so that a seed gives
-the same views wherever the batch is.
+x is a float tensor (N, C, T, V, M) in metres on any device; every function returns a new tensor. Parameters are explicit, one
+row per sample. Random numbers are drawn in `PretrainingViews.draw` only, on the CPU from a `torch.Generator`, so that a seed
+gives the same views on every device.
 """
 
-from dataclasses import dataclass, fields
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,9 +32,9 @@ def crop_resize(x: Tensor, start: Tensor, length: Tensor, size: int = 64) -> Ten
         size: frames of the result.
 
     Raises:
-        ValueError: a crop is empty or leaves its clip.
+        ValueError: a crop is empty or leaves its clip; checked on the CPU only, since a GPU would have to be waited for.
     """
-    if ((start < 0) | (length < 1) | (start + length > x.shape[2])).any():
+    if start.device.type == "cpu" and ((start < 0) | (length < 1) | (start + length > x.shape[2])).any():
         raise ValueError(f"a crop is empty or leaves its clip of {x.shape[2]} frames")
     start, length = start.to(x.device)[:, None], length.to(x.device)[:, None]  # (N, 1)
     grid = torch.arange(size, device=x.device, dtype=torch.float32) + 0.5
@@ -63,7 +65,7 @@ def motion(x: Tensor) -> Tensor:
 
 def bone(x: Tensor) -> Tensor:
     """Return each joint minus its parent, the root 0: (N, C, T, V, M) of x (N, C, T, V, M)."""
-    return x - x[:, :, :, list(PARENTS)]
+    return x - x.index_select(3, _index(PARENTS, x.device))
 
 
 def to_stream(x: Tensor, stream: str) -> Tensor:
@@ -73,12 +75,13 @@ def to_stream(x: Tensor, stream: str) -> Tensor:
 
 def flip(x: Tensor) -> Tensor:
     """Return x (N, C, T, V, M) with left and right joints swapped; coordinates are not mirrored, as in the reference."""
-    return x[:, :, :, list(MIRROR)]
+    return x.index_select(3, _index(MIRROR, x.device))
 
 
 def rotate(x: Tensor, degrees: Tensor) -> Tensor:
-    """Return x (N, 3, T, V, M) rotated about x, then y, then z, by degrees (N, 3), each clockwise seen from the axis' tip."""
-    cos, sin = torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))
+    """Return x (N, 3, T, V, M) rotated about x, then y, then z by degrees (N, 3), clockwise seen from the axis tip."""
+    radians = torch.deg2rad(degrees)
+    cos, sin = torch.cos(radians), torch.sin(radians)
     matrix = torch.eye(3, dtype=degrees.dtype, device=degrees.device)
     for axis, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):
         turn = torch.eye(3, dtype=degrees.dtype, device=degrees.device).repeat(len(degrees), 1, 1)
@@ -90,9 +93,9 @@ def rotate(x: Tensor, degrees: Tensor) -> Tensor:
 
 def shear(x: Tensor, coefficients: Tensor) -> Tensor:
     """Return x (N, 3, T, V, M) sheared by unit diagonal and coefficients (N, 6), row by row off the diagonal."""
-    matrix = torch.eye(3, dtype=coefficients.dtype, device=coefficients.device).repeat(len(coefficients), 1, 1)
-    rows, columns = [0, 0, 1, 1, 2, 2], [1, 2, 0, 2, 0, 1]
-    matrix[:, rows, columns] = coefficients
+    one = torch.ones_like(coefficients[:, 0])
+    xy, xz, yx, yz, zx, zy = coefficients.unbind(dim=1)
+    matrix = torch.stack([one, xy, xz, yx, one, yz, zx, zy, one], dim=1).view(-1, 3, 3)
     return _transform(x, matrix)
 
 
@@ -110,7 +113,7 @@ def mask_blocks(x: Tensor, blocks: Tensor) -> Tensor:
 def joint_votes(seeds: Tensor) -> Tensor:
     """Return how many walks of two steps (a step may stay) lead from the seeds (N, S) to each joint: (N, V) ints.
 
-    The structural constraint of the spatial mask: joints near the seeds in the body are masked together.
+    This is the structural constraint of the spatial mask: joints that are close in the body are masked together.
     """
     step = torch.eye(NUM_JOINTS, dtype=torch.long)
     for joint, parent in LINKS:
@@ -119,78 +122,86 @@ def joint_votes(seeds: Tensor) -> Tensor:
 
 
 def most_voted(votes: Tensor) -> Tensor:
-    """Return a mask (N, V) bool of the joints with most of the votes (N, V); of equals those of higher number.
+    """Return a mask (N, V) bool of the `MASKED_JOINTS` joints with most of the votes (N, V).
 
-    In the reference equals fall as NumPy's sort has it, which is not the same on every CPU.
+    Differs from the reference: ties go to the higher joint index. There they follow NumPy's sort, which varies between CPUs.
     """
     chosen = votes.argsort(dim=1, stable=True)[:, -MASKED_JOINTS:]
     return torch.zeros_like(votes, dtype=torch.bool).scatter_(1, chosen, True)
 
 
-@dataclass
-class ViewParameters:
-    """What was drawn for one view of a batch; one row a sample, neutral values where an augmentation did not fall."""
+class ViewParameters(NamedTuple):
+    """Parameters of one view of a batch, one row per sample; neutral values where an augmentation is not applied."""
 
-    start: Tensor  # (N,)
-    length: Tensor  # (N,)
+    start: Tensor  # (N,) ints
+    length: Tensor  # (N,) ints
     degrees: Tensor  # (N, 3)
     flipped: Tensor  # (N,) bool
     coefficients: Tensor  # (N, 6)
     joints: Tensor  # (N, V) bool
     blocks: Tensor  # (N, 16) bool
 
-    def __getitem__(self, rows: slice) -> "ViewParameters":
-        return ViewParameters(*(getattr(self, field.name)[rows] for field in fields(self)))
+    def pack(self) -> Tensor:
+        """Return all parameters as one float32 tensor (N, 53), in which every int up to 2^24 is exact."""
+        return torch.cat([p.view(len(p), -1).float() for p in self], dim=1)
+
+    @staticmethod
+    def unpack(packed: Tensor) -> "ViewParameters":
+        """Return the parameters of a packed tensor (N, 53), on its device."""
+        start, length, degrees, flipped, coefficients, joints, blocks = packed.split(
+            [1, 1, 3, 1, 6, NUM_JOINTS, NUM_BLOCKS], dim=1
+        )
+        return ViewParameters(
+            start[:, 0].long(), length[:, 0].long(), degrees, flipped[:, 0].bool(), coefficients, joints.bool(), blocks.bool()
+        )
 
 
 class PretrainingViews:
-    """Draws and applies the augmentations of pre-training: a batch becomes two independent views.
+    """Draw and apply the augmentations of pre-training: each clip of a batch becomes two independent views.
 
     Args:
         stream: joint, motion or bone.
         size: frames T of a view.
-        bodies: M of a view, the first ones of a clip.
-        p: chance of each of rotation, flip, shear, spatial and temporal mask.
-        masks: False leaves both masks out, an ablation; all else is drawn as with them.
-        rows: which clips of each batch are this process's; all where it is alone. It draws for the whole batch, so that the
-            views are the same whoever has the clips.
+        bodies: M of a view; the first bodies of a clip are kept.
+        p: probability of each of rotation, flip, shear, spatial and temporal mask.
+        masks: False leaves out both masks (an ablation); everything else is drawn as with them.
+
+    Raises:
+        ValueError: unknown stream, or a size that is not a multiple of 16.
     """
 
     def __init__(
-        self,
-        stream: str = "joint",
-        size: int = 64,
-        bodies: int = NUM_BODIES,
-        p: float = 0.5,
-        masks: bool = True,
-        rows: slice = slice(None),
-    ):
+        self, stream: str = "joint", size: int = 64, bodies: int = NUM_BODIES, p: float = 0.5, masks: bool = True
+    ) -> None:
         if stream not in STREAMS:
-            raise ValueError(f"no stream {stream!r}: choose from {', '.join(STREAMS)}")
+            raise ValueError(f"unknown stream {stream!r}: choose from {', '.join(STREAMS)}")
         if size % NUM_BLOCKS:
-            raise ValueError(f"{size} frames do not part into {NUM_BLOCKS} blocks: give a multiple of {NUM_BLOCKS}")
-        self.stream, self.size, self.bodies, self.p, self.masks, self.rows = stream, size, bodies, p, masks, rows
+            raise ValueError(f"{size} frames cannot be divided into {NUM_BLOCKS} blocks: use a multiple of {NUM_BLOCKS}")
+        self.stream, self.size, self.bodies, self.p, self.masks = stream, size, bodies, p, masks
 
     def __call__(self, x: Tensor, num_frames: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Return two views, each (N, C, size, V, M).
+        """Return two views, each (N, C, size, V, bodies), on the device of x.
 
         Args:
-            x: clips (N, C, T, V, M), metres, on any device: `rows` of the batch.
-            num_frames: valid frames of each clip of the whole batch, (N,) ints in 1 .. T.
-            generator: a CPU generator; None is torch's global one.
+            x: clips (N, C, T, V, M) in metres.
+            num_frames: valid frames of each clip, (N,) ints in 1 .. T, on the CPU.
+            generator: a CPU generator; None uses torch's global one.
         """
-        q = self.draw(num_frames, generator)[self.rows]
-        k = self.draw(num_frames, generator)[self.rows]
-        return self.apply(x, q), self.apply(x, k)
+        packed = torch.cat([self.draw(num_frames, generator).pack(), self.draw(num_frames, generator).pack()])  # (2 N, 53)
+        if x.is_cuda and torch.cuda.is_available():
+            packed = packed.pin_memory()
+        parameters = ViewParameters.unpack(packed.to(x.device, non_blocking=True))  # one copy for both views
+        q, k = self.apply(torch.cat([x, x]), parameters).chunk(2)
+        return q, k
 
     def draw(self, num_frames: Tensor, generator: torch.Generator | None = None) -> ViewParameters:
-        """Return the drawn parameters of one view; num_frames (N,) ints."""
+        """Draw the parameters of one view on the CPU; num_frames (N,) ints."""
         num_frames = num_frames.cpu()
         n = len(num_frames)
         start, length = self._draw_crop(num_frames, generator)
         main_axis = torch.randint(3, (n, 1), generator=generator)
-        reach = torch.where(torch.arange(3) == main_axis, 30.0, 1.0)  # (N, 3)
-        degrees = torch.rand(n, 3, generator=generator) * reach
+        largest = torch.where(torch.arange(3) == main_axis, 30.0, 1.0)  # (N, 3) degrees
+        degrees = torch.rand(n, 3, generator=generator) * largest
         coefficients = torch.rand(n, 6, generator=generator) * 2 - 1
         seeds = torch.randint(NUM_JOINTS, (n, NUM_SEEDS), generator=generator)
         order = torch.rand(n, NUM_BLOCKS, generator=generator).argsort(dim=1)
@@ -213,13 +224,19 @@ class PretrainingViews:
         return start, length
 
     def apply(self, x: Tensor, parameters: ViewParameters) -> Tensor:
-        """Return the view (N, C, size, V, bodies) of clips x (N, C, T, V, M) that the parameters describe."""
+        """Return the view (N, C, size, V, bodies) of clips x (N, C, T, V, M) with these parameters."""
         p = parameters
         x = to_stream(crop_resize(x[..., : self.bodies], p.start, p.length, self.size), self.stream)
         x = rotate(x, p.degrees)
         x = torch.where(p.flipped.to(x.device)[:, None, None, None, None], flip(x), x)
         x = shear(x, p.coefficients)
         return mask_blocks(mask_joints(x, p.joints), p.blocks)
+
+
+@functools.cache
+def _index(indices: Sequence[int], device: torch.device) -> Tensor:
+    """Return constant indices on a device; kept there, since each copy from the host would wait for the device."""
+    return torch.tensor(indices, device=device)
 
 
 def _take_frames(x: Tensor, index: Tensor) -> Tensor:

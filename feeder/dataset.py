@@ -1,5 +1,6 @@
-"""Batches out of memmapped arrays. Augmentation is not here: it happens where the batch is, on CPU or GPU."""
+"""Batches of clips from memory-mapped arrays. Augmentation happens later, on the device of the model."""
 
+import hashlib
 import os
 import signal
 import warnings
@@ -13,30 +14,30 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from feeder.arrays import open_split
+from feeder.cli import UserError
 
 
 class Batch(NamedTuple):
-    """Clips with their lengths and labels; of a batch that several processes share, the process's own clips."""
+    """Clips with their lengths and labels."""
 
-    x: Tensor  # (N, 3, T, V, M), metres; T is the longest valid clip of these
-    num_frames: Tensor  # (N,) ints; of the whole batch, whoever has the clips
-    labels: Tensor  # (N,) ints; of the whole batch
+    x: Tensor  # (N, 3, T, V, M) in metres; T is the longest valid clip of these
+    num_frames: Tensor  # (N,) ints in 1 .. T
+    labels: Tensor  # (N,) ints
 
 
 class SkeletonDataset(Dataset[Batch]):
-    """One part of a split, indexed by whole batches of sample numbers.
+    """One part of a split, indexed by lists of sample numbers.
 
     Args:
         folder: such as data/NTU-RGB-D-60-AGCN/xsub.
         part: "train" or "val".
-        rows: which clips of each batch are this process's; all where it is alone.
 
     Raises:
-        feeder.cli.UserError: the arrays are absent, damaged or do not fit together.
+        UserError: the arrays are missing, damaged or do not fit together.
     """
 
-    def __init__(self, folder: str | Path, part: str, rows: slice = slice(None)):
-        self.folder, self.part, self.rows = Path(folder), part, rows
+    def __init__(self, folder: str | Path, part: str) -> None:
+        self.folder, self.part = Path(folder), part
         split = open_split(folder, part)
         self.data, self.num_frame = split.data, split.num_frame
         self.names, self.notes = split.names, split.notes
@@ -46,13 +47,29 @@ class SkeletonDataset(Dataset[Batch]):
         return len(self.num_frame)
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
+        """Return the clips of these numbers as one batch.
+
+        Raises:
+            UserError: a coordinate is not finite.
+        """
         num_frames = self.num_frame[indices]
-        longest = num_frames[self.rows].max()  # what lies behind is the clip looped: no crop reaches it
-        x = np.stack([self.data[i, :, :longest] for i in indices[self.rows]])  # (N, 3, T, V, M)
+        longest = num_frames.max()  # frames after the last valid one repeat the clip and are never read
+        x = np.stack([self.data[i, :, :longest] for i in indices])  # (N, 3, T, V, M)
+        if not np.isfinite(x).all():
+            bad = indices[int(np.argmin(np.isfinite(x).all(axis=(1, 2, 3, 4))))]
+            name = self.names[bad]
+            raise UserError(f"{self.folder}: {self.part} sample {bad} ({name}) is not finite: prepare the data again")
         return Batch(*map(torch.from_numpy, (x, num_frames, self.labels[indices])))
 
+    def digest(self) -> str:
+        """Return a hash of names, labels and lengths, which identifies the data without reading all clips."""
+        digest = hashlib.sha256("\n".join(self.names).encode(errors="surrogateescape"))
+        digest.update(self.labels.tobytes())
+        digest.update(self.num_frame.tobytes())
+        return digest.hexdigest()[:16]
+
     def __getstate__(self) -> dict:
-        # A pickled memmap would carry the whole file to each worker.
+        # a pickled memmap would copy the whole file to each worker
         return {key: value for key, value in self.__dict__.items() if key != "data"}
 
     def __setstate__(self, state: dict) -> None:
@@ -61,51 +78,68 @@ class SkeletonDataset(Dataset[Batch]):
 
 
 class Batches(Sampler[list[int]]):
-    """Batches of sample numbers, shuffled by seed and epoch or in order.
+    """Batches of sample numbers: in order, or shuffled by seed and epoch. Each process gets its rows of every batch.
 
     Args:
         length: number of samples.
-        batch_size: samples in a batch.
-        seed: None keeps the order; otherwise epoch e has an order of its own that follows from (seed, e) alone.
-        drop_last: leave out the last batch where it is not full.
-        rows: which samples, in order, to deal out; slice(r, None, world) is the part of process r.
+        batch_size: samples in a batch of all processes; a multiple of `world_size`.
+        seed: None keeps the order; otherwise the order of an epoch follows from (seed, epoch).
+        drop_last: omit the last batch if it is not full.
+        rank: index of this process, which gets the rank-th part of each batch.
+        world_size: number of processes.
 
     Attributes:
-        epoch: the epoch to give, 0 at first.
-        start: the batch to begin with, 0 at first; those before it are passed over.
+        epoch: the epoch to iterate over, 0 at first.
+        start: the batch to start from, 0 at first.
     """
 
     def __init__(
-        self, length: int, batch_size: int, seed: int | None = None, drop_last: bool = False, rows: slice = slice(None)
-    ):
-        self.samples = np.arange(length)[rows]
-        self.length, self.batch_size, self.seed, self.drop_last = len(self.samples), batch_size, seed, drop_last
+        self,
+        length: int,
+        batch_size: int,
+        seed: int | None = None,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.length, self.batch_size, self.seed, self.drop_last = length, batch_size, seed, drop_last
+        self.rank, self.rows = rank, batch_size // world_size
         self.epoch = self.start = 0
 
     def __len__(self) -> int:
         return self.length // self.batch_size if self.drop_last else -(-self.length // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self.samples
+        order = np.arange(self.length)
         if self.seed is not None:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
-        for i in range(self.start, len(self)):
-            yield order[i * self.batch_size : (i + 1) * self.batch_size].tolist()
+        for batch in range(self.start, len(self)):
+            first = batch * self.batch_size + self.rank * self.rows
+            yield order[first : first + self.rows].tolist()
 
 
 def make_loader(dataset: Dataset[Batch], batches: Batches, workers: int, pin_memory: bool = False) -> DataLoader:
-    """Return a loader of `Batch`es; `workers` processes gather them, 0 does it in this one.
+    """Return a loader of `Batch`es that are read by `workers` processes, or by this one if 0.
 
-    It has a generator of its own: starting workers draws a number, which must not move the global generator's dropout.
+    The loader has its own generator: starting workers draws a number, which would change the dropout of the global one.
     """
     generator = torch.Generator().manual_seed(batches.seed or 0)
-    warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores do no harm
-    return DataLoader(dataset, batch_size=None, sampler=batches, num_workers=workers, pin_memory=pin_memory,
-                      persistent_workers=workers > 0, generator=generator, worker_init_fn=_step_aside)  # fmt: skip
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores are harmless
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=batches,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        generator=generator,
+        worker_init_fn=_ignore_signals,
+    )
 
 
-def _step_aside(_worker: int) -> None:
-    """Keep a signal meant for the run from killing a worker within a step: the run ends its workers itself."""
+def _ignore_signals(_worker: int) -> None:
+    """Ignore signals that are meant for the run, which ends its workers itself after the step."""
     if hasattr(os, "setsid"):
-        os.setsid()  # Ctrl-C and torchrun send theirs to the process group
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        os.setsid()  # Ctrl-C and torchrun signal the whole process group
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,37 +1,47 @@
 """SCD-Net's pre-training: momentum encoder, queues of keys, cross-domain contrast with a global anchor."""
 
+import contextlib
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.decoder import PretrainingEncoder
+from model.decoder import Decoder
 from model.encoder import Encoder
 
 DOMAINS = ("t", "s", "i")
-PAIRS = ("ti", "si", "it", "is")  # query's domain, key's domain
+PAIRS = ("ti", "si", "it", "is")  # domain of the query, domain of the key
 
 
-def _alone(keys: Tensor) -> Tensor:
-    return keys
+class PretrainingEncoder(nn.Module):
+    """An encoder with its disentangling decoders; the query network and the key network are one each."""
+
+    def __init__(self, encoder: Encoder, dim: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = Decoder(encoder.sizes["hidden_size"], dim)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return z_t, z_s, z_i, each (N, dim) and not normalised, of clips x (N, 3, T, V, M) in metres."""
+        return self.decoder(*self.encoder(x))
 
 
 class SCDNet(nn.Module):
-    """Contrasts the domains of two views: L = nce(z_t, k_i) + nce(z_s, k_i) + nce(z_i, k_t) + nce(z_i, k_s).
+    """Contrast the domains of two views: L = nce(z_t, k_i) + nce(z_s, k_i) + nce(z_i, k_t) + nce(z_i, k_s).
 
     Args:
         encoder: an `Encoder` or its arguments.
         dim: size of the embeddings.
-        K: keys in each queue; a multiple of the batch.
+        K: number of keys in each queue, a multiple of the batch size.
         m: momentum of the key encoder.
         T: temperature.
-        pairs: of domains, the query's and the key's, that are contrasted; others than the paper's are ablations.
-        gather: returns the rows of all processes, in one order, of a process's (N, ...): its keys enter every queue.
+        pairs: domains of query and key that are contrasted; others than the paper's four are ablations.
 
     Raises:
-        ValueError: a pair that is none, or given twice; sizes that do not fit together.
+        ValueError: no pairs, an unknown or repeated pair, or sizes that do not fit together.
     """
 
     queue_pointer: Tensor  # (1,) int, the column of each queue that the next keys enter
@@ -44,13 +54,12 @@ class SCDNet(nn.Module):
         m: float = 0.999,
         T: float = 0.2,
         pairs: Sequence[str] = PAIRS,
-        gather: Callable[[Tensor], Tensor] = _alone,
-    ):
+    ) -> None:
         super().__init__()
-        for pair in pairs:
-            if len(pair) != 2 or not set(pair) <= set(DOMAINS) or list(pairs).count(pair) > 1:
-                raise ValueError(f"pair {pair!r}: give two letters of {', '.join(DOMAINS)}, and each pair once")
-        self.K, self.m, self.T, self.pairs, self.gather = K, m, T, tuple(pairs), gather
+        known = {query + key for query in DOMAINS for key in DOMAINS}
+        if not pairs or not set(pairs) <= known or len(set(pairs)) < len(pairs):
+            raise ValueError(f"pairs {' '.join(pairs) or '(none)'}: give each pair once, out of {' '.join(sorted(known))}")
+        self.K, self.m, self.T, self.pairs = K, m, T, tuple(pairs)
         encoder = Encoder(**encoder) if isinstance(encoder, dict) else encoder
         self.sizes = dict(encoder=encoder.sizes, dim=dim, K=K)
         self.encoder_q = PretrainingEncoder(encoder, dim)
@@ -65,35 +74,41 @@ class SCDNet(nn.Module):
         return {domain: getattr(self, f"queue_{domain}") for domain in DOMAINS}
 
     def forward(self, q: Tensor, k: Tensor) -> dict[str, Tensor]:
-        """Return the logits (N, 1 + K) of each pair, positive at 0; in training also move the key encoder and the queues.
+        """Return the logits (N, 1 + K) of each pair, positive at 0; in training also update the key encoder and the queues.
 
         Args:
-            q: first view, (N, 3, T, V, M), metres.
+            q: first view, (N, 3, T, V, M) in metres.
             k: second view, same shape.
 
         Raises:
-            ValueError: in training, K is not a multiple of N.
+            ValueError: in training, K is not a multiple of the batch.
         """
-        if self.training and self.K % len(q):
-            raise ValueError(f"K = {self.K} is not a multiple of the batch of {len(q)}")
-        queries = dict(zip(DOMAINS, map(_normalise, self.encoder_q(q)), strict=True))
+        # keys, before the activations of the queries take memory
         with torch.no_grad():
             if self.training:
                 self.update_key_encoder()
-            keys = dict(zip(DOMAINS, map(_normalise, self.encoder_k(k)), strict=True))
-            # Copies: the enqueueing below must not change what the backward pass will read.
-            queues = {domain: queue.clone() for domain, queue in self.queues.items()}
+            keys = self.embed(self.encoder_k, k)  # {"t", "s", "i"}: (N, dim)
+        # queries
+        queries = self.embed(self.encoder_q, q)
+        # similarities to the queues as they are: backward reads copies, since the new keys overwrite the queues
+        queues = {domain: queue.clone() for domain, queue in self.queues.items()}
         logits = {pair: self.logits(queries[pair[0]], keys[pair[1]], queues[pair[1]]) for pair in self.pairs}
         if self.training:
-            rows = self.gather(torch.cat([keys[domain] for domain in DOMAINS], dim=1))  # (world * N, 3 * dim)
-            self.enqueue(dict(zip(DOMAINS, rows.chunk(3, dim=1), strict=True)))
+            self.enqueue(keys)
         return logits
+
+    @staticmethod
+    def embed(encoder: nn.Module, x: Tensor) -> dict[str, Tensor]:
+        """Return the embeddings of each domain, (N, dim), L2-normalised in at least float32."""
+        z = (z if z.dtype == torch.float64 else z.float() for z in encoder(x))
+        return {domain: F.normalize(z_domain, dim=1) for domain, z_domain in zip(DOMAINS, z, strict=True)}
 
     def logits(self, q: Tensor, k: Tensor, queue: Tensor) -> Tensor:
         """Return [q . k, q . queue] / T, (N, 1 + K), of q and k (N, dim) and queue (dim, K), all normalised."""
         positive = (q * k).sum(dim=1, keepdim=True)  # (N, 1)
-        with torch.autocast(q.device.type, enabled=False):  # float32 whatever the encoders calculate in
-            return torch.cat([positive, q @ queue], dim=1) / self.T
+        with _without_autocast(q.device.type):
+            negative = q @ queue  # (N, K)
+        return torch.cat([positive, negative], dim=1) / self.T
 
     @staticmethod
     def loss(logits: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -102,20 +117,31 @@ class SCDNet(nn.Module):
 
     @torch.no_grad()
     def update_key_encoder(self) -> None:
-        """Move the key encoder's parameters: k = m k + (1 - m) q. Its BatchNorm statistics are its own."""
-        keys, queries = tuple(self.encoder_k.parameters()), tuple(self.encoder_q.parameters())
-        torch._foreach_mul_(keys, self.m)
-        torch._foreach_add_(keys, queries, alpha=1 - self.m)
+        """Update the key encoder: k = m k + (1 - m) q. Parameters only; its BatchNorm statistics are its own."""
+        torch._foreach_lerp_(list(self.encoder_k.parameters()), list(self.encoder_q.parameters()), 1 - self.m)
 
     @torch.no_grad()
     def enqueue(self, keys: dict[str, Tensor]) -> None:
-        """Replace the oldest keys of each queue by `keys`, each (N, dim) and normalised."""
-        n = len(keys["t"])
-        columns = (self.queue_pointer + torch.arange(n, device=self.queue_pointer.device)) % self.K  # (N,)
-        for domain, queue in self.queues.items():
-            queue.index_copy_(1, columns, keys[domain].T.to(queue.dtype))
-        self.queue_pointer.add_(n).remainder_(self.K)
+        """Replace the oldest keys of each queue by `keys`, each (N, dim) and normalised, of all processes in rank order."""
+        rows = _gather(torch.cat([keys[domain] for domain in DOMAINS], dim=1))  # (world_size * N, 3 * dim)
+        if self.K % len(rows):
+            raise ValueError(f"K = {self.K} is not a multiple of the batch of {len(rows)}")
+        columns = (self.queue_pointer + torch.arange(len(rows), device=rows.device)) % self.K  # (world_size * N,)
+        for domain, new in zip(DOMAINS, rows.chunk(3, dim=1), strict=True):
+            self.queues[domain].index_copy_(1, columns, new.T.to(self.queues[domain].dtype))
+        self.queue_pointer.add_(len(rows)).remainder_(self.K)
 
 
-def _normalise(z: Tensor) -> Tensor:
-    return F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)  # float32 under autocast too
+def _gather(x: Tensor) -> Tensor:
+    """Return the rows of all processes in rank order, (world_size * N, ...), of each process's x (N, ...)."""
+    if not dist.is_initialized():
+        return x
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x)
+    return torch.cat(parts)
+
+
+def _without_autocast(device_type: str) -> contextlib.AbstractContextManager:
+    """Return a context without autocast; nothing is entered where none is active, which "meta" would refuse."""
+    active = torch.is_autocast_enabled(device_type) if torch.amp.is_autocast_available(device_type) else False
+    return torch.autocast(device_type, enabled=False) if active else contextlib.nullcontext()

@@ -1,13 +1,13 @@
-"""Disentangling decoders: from the features of an encoder to the embeddings that the contrast compares."""
+"""Disentangling decoders: the features of an encoder become the embeddings that are contrasted."""
 
 import torch
 from torch import Tensor, nn
 
-from model.encoder import Encoder, xavier_
+from model.encoder import xavier_
 
 
 class Decoder(nn.Module):
-    """Maps v_t and v_s to z_t, z_s and the global anchor z_i, which reads both.
+    """Maps v_t and v_s to z_t, z_s and the global anchor z_i, which depends on both.
 
     Args:
         hidden_size: d of the encoder.
@@ -25,19 +25,6 @@ class Decoder(nn.Module):
         """Return z_t, z_s, z_i, each (N, dim) and not normalised, of v_t and v_s (N, d)."""
         z_i = self.i(torch.cat([v_t, v_s], dim=1))
         return self.t(v_t), self.s(v_s), z_i
-
-
-class PretrainingEncoder(nn.Module):
-    """An encoder with its decoders: one of the two networks (query, key) of the contrast."""
-
-    def __init__(self, encoder: Encoder, dim: int):
-        super().__init__()
-        self.encoder = encoder
-        self.decoder = Decoder(encoder.sizes["hidden_size"], dim)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return z_t, z_s, z_i, each (N, dim), of clips x (N, 3, T, V, M) in metres."""
-        return self.decoder(*self.encoder(x))
 
 
 def _projection(in_size: int, hidden_size: int, dim: int) -> nn.Sequential:

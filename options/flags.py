@@ -61,8 +61,11 @@ def add_encoder_flags(parser: Parser, raw: bool = False) -> None:
                        "data are the same (none)")  # fmt: skip
     group.add_argument("--save-features", action="store_true", help="write features, labels, names and predictions as .npz "
                        "into the run's folder")  # fmt: skip
-    add_size_flags(parser, note="without a flag those of the checkpoint, with --random-encoder the paper's: 2048, 8, 1, 64, "
-                   "64, 2;\n  a reference checkpoint does not tell --num-head")
+    add_size_flags(
+        parser,
+        note="without a flag those of the checkpoint, with --random-encoder the paper's: 2048, 8, 1, 64, "
+        "64, 2;\n  a reference checkpoint does not tell --num-head",
+    )
 
 
 def check_encoder_flags(parser: Parser, args: argparse.Namespace) -> None:
