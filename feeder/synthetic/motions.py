@@ -65,10 +65,10 @@ def make_clip(rng: np.random.Generator, action: int, subject: int, camera: int =
 
     Args:
         rng: source of everything that varies from clip to clip.
-        action: index into `ACTIONS`, or -1 for a person who stands idle.
+        action: index into `ACTIONS`, or -1 for a person who does nothing.
         subject: number of the performer, 0 or more.
         camera: 1, 2 or 3.
-        frames: length at 30 frames a second, at least 12; 0 draws one of 60 to 110.
+        frames: length, at least 12; 0 draws one of 60 to 110.
 
     Returns:
         (bodies, T, 25, 3) metres in the camera's frame (x to its left, y up, z away from it), with 1 or 2 bodies; zeros
