@@ -23,7 +23,7 @@ PKU_SPLITS = {
     2: ("Split/cross_subject_v2.txt", "Split/cross_view_v2.txt"),
 }
 
-_NTU_BODY = "{} 0 1 0 1 0 0 0.01 -0.2 2\n25\n"
+_NTU_BODY = "0 1 0 1 0 0 0.01 -0.2 2\n25\n"
 _NTU_BODY_ID = 72057594037931101
 _NTU_JOINTS = "%.7g %.7g %.7g 0 0 0 0 1 0 0 0 2\n" * NUM_JOINTS  # no projections, no orientation; tracked (2)
 _PKU_FRAME = " %.6f" * (2 * NUM_JOINTS * 3)
@@ -72,17 +72,17 @@ def ntu_text(clip: np.ndarray, swapped: tuple[float, float] = (0.0, 0.0)) -> str
         clip: (bodies, T, 25, 3) metres; a body that is all zeros in a frame is left out of it.
         swapped: from where to where in the clip, 0 .. 1, the bodies are listed in reverse order.
     """
-    bodies, frames = clip.shape[:2]
-    present = np.any(clip, axis=(2, 3))  # (bodies, T)
-    joints = [[_NTU_JOINTS % tuple(values) for values in body] for body in clip.reshape(bodies, frames, -1).tolist()]
-    parts = [f"{frames}\n"]
-    for frame in range(frames):
-        order = [body for body in range(bodies) if present[body, frame]]
+    frames = clip.shape[1]
+    lines = [f"{frames}\n"]
+    for frame, joints in enumerate(clip.swapaxes(0, 1)):
+        bodies = [
+            f"{_NTU_BODY_ID + body} {_NTU_BODY}" + _NTU_JOINTS % tuple(joints[body].ravel().tolist())
+            for body in np.flatnonzero(joints.any(axis=(1, 2))).tolist()
+        ]
         if swapped[0] <= frame / frames < swapped[1]:
-            order.reverse()
-        parts.append(f"{len(order)}\n")
-        parts += [_NTU_BODY.format(_NTU_BODY_ID + body) + joints[body][frame] for body in order]
-    return "".join(parts)
+            bodies.reverse()
+        lines += [f"{len(bodies)}\n", *bodies]
+    return "".join(lines)
 
 
 def write_pku(
@@ -147,14 +147,14 @@ def _make_video(
         clips.append(np.zeros((2, 30, NUM_JOINTS, 3)))
     if number == 2:  # a segment that ends after the video
         rows[-1] = (*rows[-1][:2], at + 12, 2)
-    return np.concatenate([np.concatenate([clip, np.zeros_like(clip)])[:2] for clip in clips], axis=1), rows
+    pairs = [np.concatenate([clip, np.zeros_like(clip)])[:2] for clip in clips]
+    return np.concatenate(pairs, axis=1), rows
 
 
 def pku_text(clip: np.ndarray) -> str:
-    """Return the text of a skeleton file of PKU-MMD; as in the download, each line but the first starts with a blank.
+    """Return the text of a skeleton file of PKU-MMD, of (2, T, 25, 3) metres, zeros where a body is absent.
 
-    Args:
-        clip: (2, T, 25, 3) metres, zeros where a body is absent.
+    As in the download, each line but the first starts with a blank.
     """
     frames = clip.swapaxes(0, 1).reshape(clip.shape[1], -1).tolist()
     return "\n".join(_PKU_FRAME % tuple(values) for values in frames)[1:] + "\n"

@@ -11,7 +11,6 @@ import numpy as np
 from feeder.skeleton import SPINE_MID
 from feeder.synthetic.people import FPS, draw_posture, drift, make_person, pose, rise, rotation, sides
 
-CLIP_FRAMES = (60, 110)  # lowest and highest; the mean of NTU RGB+D is about 80
 CAMERA_YAW = {1: -45.0, 2: 0.0, 3: 45.0}  # degrees, about as in NTU RGB+D
 _STRENGTH = 0.5  # factor on all swings, which keeps them small against the wandering posture
 
@@ -61,21 +60,19 @@ IDLE = Action("idle", 0.5, "both", "swing", {})
 
 
 def make_clip(rng: np.random.Generator, action: int, subject: int, camera: int = 2, frames: int = 0) -> np.ndarray:
-    """Return a recorded clip; the same generator state gives the same performance to every camera.
+    """Return a recorded clip, (bodies, T, 25, 3) metres in the camera's frame, zeros where the sensor lost a body.
+
+    The same generator state gives the same performance to every camera.
 
     Args:
         rng: source of everything that varies from clip to clip.
         action: index into `ACTIONS`, or -1 for a person who does nothing.
         subject: number of the performer, 0 or more.
         camera: 1, 2 or 3.
-        frames: length, at least 12; 0 draws one of 60 to 110.
-
-    Returns:
-        (bodies, T, 25, 3) metres in the camera's frame (x to its left, y up, z away from it), with 1 or 2 bodies; zeros
-        where the sensor lost a body.
+        frames: length, at least 12; 0 draws it.
     """
     act = ACTIONS[action] if action >= 0 else IDLE
-    frames = frames or int(rng.integers(CLIP_FRAMES[0], CLIP_FRAMES[1] + 1))
+    frames = frames or int(rng.integers(60, 111))  # NTU RGB+D has about 80
     partner = int(rng.integers(1000, 2000))
     world = _perform(rng, act, subject, frames)[None]
     if act.walk is not None:

@@ -131,14 +131,9 @@ def rise(frames: int) -> np.ndarray:
 
 
 def pose(person: Person, angles: np.ndarray) -> np.ndarray:
-    """Return the joints of a body that touches the ground, by forward kinematics from the pelvis outwards.
+    """Return the joints, (T, 25, 3) metres, of a body that touches the ground, by forward kinematics from the pelvis.
 
-    Args:
-        person: the body.
-        angles: (T, 25, 3) degrees about x, y, z, clipped to the joints' limits here.
-
-    Returns:
-        (T, 25, 3) metres with x to the person's right, y up, z to the back.
+    The angles, (T, 25, 3) degrees, are clipped to their limits. x points to the person's right, y up, z to the back.
     """
     local = rotation(np.radians(angles.clip(LOWEST, HIGHEST)) * SIGNS)  # (T, 25, 3, 3), relative to the parent
     turned, joints = local.copy(), np.zeros(angles.shape)
