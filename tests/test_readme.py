@@ -1,117 +1,117 @@
-"""Every command and flag of the READMEs parses, their Python runs, every file and test they name is there."""
+"""The documents are true: commands parse, flags, files and links exist, examples and quick commands run."""
 
-import importlib.util
+import importlib
 import re
 import shlex
+import shutil
 
 import pytest
 import torch
 from conftest import ROOT
 from torch.distributed.run import get_args_parser
 
-from engine.results import MARKERS, table
-from feeder.arrays import open_split
 from model import SCDNet
-from model.reference import is_reference
-from options.datasets import DATA_SETS, DataSet
 
-README, TESTS_README = ((ROOT / name).read_text() for name in ("README.md", "tests/README.md"))
-TEXT = README + TESTS_README
-SPANS = re.findall(r"(?<!`)`([^`]+)`(?!`)", re.sub(r"```.*?```", "", TEXT, flags=re.S))
-TOOLS = {"venv", "pytest", "ruff", "mypy"}  # of others, run by `python -m`
+TEXT = {
+    str(page.relative_to(ROOT)): page.read_text() for name in ("*.md", "docs/*.md", "tests/*.md") for page in ROOT.glob(name)
+}
+SPANS = {page: re.findall(r"(?<!`)`([^`]+)`(?!`)", re.sub(r"```.*?```", "", text, flags=re.S)) for page, text in TEXT.items()}
+OTHER_TOOLS = {"venv", "pip", "pytest", "ruff", "mypy", "-c"}  # after `python -m`, or `python`
 
-
-def commands():
-    for span in SPANS:
-        if span.startswith("python ") and "..." not in span:
-            yield shlex.split(" ".join(span.split()))
-    for block in re.findall(r"```bash\n(.*?)```", TEXT, re.S):
-        for line in block.replace("\\\n", " ").splitlines():
-            for part in re.split(r"&&|(?<!&)&(?!&)", line):  # one command after another, or in the background
-                words = shlex.split(part, comments=True)
-                yield words[1:] if words[:1] == ["srun"] else words
+# The commands that run here, with these arguments added to make them small: those of a block with synthetic people and
+# pre-training. So does `engine.results --write PAGE`.
+SMALL = {
+    "feeder.synthetic": "--classes 2 --subjects 3 --repetitions 1",
+    "ntu_gendata.py": "--workers 1",
+    "pretraining.py": "--epochs 1 --encoder-k 8 --batch-size 4 --workers 0 --device cpu",
+    "action_classification.py": "--epochs 1 --batch-size 2 --workers 0 --device cpu",
+    "action_retrieval.py": "--workers 0 --device cpu",
+}
 
 
-PYTHON = [words for words in commands() if words[:1] in (["python"], ["torchrun"]) and not TOOLS.intersection(words[2:3])]
+def commands(text):
+    """Return (script or module, its arguments) of every `python` and `torchrun` command."""
+    found = []
+    for command in re.split(r"&&|\||;|\n|(?<!&)&(?!&)", text.replace("\\\n", " ")):
+        command = re.sub(r"^\s*(srun |\w+=\S+ )*", "", command)
+        if not command.startswith(("python ", "torchrun ")):
+            continue
+        program, *words = shlex.split(command, comments=True)
+        if program == "torchrun":
+            launch = get_args_parser().parse_args(words)
+            words = [launch.training_script, *launch.training_script_args]
+        elif words[0] == "-m":
+            words = words[1:]
+        if words[0] not in OTHER_TOOLS and "..." not in words:
+            found.append((words[0], words[1:]))
+    return found
 
 
-def parser_of(words):
-    """The parser and the arguments of a `python script.py ...`, `python -m package.module ...` or `torchrun script.py ...`."""
-    if words[0] == "torchrun":
-        launch = get_args_parser().parse_args(words[1:])
-        words = ["python", launch.training_script, *launch.training_script_args]
-    if words[1] == "-m":
-        name = f"{words[2]}.__main__" if words[2] == "feeder.synthetic" else words[2]
-        return importlib.import_module(name).get_parser(), words[3:]
-    path = ROOT / words[1]
-    assert path.is_file(), path
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_parser(), words[2:]
+def blocks(language):
+    return [(page, block) for page, text in TEXT.items() for block in re.findall(rf"```{language}\n(.*?)```", text, re.S)]
 
 
-@pytest.mark.parametrize("words", PYTHON, ids=" ".join)
-def test_a_command_parses(words):
-    parser, args = parser_of(words)
-    parser.parse_args(args)
+SCRIPTS = [block for _, block in blocks("bash")]
+INLINE = [" ".join(span.split()) for spans in SPANS.values() for span in spans]
+COMMANDS = [command for text in SCRIPTS + INLINE for command in commands(text)]
 
 
-def test_the_commands_are_found():
-    assert {"pretraining.py", "./pretraining.py", "ntu_gendata.py", "pku_gendata.py"} & {words[1] for words in PYTHON}
-    assert {"tests/benchmarks/bench_pretraining.py"} <= {words[1] for words in PYTHON}
-    assert len(PYTHON) >= 40 and sum(words[0] == "torchrun" for words in PYTHON) == 2
+def module_of(script):
+    """Import "./script.py", or "package.module" as `python -m` runs it."""
+    path = script.removeprefix("./").removesuffix(".py").replace(".", "/")
+    name = f"{path}/__main__" if (ROOT / path).is_dir() else path
+    return importlib.import_module(name.replace("/", "."))
+
+
+@pytest.mark.parametrize("script, args", COMMANDS, ids=lambda part: part if isinstance(part, str) else " ".join(part))
+def test_a_command_parses(script, args, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    module_of(script).get_parser().parse_args(args)
 
 
 def test_flags_in_the_text_are_flags():
-    known = {"--nproc_per_node", "--help", "--write", "--mean", "--beside"}
-    for words in PYTHON:
-        known.update(parser_of(words)[0]._option_string_actions)
-    for span in SPANS:
-        for flag in re.findall(r"^--[a-z][\w-]*", span):
-            assert flag in known, flag
+    files = [*ROOT.glob("*.py"), *ROOT.glob("engine/*.py"), *ROOT.glob("feeder/**/*.py"), *ROOT.glob("tests/benchmarks/*.py")]
+    scripts = [str(file.relative_to(ROOT)) for file in files if "def get_parser(" in file.read_text()]
+    parsers = [module_of(script).get_parser() for script in scripts] + [get_args_parser()]
+    known = {flag for parser in parsers for flag in re.findall(r"--[a-z][\w-]*", parser.format_help())}
+    for span in INLINE:
+        if re.match(r"--|\w+\.py ", span):
+            assert set(re.findall(r"(?<!\S)--[a-z][\w-]*", span)) <= known, span
 
 
-def test_the_worked_example_is_a_data_set(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (example,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "SplitWriter" in block]
-    exec(compile(example, "README.md", "exec"), {})
-    (row,) = re.findall(r'^    "my_data": (DataSet\(.*\)),$', README, re.M)
-    data_set = eval(row, {"DataSet": DataSet})
-    for part, count in (("train", 40), ("val", 20)):
-        split = open_split(tmp_path / "data" / data_set.folder / "xsub", part)
-        assert len(split.labels) == count and max(split.labels) < data_set.num_classes
-    assert "my_data" not in DATA_SETS
-
-
-def test_a_checkpoint_goes_to_the_reference_as_told(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "checkpoints" / "pretrain").mkdir(parents=True)
+@pytest.mark.parametrize("page, block", blocks("python"))
+def test_a_python_example_runs(here, page, block):
+    (here / "checkpoints" / "pretrain").mkdir(parents=True)
     net = SCDNet(dict(hidden_size=16, num_head=2, channels=4), dim=8, K=24)
     torch.save({"epoch": 3, "state_dict": net.state_dict()}, "checkpoints/pretrain/checkpoint.pth.tar")
-    (example,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "to_reference" in block]
-    exec(compile(example, "README.md", "exec"), {})
-    made = torch.load("for_reference.pth.tar", weights_only=True)
-    assert made["epoch"] == 3 and is_reference(made["state_dict"])
+    exec(compile(block, page, "exec"), {})
 
 
-def test_the_tests_of_the_parity_page_exist():
-    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", TESTS_README)
-    assert len(named) > 30
-    for file, name in named:
-        assert re.search(rf"^def {name}\(", (ROOT / "tests" / file).read_text(), re.M), (file, name)
+@pytest.mark.parametrize("text", [text for text in SCRIPTS if "feeder.synthetic" in text and "pretraining.py" in text])
+def test_the_first_steps_run(here, text):
+    for script, args in commands(text):
+        module_of(script).main([*args, *SMALL.get(script, "").split()])
 
 
-def test_the_table_of_results_is_that_of_the_logs():
-    start, end = MARKERS
-    assert README.split(f"\n{start}\n")[1].split(f"\n{end}\n")[0] == table(ROOT / "log" / "ui_prmd", mean=True, beside=True)
+@pytest.mark.parametrize("script, args", [pair for pair in COMMANDS if "--write" in pair[1]])
+def test_the_table_of_results_is_that_of_the_logs(tmp_path, monkeypatch, script, args):
+    monkeypatch.chdir(ROOT)
+    page = args[args.index("--write") + 1]
+    copy = shutil.copy(page, tmp_path)
+    module_of(script).main([*args, "--write", copy])
+    assert (tmp_path / copy).read_text() == (ROOT / page).read_text()
 
 
-def test_files_and_make_targets_exist():
-    for name in re.findall(r"`((?:feeder|model|engine|options|tests|log)/[\w/.]*)`", TEXT):
-        assert (ROOT / name).exists(), name
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
-    assert set(re.findall(r"^make (\w+)", TEXT, re.M)) <= set(targets)
-    for anchor in re.findall(r"\]\(#([\w-]+)\)", README):
-        headings = [re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", README, re.M)]
-        assert anchor in headings, anchor
+@pytest.mark.parametrize("page", TEXT)
+def test_links_and_files_exist(page):
+    for file, anchor in re.findall(r"\]\((?!\w+:)([^)#\s]*)#?([^)\s]*)\)", TEXT[page]):
+        target = (ROOT / page).parent / file if file else ROOT / page
+        assert target.exists(), file
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+            assert anchor in {re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in headings}, f"{file}#{anchor}"
+    for span in SPANS[page]:
+        if re.fullmatch(r"(feeder|model|engine|options|tests|log|docs)/[\w/.]*", span):
+            assert (ROOT / span).exists(), span
+        if test := re.fullmatch(r"(test_\w+\.py)::(test_\w+)", span):
+            assert re.search(rf"^def {test[2]}\(", (ROOT / "tests" / test[1]).read_text(), re.M), span

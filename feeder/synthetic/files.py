@@ -10,50 +10,37 @@ import numpy as np
 from feeder.cli import UserError
 from feeder.preparation.ntu import SUFFIX, TRAIN_SUBJECTS
 from feeder.skeleton import NUM_JOINTS
-from feeder.synthetic.motions import ACTIONS, make_clip
+from feeder.synthetic.motions import make_clip
 
 TAKES_PER_SETUP = 2  # as in NTU RGB+D; further repetitions go to the next setup
-# NTU's own are 1 and 2. With these no name is on its list of missing skeletons, which are passed over in preparation.
-FIRST_REPLICATION = 3
-MAX_SUBJECTS = 40
+FIRST_REPLICATION = 3  # NTU RGB+D has 1 and 2, so that no name is on its list of missing skeletons
 NTU_VIEWS = (2, 3, 1)  # cross-view trains on 2 and 3
 PKU_VIEWS = {"L": 1, "M": 2, "R": 3}
 PKU_TEST_VIEW = {1: "M", 2: "L"}
 PKU_FOLDERS = {1: ("Data/PKU_Skeleton_Renew", "Label/Train_Label_PKU_final"), 2: ("Data/skeleton", "Label/label")}
-PKU_SPLITS = {1: ("cross-subject.txt", "cross-view.txt"), 2: ("cross_subject_v2.txt", "cross_view_v2.txt")}
+PKU_SPLITS = {
+    1: ("Split/cross-subject.txt", "Split/cross-view.txt"),
+    2: ("Split/cross_subject_v2.txt", "Split/cross_view_v2.txt"),
+}
 
-_BODY = "{} 0 1 0 1 0 0 0.01 -0.2 2\n25\n"
-_BODY_ID = 72057594037931101
-# Only x, y, z are simulated: no projections, no orientation; tracked (2).
-_NTU_JOINTS = "%.7g %.7g %.7g 0 0 0 0 1 0 0 0 2\n" * NUM_JOINTS
-_PKU_JOINTS = " %.6f" * (3 * NUM_JOINTS)
-_PKU_NOBODY = _PKU_JOINTS % ((0,) * (3 * NUM_JOINTS))
+_NTU_BODY = "0 1 0 1 0 0 0.01 -0.2 2\n25\n"
+_NTU_BODY_ID = 72057594037931101
+_NTU_JOINTS = "%.7g %.7g %.7g 0 0 0 0 1 0 0 0 2\n" * NUM_JOINTS  # no projections, no orientation; tracked (2)
+_PKU_FRAME = " %.6f" * (2 * NUM_JOINTS * 3)
 _CONFIDENCE = (2, 2, 1, 0)
 
 
 def write_ntu(
     out: Path, classes: int = 10, subjects: int = 12, repetitions: int = 5, cameras: int = 1, seed: int = 0
 ) -> list[str]:
-    """Write a data set of raw NTU files and return their names, SsssCcccPpppRrrrAaaa.skeleton, sorted.
+    """Write a data set in the format of NTU RGB+D and return the names of its `.skeleton` files, sorted.
 
-    All cameras record one and the same performance; the first is camera 2, then 3, then 1.
-
-    Args:
-        out: new or empty folder, or one that holds the same data set, in whole or in part.
-        classes: 2 .. 17; label 0 is `ACTIONS[0]`.
-        subjects: 2 .. 40, see `subject_numbers`.
-        repetitions: of each action by each subject, 1 .. 64 (up to 34 fit the setups of NTU RGB+D 60).
-        cameras: 1 .. 3.
-        seed: 0 or more; another seed is other performances by the same people.
+    Each subject repeats each of the first `classes` actions; all cameras record the same performances. Another seed gives
+    other performances by the same people. `out` may already hold a part of this data set. `__main__` has the ranges.
 
     Raises:
-        UserError: a number out of its range, or a folder with something else in it.
+        UserError: the folder holds something else.
     """
-    _check_range("classes", classes, 2, len(ACTIONS))
-    _check_range("subjects", subjects, 2, MAX_SUBJECTS)
-    _check_range("repetitions", repetitions, 1, 64)
-    _check_range("cameras", cameras, 1, 3)
-    _check_range("seed", seed, 0, 2**63)
     samples = {}
     for action, subject, take in itertools.product(range(classes), subject_numbers(subjects), range(repetitions)):
         setup, replication = 1 + take // TAKES_PER_SETUP, FIRST_REPLICATION + take % TAKES_PER_SETUP
@@ -63,16 +50,18 @@ def write_ntu(
     _check_folder(out, samples)
     for name, (action, subject, take, camera) in samples.items():
         rng = np.random.default_rng([seed, action, subject, take])
-        _write(out / name, ntu_text(make_clip(rng, action, subject, camera), _swap_places(rng)))
+        clip = make_clip(rng, action, subject, camera)
+        # in one clip of twenty, the bodies change places in the file for a while
+        start, length = rng.uniform(0.2, 0.7), rng.uniform(0.1, 0.5)
+        swapped = (start, start + length) if rng.random() < 0.05 else (0.0, 0.0)
+        _write(out / name, ntu_text(clip, swapped))
     return sorted(samples)
 
 
 def subject_numbers(count: int) -> list[int]:
-    """Return the numbers of `count` subjects, up to 40, of whom NTU's cross-subject protocol trains on about 60 %."""
-    train = [number for number in range(1, MAX_SUBJECTS + 1) if number in TRAIN_SUBJECTS]
-    test = [number for number in range(1, MAX_SUBJECTS + 1) if number not in TRAIN_SUBJECTS]
-    num_train = min(round(0.6 * count), len(train), count - 1)
-    num_train = max(num_train, count - len(test))
+    """Return the numbers of 2 to 40 subjects, of whom NTU's cross-subject protocol trains on about 60 %."""
+    train, test = ([n for n in range(1, 41) if (n in TRAIN_SUBJECTS) == trains] for trains in (True, False))
+    num_train = min(max(round(0.6 * count), count - len(test)), len(train), count - 1)
     return sorted(train[:num_train] + test[: count - num_train])
 
 
@@ -80,167 +69,120 @@ def ntu_text(clip: np.ndarray, swapped: tuple[float, float] = (0.0, 0.0)) -> str
     """Return the text of a `.skeleton` file.
 
     Args:
-        clip: (bodies, T, 25, 3) metres; a body that is all zeros in a frame is not written there.
-        swapped: from and to, 0 .. 1 of the clip, where the bodies stand in the reverse order in the file.
+        clip: (bodies, T, 25, 3) metres; a body that is all zeros in a frame is left out of it.
+        swapped: from where to where in the clip, 0 .. 1, the bodies are listed in reverse order.
     """
-    bodies, frames = clip.shape[:2]
-    present = np.any(clip, axis=(2, 3))  # (bodies, T)
-    joints = [[_NTU_JOINTS % tuple(values) for values in body] for body in clip.reshape(bodies, frames, -1).tolist()]
-    parts = [f"{frames}\n"]
-    for frame in range(frames):
-        order = [body for body in range(bodies) if present[body, frame]]
+    frames = clip.shape[1]
+    lines = [f"{frames}\n"]
+    for frame, joints in enumerate(clip.swapaxes(0, 1)):
+        bodies = [
+            f"{_NTU_BODY_ID + body} {_NTU_BODY}" + _NTU_JOINTS % tuple(joints[body].ravel().tolist())
+            for body in np.flatnonzero(joints.any(axis=(1, 2))).tolist()
+        ]
         if swapped[0] <= frame / frames < swapped[1]:
-            order.reverse()
-        parts.append(f"{len(order)}\n")
-        parts += [_BODY.format(_BODY_ID + body) + joints[body][frame] for body in order]
-    return "".join(parts)
+            bodies.reverse()
+        lines += [f"{len(bodies)}\n", *bodies]
+    return "".join(lines)
 
 
 def write_pku(
-    out: Path,
-    part: int = 1,
-    classes: int = 10,
-    subjects: int = 5,
-    repetitions: int = 1,
-    cameras: int = 3,
-    seed: int = 0,
+    out: Path, part: int = 1, classes: int = 10, subjects: int = 5, repetitions: int = 1, cameras: int = 3, seed: int = 0
 ) -> list[str]:
-    """Write a download of PKU-MMD as it is delivered and unpacked; return the names of its videos.
+    """Write a data set in the format of PKU-MMD, laid out as its unpacked download, and return the names of its videos.
 
-    A video is one subject who performs every class once, in some order, idle in between. The oddities of the real
-    download and some that a copy may have are always there: in the first video a segment at frame 0, of 320 frames, and
-    a row whose start lies behind its end; in the second a segment without any body, and rows out of order; in the third
-    a segment that ends 12 frames after the video; a video that the splits list but that has no files, one with files
-    that they do not list; confidence 0, "Validataion videos:", commas at the end of a list.
-
-    Args:
-        out: new or empty folder, or one that holds the same data set, in whole or in part.
-        part: 1 or 2: the names of folders, files and videos, and the view that cross-view tests on.
-        classes: 2 .. 11, with the ids 1, 2, ...
-        subjects: 3 .. 13, of whom cross-subject tests on the second and third of every five.
-        repetitions: videos a subject, 1 .. 26.
-        cameras: 1 .. 3, of L, M and R; cross-view needs two.
-        seed: 0 or more.
+    In a video, one subject performs every class once. The oddities of the real download, and some that a copy may have,
+    always occur: here one video is missing from the splits, one that they list has no files, and the splits say
+    "Validataion videos:" and have commas at the ends of lists; `_make_video` adds those of segments. `out` may already hold
+    a part of this data set. `__main__` has the ranges of the numbers.
 
     Raises:
-        UserError: a number out of its range, or a folder with something else in it.
+        UserError: the folder holds something else.
     """
-    _check_range("part", part, 1, 2)
-    _check_range("classes", classes, 2, 11)  # id 12 does not occur in part 2
-    _check_range("subjects", subjects, 3, 13)
-    _check_range("repetitions", repetitions, 1, 26)
-    _check_range("cameras", cameras, 1, 3)
-    _check_range("seed", seed, 0, 2**63)
     views = list(PKU_VIEWS)[:cameras]
     takes = list(itertools.product(range(1, repetitions + 1), range(1, subjects + 1)))
-    takes += [(repetitions + 1, 1), (repetitions + 1, 2)]  # without a place in the splits; without files
-    videos = [_pku_video(part, number, *take) for number, take in enumerate(takes)]
-    skeletons, labels = PKU_FOLDERS[part]
+    takes += [(repetitions + 1, 1), (repetitions + 1, 2)]  # the first is not in the splits, the second has no files
+    videos = [f"{2 + number:04d}" if part == 1 else "A{:02d}N{:02d}".format(*take) for number, take in enumerate(takes)]
+    (skeletons, labels), (xsub, xview) = PKU_FOLDERS[part], PKU_SPLITS[part]
     written = [f"{video}-{view}" for video in videos[:-1] for view in views]
-    files = [f"{folder}/{name}.txt" for folder in (skeletons, labels) for name in written]
-    _check_folder(out, files + [f"Split/{file}" for file in PKU_SPLITS[part]])
-    for number, (video, (_, subject)) in enumerate(zip(videos[:-1], takes, strict=False)):
+    _check_folder(out, [f"{folder}/{name}.txt" for folder in (skeletons, labels) for name in written] + [xsub, xview])
+
+    in_val = {}  # of the cross-subject split
+    for number, (video, (_, subject)) in enumerate(zip(videos, takes, strict=True)):
         for view in views:
-            clip, rows = make_video([seed, part, number], number, subject, classes, PKU_VIEWS[view])
-            _write(out / skeletons / f"{video}-{view}.txt", pku_text(clip))
-            _write(out / labels / f"{video}-{view}.txt", "".join(f"{','.join(map(str, row))}\n" for row in rows))
-    tested = {f"{video}-{view}" for video, (_, subject) in zip(videos, takes, strict=True) for view in views
-              if subject % 5 in (2, 3)}  # fmt: skip
-    listed = [f"{video}-{view}" for video in [*videos[:-2], videos[-1]] for view in views]
-    xsub, xview = PKU_SPLITS[part]
-    _write(out / "Split" / xsub, _split_text(listed, tested))
-    _write(out / "Split" / xview, _split_text(listed, {name for name in listed if name[-1] == PKU_TEST_VIEW[part]}))
+            name = f"{video}-{view}"
+            if video != videos[-2]:
+                in_val[name] = subject % 5 in (2, 3)
+            if video != videos[-1]:
+                clip, rows = _make_video([seed, part, number], number, subject, classes, PKU_VIEWS[view])
+                _write(out / skeletons / f"{name}.txt", pku_text(clip))
+                _write(out / labels / f"{name}.txt", "".join(f"{','.join(map(str, row))}\n" for row in rows))
+    _write(out / xsub, _split_text(in_val))
+    _write(out / xview, _split_text({name: name.endswith(PKU_TEST_VIEW[part]) for name in in_val}))
     return written
 
 
-def make_video(
+def _make_video(
     seed: list[int], number: int, subject: int, classes: int, camera: int
 ) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
-    """Return a long video, (2, T, 25, 3) metres, zeros for absent bodies, and its rows (class, start, end, confidence).
+    """Return a video, (2, T, 25, 3) metres, and its rows (class, start, end, confidence).
 
-    Args:
-        seed: of the video; the same performance for every camera.
-        number: of the video in its data set, from 0: the first three have the oddities that `write_pku` lists.
-        subject: the performer.
-        classes: how many classes, each performed once.
-        camera: 1, 2 or 3.
+    The videos with number 0, 1 and 2 in the data set have oddities of real ones.
     """
     rng = np.random.default_rng(seed)
     clips, rows, at = [], [], 0
     for place, action in enumerate(rng.permutation(classes).tolist()):
         idle, frames = int(rng.integers(12, 40)), 0
-        if number == 0 and place == 0:
+        if number == 0 and place == 0:  # a segment at frame 0 that is longer than a sample's 300 frames
             idle, frames = 0, 320
         if idle:
             clips.append(make_clip(np.random.default_rng([*seed, place, 0]), -1, subject, camera, frames=idle))
         clips.append(make_clip(np.random.default_rng([*seed, place, 1]), action, subject, camera, frames=frames))
         start, at = at + idle, at + idle + clips[-1].shape[1]
         rows.append((action + 1, start, at, _CONFIDENCE[place % 4]))
-    if number == 0:
+    if number == 0:  # a row whose start is after its end
         rows.append((1, at - 20, at - 50, 2))
-    if number == 1:
-        clips.append(np.zeros((2, 30, NUM_JOINTS, 3)))
+    if number == 1:  # rows out of order, a segment without any body
         rows[:2] = rows[1::-1]
         rows.append((1, at, at + 30, 1))
-    if number == 2:
+        clips.append(np.zeros((2, 30, NUM_JOINTS, 3)))
+    if number == 2:  # a segment that ends after the video
         rows[-1] = (*rows[-1][:2], at + 12, 2)
-    return np.concatenate([np.concatenate([clip, np.zeros_like(clip)])[:2] for clip in clips], axis=1), rows
+    pairs = [np.concatenate([clip, np.zeros_like(clip)])[:2] for clip in clips]
+    return np.concatenate(pairs, axis=1), rows
 
 
 def pku_text(clip: np.ndarray) -> str:
-    """Return the text of a skeleton file of PKU-MMD: 150 numbers a frame; every line but the first begins with a blank.
+    """Return the text of a skeleton file of PKU-MMD, of (2, T, 25, 3) metres, zeros where a body is absent.
 
-    Args:
-        clip: (2, T, 25, 3) metres, zeros where a body is absent.
+    As in the download, each line but the first starts with a blank.
     """
-    present = np.any(clip, axis=(2, 3))  # (2, T)
-    frames = clip.reshape(*clip.shape[:2], -1).tolist()
-    lines = (
-        "".join(_PKU_JOINTS % tuple(values) if there else _PKU_NOBODY for values, there in zip(*pair, strict=True))
-        for pair in zip(zip(*frames, strict=True), present.T.tolist(), strict=True)
-    )
-    return "\n".join(lines)[1:] + "\n"
+    frames = clip.swapaxes(0, 1).reshape(clip.shape[1], -1).tolist()
+    return "\n".join(_PKU_FRAME % tuple(values) for values in frames)[1:] + "\n"
 
 
-def _pku_video(part: int, number: int, take: int, subject: int) -> str:
-    """A video's name without its view: 0002, 0003, ... in part 1, A01N01 in part 2."""
-    return f"{number + 2:04d}" if part == 1 else f"A{take:02d}N{subject:02d}"
-
-
-def _split_text(names: list[str], tested: set[str]) -> str:
-    train = ", ".join(name for name in names if name not in tested)
-    val = ", ".join(name for name in names if name in tested)
+def _split_text(in_val: dict[str, bool]) -> str:
+    train, val = (", ".join(name for name in in_val if in_val[name] == part) for part in (False, True))
     return f"Training videos: \n{train}, \nValidataion videos: \n{val},\n"
 
 
-def _swap_places(rng: np.random.Generator) -> tuple[float, float]:
-    """In which part of a clip the bodies change places in the file: for one clip in twenty."""
-    start, length = rng.uniform(0.2, 0.7), rng.uniform(0.1, 0.5)
-    return (start, start + length) if rng.random() < 0.05 else (0.0, 0.0)
-
-
-def _check_range(name: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise UserError(f"--{name} {value}: give {low} .. {high}")
-
-
 def _check_folder(folder: Path, names: Iterable[str]) -> None:
-    """Raise `UserError` if a folder holds anything but some of the files named."""
+    """Raise `UserError` unless everything in a folder is a regular file of the data set with these names."""
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: a file; give a new or empty folder")
-    found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()}
-    strange = sorted({name.removesuffix(".tmp") for name in found} - set(names))
-    if strange:
-        raise UserError(f"{folder}: already holds {strange[0]}, no part of this data set; give a new or empty folder")
+        raise UserError(f"{folder}: not a folder; give a new or empty one")
+    names = set(names)
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        regular = path.is_file() and not path.is_symlink()
+        if not path.is_dir() and not (regular and name.removesuffix(".tmp") in names):
+            raise UserError(f"{folder}: already holds {name}, not part of this data set; give a new or empty folder")
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file, in whole or not at all; if it is there, it must be the same."""
-    if path.exists():
-        if path.read_bytes() != text.encode():
-            raise UserError(f"{path}: holds something else than this data set; give a new or empty folder")
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.tmp")
-    aside.write_bytes(text.encode())
-    os.replace(aside, path)
+    """Write a file completely or not at all; raise `UserError` if it exists with other contents."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{path.name}.tmp")
+        unfinished.write_bytes(text.encode())
+        os.replace(unfinished, path)
+    elif path.read_bytes() != text.encode():
+        raise UserError(f"{path}: differs from this data set; give a new or empty folder")

@@ -1,38 +1,29 @@
-"""Synthetic actions: what the people of feeder/synthetic/people.py do, and the clip that a camera records of it."""
+"""Synthetic actions, and the clips that a noisy depth camera records of them.
+
+Classes differ in which limbs move, how fast and in which course over a cycle. Every clip starts somewhere in the cycle, and
+the posture wanders; so views of one clip share its motion more than its poses, which is what pre-training can learn here.
+"""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from feeder.skeleton import SPINE_MID
-from feeder.synthetic.people import (
-    CAMERA_YAW,
-    CLIP_FRAMES,
-    FPS,
-    draw_posture,
-    drift,
-    joint_indices,
-    make_person,
-    pose,
-    rise,
-    rotation,
-)
+from feeder.synthetic.people import FPS, draw_posture, drift, make_person, pose, rise, rotation, sides
+
+CAMERA_YAW = {1: -45.0, 2: 0.0, 3: 45.0}  # degrees, about as in NTU RGB+D
+_STRENGTH = 0.5  # factor on all swings, which keeps them small against the wandering posture
 
 
 class Action(NamedTuple):
-    """A motion: which angles swing about the posture, how far, how fast and with which course over a cycle.
-
-    `sides`: "one" limb of a pair, "both" alike, or "alternate" (half a cycle apart). `course`: "swing" (there and back
-    alike), "strike" (out quickly, back slowly), "draw" (out slowly, back quickly). `swings` maps a part and an axis to
-    (degrees, lag in cycles). `walk`: +1 for two who come together, -1 for two who part, 0 for two who stay, None alone.
-    """
+    """A periodic motion on top of the posture."""
 
     name: str
     hertz: float
-    sides: str
-    course: str
-    swings: dict[tuple[str, str], tuple[float, float]]
-    walk: int | None = None
+    sides: str  # which limbs of a pair: "one", "both", or "alternate" (both, half a cycle apart)
+    course: str  # of a cycle: "swing" (a sine), "strike" (out quickly, back slowly) or "draw" (the reverse)
+    swings: dict[tuple[str, str], tuple[float, float]]  # (part, axis) -> (degrees, lag in cycles)
+    walk: int | None = None  # two people who approach (1), part (-1) or keep their distance (0); None: one person
 
 
 _ONE_ARM = {("shoulder", "z"): (44, 0), ("shoulder", "y"): (44, 0.1), ("elbow", "x"): (40, 0)}
@@ -45,7 +36,7 @@ _STEP = {("hip", "x"): (30, 0), ("knee", "x"): (-40, 0.15), ("shoulder", "x"): (
 _BOW = {("spine base", "x"): (-26, 0), ("spine mid", "x"): (-22, 0), ("neck", "x"): (-15, 0.05)}
 _DRINK = {("shoulder", "x"): (25, 0), ("elbow", "x"): (50, 0), ("neck", "x"): (16, 0.1)}
 
-# The first ten are a single person's. Several share their poses and differ in speed or in the order of the poses.
+# The first ten are performed by one person. Several pass through the same poses, at another speed or in another order.
 ACTIONS = (
     Action("wave", 1.7, "one", "swing", _ONE_ARM),
     Action("raise one arm", 0.4, "one", "swing", _ONE_ARM),
@@ -65,67 +56,64 @@ ACTIONS = (
     Action("handshake", 1.7, "one", "swing", _REACH, walk=0),
     Action("push", 0.9, "both", "strike", _REACH, walk=0),
 )
-_STRENGTH = 0.5  # of the swings above: small against the wandering posture, so that no pose tells the action
 IDLE = Action("idle", 0.5, "both", "swing", {})
 
 
 def make_clip(rng: np.random.Generator, action: int, subject: int, camera: int = 2, frames: int = 0) -> np.ndarray:
-    """Return one recorded clip; with the same generator state and another camera, the same performance seen from there.
+    """Return a recorded clip, (bodies, T, 25, 3) metres in the camera's frame, zeros where the sensor lost a body.
+
+    The same generator state gives the same performance to every camera.
 
     Args:
-        rng: everything that varies from clip to clip.
-        action: 0 .. len(ACTIONS) - 1, or -1 for a person who does nothing in particular.
+        rng: source of everything that varies from clip to clip.
+        action: index into `ACTIONS`, or -1 for a person who does nothing.
         subject: number of the performer, 0 or more.
         camera: 1, 2 or 3.
-        frames: length at 30 frames a second, 12 or more; 0 draws 60 to 110.
-
-    Returns:
-        (bodies, T, 25, 3) metres in the camera's frame (x to its left, y up, z away from it), bodies 1 or 2; zeros
-        where the sensor lost a body.
+        frames: length, at least 12; 0 draws it.
     """
     act = ACTIONS[action] if action >= 0 else IDLE
-    frames = frames or int(rng.integers(CLIP_FRAMES[0], CLIP_FRAMES[1] + 1))
+    frames = frames or int(rng.integers(60, 111))  # NTU RGB+D has about 80
     partner = int(rng.integers(1000, 2000))
     world = _perform(rng, act, subject, frames)[None]
     if act.walk is not None:
         world = np.stack([world[0], _perform(rng, act, partner, frames)])
         world = _face_each_other(rng, world, act.walk)
-    turn = rng.uniform(-40, 40) + 5 * drift(rng, frames)  # the pair turns slowly as a whole
-    return _record(np.random.default_rng([int(rng.integers(2**32)), camera]), _turned(world, turn), camera)
+    turn = rng.uniform(-40, 40) + 5 * drift(rng, frames)
+    return _record(np.random.default_rng([int(rng.integers(2**32)), camera]), _turn(world, turn), camera)
 
 
 def _perform(rng: np.random.Generator, act: Action, subject: int, frames: int) -> np.ndarray:
-    """One person's performance, (T, 25, 3) metres, in the person's own frame."""
+    """Return one person's performance, (T, 25, 3) metres, in the person's own frame."""
     person = make_person(subject)
     angles = draw_posture(rng, person, frames)
     cycles = act.hertz * person.tempo * rng.uniform(0.97, 1.03) * np.arange(frames) / FPS + rng.random()
     strength = _STRENGTH * person.amplitude * rng.uniform(0.95, 1.05) * _presence(rng, frames)
     right = rng.random() < person.right_handed
     for (part, axis), (degrees, lag) in act.swings.items():
-        joints = joint_indices(part)
+        joints = sides(part)
+        if act.sides == "one" and len(joints) == 2:
+            joints = [joints[int(right)]]
         for side, joint in enumerate(joints):
-            if len(joints) == 2 and act.sides == "one" and side != right:
-                continue
             shift = lag + (0.5 if act.sides == "alternate" and side else 0)
             angles[:, joint, "xyz".index(axis)] += degrees * strength * _course(act.course, cycles + shift)
     return pose(person, angles) @ person.skew
 
 
 def _presence(rng: np.random.Generator, frames: int) -> np.ndarray:
-    """How much of the motion is there, (T,) in 0 .. 1: none in the first frame; some clips begin or end with a pause."""
+    """Return the share of the motion that is visible, (T,), 0 in the first frame; some clips have a pause at either end."""
     pauses = rng.uniform(0, 0.3, 2) * (rng.random(2) < 0.25)
-    place = np.linspace(0, 1, frames)
-    ramp = np.minimum((place - pauses[0]) / 0.06, (1 - pauses[1] - place) / 0.06)
+    time = np.linspace(0, 1, frames)
+    ramp = np.minimum((time - pauses[0]) / 0.06, (1 - pauses[1] - time) / 0.06)
     return (ramp + 0.5).clip(0, 1) * rise(frames)
 
 
 def _course(course: str, cycles: np.ndarray) -> np.ndarray:
-    """A cycle's course, -1 .. 1, as often above as below its middle."""
+    """Return the displacement, -1 .. 1, at times given in cycles; above 0 as often as below."""
     if course == "swing":
         return np.sin(2 * np.pi * cycles)
-    place = (cycles if course == "strike" else -cycles) % 1
+    time = (cycles if course == "strike" else -cycles) % 1
     out = 0.2  # share of the cycle on the way out
-    return np.where(place < out, -np.cos(np.pi * place / out), np.cos(np.pi * (place - out) / (1 - out)))
+    return np.where(time < out, -np.cos(np.pi * time / out), np.cos(np.pi * (time - out) / (1 - out)))
 
 
 def _face_each_other(rng: np.random.Generator, world: np.ndarray, walk: int) -> np.ndarray:
@@ -138,11 +126,11 @@ def _face_each_other(rng: np.random.Generator, world: np.ndarray, walk: int) -> 
     facing = 180 + rng.uniform(-20, 20)
     bearing = np.radians(rng.uniform(-25, 25))
     ahead = np.stack([np.sin(bearing) * distance, 0 * distance, -np.cos(bearing) * distance], axis=-1)
-    placed = np.stack([world[0], _turned(world[1], np.full(frames, facing)) + ahead[:, None]])
+    placed = np.stack([world[0], _turn(world[1], np.full(frames, facing)) + ahead[:, None]])
     return placed - ahead[:, None] / 2
 
 
-def _turned(joints: np.ndarray, degrees: np.ndarray) -> np.ndarray:
+def _turn(joints: np.ndarray, degrees: np.ndarray) -> np.ndarray:
     """Turn (..., T, 25, 3) about the vertical axis by (T,) degrees."""
     radians = np.zeros((len(degrees), 3))
     radians[:, 1] = np.radians(degrees)
@@ -150,16 +138,18 @@ def _turned(joints: np.ndarray, degrees: np.ndarray) -> np.ndarray:
 
 
 def _record(rng: np.random.Generator, world: np.ndarray, camera: int) -> np.ndarray:
-    """What the camera's body tracker makes of it: a view, noise (more on the far side), lost bodies."""
+    """Return what a camera with a body tracker records: its view, with noise and lost bodies."""
     bodies, frames = world.shape[:2]
-    place = np.stack([0.1 * drift(rng, frames), np.zeros(frames), 3.2 + 0.1 * drift(rng, frames)], axis=-1)
-    place[:, 1] -= rng.uniform(0.6, 1.1)  # the camera's height above the ground
-    seen = _turned(world, np.full(frames, CAMERA_YAW[camera])) + place[:, None]
-    behind = (seen[..., 2:] - seen[:, :, SPINE_MID, None, 2:]).clip(0, 0.2) / 0.2  # hidden by the body itself
+    origin = np.stack([0.1 * drift(rng, frames), np.zeros(frames), 3.2 + 0.1 * drift(rng, frames)], axis=-1)
+    origin[:, 1] -= rng.uniform(0.6, 1.1)  # height of the camera
+    seen = _turn(world, np.full(frames, CAMERA_YAW[camera])) + origin[:, None]
+    # noise, three times as much on the far side of the body
+    behind = (seen[..., 2:] - seen[:, :, SPINE_MID, None, 2:]).clip(0, 0.2) / 0.2
     seen += rng.normal(0, 0.001, seen.shape) * (1 + 2 * behind)
-    if rng.random() < 0.05:  # nobody is found in a few frames
+    # nobody in a few frames, or the second person not from the start
+    if rng.random() < 0.05:
         start = int(rng.integers(0, frames - 5))
         seen[:, start : start + int(rng.integers(1, 5))] = 0
-    if bodies == 2 and rng.random() < 0.15:  # the second person is found late
+    if bodies == 2 and rng.random() < 0.15:
         seen[1, : int(rng.integers(2, frames // 4))] = 0
     return seen

@@ -1,11 +1,7 @@
-"""Synthetic people that move: bodies of a person's proportions, posed by joint angles, seen by a noisy depth camera.
+"""Synthetic people: bodies with proportions of their own, posed by joint angles, and the way they hold themselves.
 
-An action is told by its motion: which limbs swing, how fast, in which course. A still frame or a mean pose says little,
-since the swing rides on a posture that wanders far within a clip, and begins anywhere in its cycle, with either side.
-Every clip begins at rest, as those of NTU RGB+D do: a clip is turned by its first frame when it is normalised, so that a
-bent beginning would mark all of it. Another part of the same clip, which is what SCD-Net's augmentations show, has the
-motion and not the posture: that makes pre-training worth while on this data, where raw coordinates and an untrained encoder
-are misled.
+Each clip begins at rest and has a posture that wanders far from there, so that neither the first frame, which aligns a
+clip in `feeder.preparation.normalize`, nor any other still pose shows the class: only the motion on top of it does.
 """
 
 from functools import cache
@@ -13,18 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from feeder.skeleton import JOINT_NAMES, NUM_JOINTS
+from feeder.skeleton import JOINT_NAMES, MIRROR, NUM_JOINTS
 
 FPS = 30
-CLIP_FRAMES = (60, 110)  # NTU RGB+D's mean is about 80
-CAMERA_YAW = {1: -45.0, 2: 0.0, 3: 45.0}  # degrees, about where the cameras of NTU RGB+D stood
+REST_FRAMES = 15  # until a motion has its full size: a clip begins at rest
+_WANDER = 9  # drift of the posture within a clip, in half-widths of `_ANGLES`
 
-_INDEX = {name: joint for joint, name in enumerate(JOINT_NAMES)}
-
-# The right half and the middle of a body of unit stature: joint -> (parent, offset at rest), in a frame with x to the
-# person's right, y up and z to the back. It hangs from the pelvis; the left half is its mirror image.
+# The middle and the right half of a body of unit height, from the pelvis outwards: joint -> (parent, offset at rest), with
+# x to the person's right, y up and z to the back. The left half is its mirror image.
 _TREE = {
-    "spine base": (None, (0, 0, 0)),
+    "spine base": ("spine base", (0, 0, 0)),
     "spine mid": ("spine base", (0, 0.165, 0.01)),
     "spine": ("spine mid", (0, 0.14, 0.01)),
     "neck": ("spine", (0, 0.045, 0)),
@@ -41,63 +35,69 @@ _TREE = {
     "right foot": ("right ankle", (0, -0.035, -0.065)),
 }
 
-# Joint angles about x, y, z, given for the right side: x lifts an arm or thigh to the front and bends the elbow, y
-# turns it inwards, z lifts it sideways. Lowest and highest angle of each, in degrees.
-_LIMITS = {
-    "spine base": ((-45, 20), (-180, 180), (-25, 25)),
-    "spine mid": ((-45, 15), (-35, 35), (-20, 20)),
-    "neck": ((-40, 25), (-60, 60), (-25, 25)),
-    "shoulder": ((-45, 170), (-60, 90), (-15, 160)),
-    "elbow": ((0, 145), (-60, 60), (0, 0)),
-    "wrist": ((-50, 50), (0, 0), (-20, 20)),
-    "hip": ((-20, 115), (-30, 30), (-15, 45)),
-    "knee": ((-135, 0), (0, 0), (0, 0)),
-    "ankle": ((-30, 40), (0, 0), (0, 0)),
+# Joint angles about x, y, z in degrees: lowest, highest, middle and half-width of the postures. On the right side, x lifts
+# an arm or thigh to the front and bends the elbow, y turns it inwards, z lifts it sideways. Other joints do not turn.
+_ANGLES = {
+    "spine base": ((-45, -180, -25), (20, 180, 25), (-8, 0, 0), (0.9, 0, 0.6)),
+    "spine mid": ((-45, -35, -20), (15, 35, 20), (-5, 0, 0), (0.6, 1.4, 0.6)),
+    "neck": ((-40, -60, -25), (25, 60, 25), (-5, 0, 0), (1, 2, 0.6)),
+    "shoulder": ((-45, -60, -15), (170, 90, 160), (45, 20, 40), (1.4, 1.2, 1.2)),
+    "elbow": ((0, -60, 0), (145, 60, 0), (70, 0, 0), (1.4, 0.8, 0)),
+    "wrist": ((-50, 0, -20), (50, 0, 20), (0, 0, 0), (1, 0, 0.6)),
+    "hip": ((-20, -30, -15), (115, 30, 45), (34, 0, 8), (1, 0.5, 0.5)),
+    "knee": ((-135, 0, 0), (0, 0, 0), (-50, 0, 0), (1.2, 0, 0)),
+    "ankle": ((-30, 0, 0), (40, 0, 0), (10, 0, 0), (0.5, 0, 0)),
 }
 
-# Middle and half-width of the one distribution of postures, in degrees: joint -> (x, y, z).
-_POSTURE = {
-    "spine base": ((-8, 0, 0), (0.9, 0, 0.6)),
-    "spine mid": ((-5, 0, 0), (0.6, 1.4, 0.6)),
-    "neck": ((-5, 0, 0), (1, 2, 0.6)),
-    "shoulder": ((45, 20, 40), (1.4, 1.2, 1.2)),
-    "elbow": ((70, 0, 0), (1.4, 0.8, 0)),
-    "wrist": ((0, 0, 0), (1, 0, 0.6)),
-    "hip": ((34, 0, 8), (1, 0.5, 0.5)),
-    "knee": ((-50, 0, 0), (1.2, 0, 0)),
-    "ankle": ((10, 0, 0), (0.5, 0, 0)),
-}
 
-_WANDER = 9  # how far idle motion goes within a clip, in half-widths of the posture
-REST_FRAMES = 15  # until motion is whole: a clip begins at rest
+def sides(part: str) -> list[int]:
+    """Return the joints of a part of the body: left and right of "elbow", one of "neck"."""
+    return [joint for joint, name in enumerate(JOINT_NAMES) if name in (part, f"left {part}", f"right {part}")]
+
+
+def _expand_tree() -> tuple[np.ndarray, np.ndarray, dict[int, int]]:
+    """Return each joint's entry in `_TREE` (25,), its offset (25, 3), and its parent; parents come before their children."""
+    entries, offsets, parents = np.zeros(NUM_JOINTS, int), np.zeros((NUM_JOINTS, 3)), {}
+    for entry, (name, (above, offset)) in enumerate(_TREE.items()):
+        right, parent = JOINT_NAMES.index(name), JOINT_NAMES.index(above)
+        for joint, sign, joint_above in ((MIRROR[right], -1, MIRROR[parent]), (right, 1, parent)):
+            entries[joint], parents[joint] = entry, joint_above
+            offsets[joint] = np.multiply(offset, (sign, 1, 1))
+    return entries, offsets, parents
+
+
+def _expand_angles() -> np.ndarray:
+    """Return `_ANGLES` for all joints, (4, 25, 3)."""
+    angles = np.zeros((4, NUM_JOINTS, 3))
+    for part, rows in _ANGLES.items():
+        angles[:, sides(part)] = np.array(rows)[:, None]
+    return angles
+
+
+ENTRIES, OFFSETS, PARENTS = _expand_tree()
+LOWEST, HIGHEST, MIDDLE, WIDTH = _expand_angles()
+# rotations about y and z are mirrored on the left side
+SIGNS = np.array([(1, -1, -1) if name.startswith("left") else (1, 1, 1) for name in JOINT_NAMES])
 
 
 class Person(NamedTuple):
-    """One performer: joint offsets at rest in metres (25, 3), and manners."""
+    """The body and habits of one performer."""
 
-    offsets: np.ndarray
+    offsets: np.ndarray  # (25, 3) metres, of each joint from its parent at rest
     tempo: float
     amplitude: float
-    posture: np.ndarray  # (25, 3) degrees, a habit added to every posture
+    posture: np.ndarray  # (25, 3) degrees, added to every posture
     right_handed: float  # share of the clips in which the right side acts
-    skew: np.ndarray  # (3, 3), of the sensor that recorded this person
+    skew: np.ndarray  # (3, 3), distortion of the sensor that recorded this person
 
 
 @cache
 def make_person(subject: int) -> Person:
-    """Return the performer of a subject number; the same one for the same number, whatever the data's seed.
-
-    Args:
-        subject: 0 or more.
-    """
+    """Return the performer with a subject number (0 or more): the same in every data set."""
     rng = np.random.default_rng([2023, subject])
-    offsets = np.zeros((NUM_JOINTS, 3))
-    for name, (_, offset) in _TREE.items():
-        scaled = np.array(offset) * rng.normal(1, (0.05, 0.04, 0.05)).clip(0.6, 1.4)
-        for joint, sign in _sides(name):
-            offsets[joint] = scaled * (sign, 1, 1)
+    stretch = rng.normal(1, (0.05, 0.04, 0.05), (len(_TREE), 3)).clip(0.6, 1.4)
     return Person(
-        offsets=offsets * rng.uniform(1.6, 1.8),
+        offsets=OFFSETS * stretch[ENTRIES] * rng.uniform(1.6, 1.8),
         tempo=rng.uniform(0.85, 1.18),
         amplitude=rng.uniform(0.8, 1.2),
         posture=rng.normal(0, 1, (NUM_JOINTS, 3)),
@@ -107,20 +107,16 @@ def make_person(subject: int) -> Person:
 
 
 def draw_posture(rng: np.random.Generator, person: Person, frames: int) -> np.ndarray:
-    """Return joint angles of a person who does nothing in particular: a posture that wanders slowly.
-
-    Returns:
-        (frames, 25, 3) degrees about x, y, z, for the right side's convention on both sides.
-    """
-    middle, width = _spread("middle"), _spread("width")
+    """Return the joint angles of a slowly wandering posture, (frames, 25, 3) degrees."""
     drawn = rng.uniform(-1, 1, (NUM_JOINTS, 3))
-    legs = [_INDEX[f"{side} {part}"] for part in ("hip", "knee", "ankle") for side in ("left", "right")]
-    drawn[legs[::2]] = drawn[legs[1::2]] + rng.normal(0, 0.2, (3, 3))  # nobody stands on one bent leg for long
-    return middle + drawn * width + (width > 0) * person.posture + drift(rng, frames, (NUM_JOINTS, 3)) * width * _WANDER
+    left, right = np.transpose([sides(part) for part in ("hip", "knee", "ankle")])
+    drawn[left] = drawn[right] + rng.normal(0, 0.2, (3, 3))  # legs are bent alike
+    start = MIDDLE + drawn * WIDTH + (WIDTH > 0) * person.posture
+    return start + drift(rng, frames, (NUM_JOINTS, 3)) * WIDTH * _WANDER
 
 
 def drift(rng: np.random.Generator, frames: int, shape: tuple[int, ...] = ()) -> np.ndarray:
-    """Return slow smooth noise of about unit size that begins at 0, (frames, *shape): three sines of 0.05 to 0.25 Hz each."""
+    """Return smooth noise that starts at 0, (frames, *shape): sums of three sines of 0.05 to 0.25 Hz, about 1 in size."""
     seconds = np.arange(frames) / FPS
     hertz = rng.uniform(0.05, 0.25, (3, *shape))
     phase = rng.uniform(0, 2 * np.pi, (3, *shape))
@@ -130,29 +126,19 @@ def drift(rng: np.random.Generator, frames: int, shape: tuple[int, ...] = ()) ->
 
 
 def rise(frames: int) -> np.ndarray:
-    """Return how much of a motion is there as a clip begins, (frames,): 0 .. 1 within `REST_FRAMES`."""
+    """Return the factor, (frames,), that lets a motion grow from 0 to its full size within `REST_FRAMES`."""
     return (np.arange(frames) / REST_FRAMES).clip(0, 1)
 
 
 def pose(person: Person, angles: np.ndarray) -> np.ndarray:
-    """Return the joints of a body whose lowest joint is on the ground, by forward kinematics from the pelvis outwards.
+    """Return the joints, (T, 25, 3) metres, of a body that touches the ground, by forward kinematics from the pelvis.
 
-    Args:
-        person: whose proportions.
-        angles: (T, 25, 3) degrees about x, y, z; brought into the joints' limits here.
-
-    Returns:
-        (T, 25, 3) metres: x to the person's right, y up, z to the back.
+    The angles, (T, 25, 3) degrees, are clipped to their limits. x points to the person's right, y up, z to the back.
     """
-    low, high = _bounds()
-    local = rotation(np.radians(angles.clip(low, high)) * _mirror_signs())  # (T, 25, 3, 3)
-    turned, joints = np.empty_like(local), np.zeros(angles.shape)
-    for name, (above, _) in _TREE.items():
-        for joint, _ in _sides(name):
-            if above is None:
-                turned[:, joint] = local[:, joint]
-                continue
-            parent = _parent(joint, above)
+    local = rotation(np.radians(angles.clip(LOWEST, HIGHEST)) * SIGNS)  # (T, 25, 3, 3), relative to the parent
+    turned, joints = local.copy(), np.zeros(angles.shape)
+    for joint, parent in PARENTS.items():
+        if joint != parent:
             turned[:, joint] = turned[:, parent] @ local[:, joint]
             joints[:, joint] = joints[:, parent] + turned[:, parent] @ person.offsets[joint]
     joints[..., 1] -= joints[..., 1].min(axis=1, keepdims=True)
@@ -162,53 +148,9 @@ def pose(person: Person, angles: np.ndarray) -> np.ndarray:
 def rotation(radians: np.ndarray) -> np.ndarray:
     """Return the matrices Rx Rz Ry, (..., 3, 3), of angles (..., 3) about x, y, z."""
     (cx, cy, cz), (sx, sy, sz) = (np.moveaxis(part(radians), -1, 0) for part in (np.cos, np.sin))
-    entries = (
-        cz * cy, -sz, cz * sy,
-        cx * sz * cy + sx * sy, cx * cz, cx * sz * sy - sx * cy,
-        sx * sz * cy - cx * sy, sx * cz, sx * sz * sy + cx * cy,
-    )  # fmt: skip
-    return np.stack(entries, axis=-1).reshape(*radians.shape[:-1], 3, 3)
-
-
-def joint_indices(part: str) -> tuple[int, int] | tuple[int]:
-    """Return the (left, right) joints of a limb's part such as "elbow", or the one joint of the middle."""
-    return (_INDEX[part],) if part in _INDEX else (_INDEX[f"left {part}"], _INDEX[f"right {part}"])
-
-
-def _sides(name: str) -> list[tuple[int, int]]:
-    """The joints that an entry of the tree stands for, each with the sign of its x."""
-    if not name.startswith("right"):
-        return [(_INDEX[name], 1)]
-    return [(_INDEX[name], 1), (_INDEX[name.replace("right", "left")], -1)]
-
-
-def _parent(joint: int, above: str) -> int:
-    left = JOINT_NAMES[joint].startswith("left")
-    return _INDEX[above.replace("right", "left") if left else above]
-
-
-@cache
-def _mirror_signs() -> np.ndarray:
-    """(25, 3): rotations about y and z run the other way round on the left side."""
-    left = np.array([name.startswith("left") for name in JOINT_NAMES])
-    return np.where(left[:, None], (1, -1, -1), (1, 1, 1))
-
-
-@cache
-def _bounds() -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest angles, (25, 3) each; joints without limits of their own do not turn."""
-    bounds = np.zeros((2, NUM_JOINTS, 3))
-    for part, ranges in _LIMITS.items():
-        for joint in joint_indices(part):
-            bounds[:, joint] = np.transpose(ranges)
-    return bounds[0], bounds[1]
-
-
-@cache
-def _spread(which: str) -> np.ndarray:
-    """(25, 3) degrees: the middle or the half-width of the postures."""
-    values = np.zeros((NUM_JOINTS, 3))
-    for part, pair in _POSTURE.items():
-        for joint in joint_indices(part):
-            values[joint] = pair[which == "width"]
-    return values
+    rows = (
+        (cz * cy, -sz, cz * sy),
+        (cx * sz * cy + sx * sy, cx * cz, cx * sz * sy - sx * cy),
+        (sx * sz * cy - cx * sy, sx * cz, sx * sz * sy + cx * cy),
+    )
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
