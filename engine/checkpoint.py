@@ -95,18 +95,18 @@ def load_checkpoint(path: str | Path) -> dict:
 
 
 def _check_entries(checkpoint: Any, path: Path) -> None:
-    state_dict = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(state_dict, dict) or not state_dict:
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{path} has no 'state_dict' of tensors")
-    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state_dict.items()):
+    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in checkpoint["state_dict"].items()):
         raise UserError(f"{path} has no 'state_dict' of tensors")
     wrong = [name for name, kind in ENTRIES.items() if name in checkpoint and not isinstance(checkpoint[name], kind)]
+    wrong += [name for name in ("epoch", "step") if name not in wrong and checkpoint.get(name, 0) < 0]
     if "run" in checkpoint:
         wrong += [name for name in OURS if name not in checkpoint]
-        if not wrong and [type(word) for word in checkpoint["run"]] != [str] * 4:
-            wrong = ["run"]
-    if wrong or checkpoint.get("epoch", 0) < 0 or checkpoint.get("step", 0) < 0:
-        raise UserError(f"{path} is damaged: wrong or missing entry {(wrong or ['epoch'])[0]!r}")
+        if "run" not in wrong and [type(word) for word in checkpoint["run"]] != [str] * 4:
+            wrong.append("run")
+    if wrong:
+        raise UserError(f"{path} is damaged: wrong or missing entry {wrong[0]!r}")
 
 
 def find_checkpoint(resume: str | None, folder: str | Path) -> tuple[dict, Path | None]:

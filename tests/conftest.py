@@ -11,7 +11,12 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from engine.checkpoint import load_checkpoint  # noqa: E402  the root is on the path by now
+
 GOLDENS = ROOT / "tests" / "goldens"
+torch.set_num_threads(1)  # small tensors: threads only get in the way of each other
+
+SIZES = "--hidden-size 16 --num-head 2 --channels 4".split()
 
 
 class Golden:
@@ -56,6 +61,18 @@ def failure(capsys, run, *args):
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
     return stop.value.code, lines[0]
+
+
+def assert_same_training(a, b):
+    """Two checkpoints of pre-training are equal bit for bit: weights, buffers, momentum, generators, position."""
+    a, b = load_checkpoint(a), load_checkpoint(b)
+    assert (a["epoch"], a["step"]) == (b["epoch"], b["step"])
+    for name, tensor in a["state_dict"].items():
+        assert torch.equal(tensor, b["state_dict"][name]), name
+    for number, state in a["optimizer"]["state"].items():
+        assert torch.equal(state["momentum_buffer"], b["optimizer"]["state"][number]["momentum_buffer"]), number
+    for ours, theirs in zip(a["random"], b["random"], strict=True):
+        assert torch.equal(ours["torch"], theirs["torch"]) and torch.equal(ours["generator"], theirs["generator"])
 
 
 @pytest.fixture(scope="session")

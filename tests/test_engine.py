@@ -1,23 +1,19 @@
-"""Accuracies, nearest neighbours, learning rates, meters, checkpoints, run folders."""
+"""Learning rates, random states, meters, checkpoints, run folders."""
 
 import json
 import math
 import os
 import random
 from argparse import Namespace
-from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import Golden
 
-from engine.checkpoint import get_encoder, load_checkpoint, load_weights, restore_optimizer, save_checkpoint
-from engine.device import pick_device
-from engine.meters import Meter, progress_line
-from engine.metrics import accuracy, knn_predict
-from engine.results import table
+from engine.checkpoint import find_checkpoint, get_encoder, load_checkpoint, load_weights, restore_optimizer, save_checkpoint
+from engine.meters import Meter, contrast_statistics, progress_line
 from engine.runlog import NoLog, Run, RunLog
 from engine.training import learning_rate, random_states, restore_random_states, seed_everything
 from feeder.cli import UserError
@@ -28,49 +24,34 @@ SMALL = dict(hidden_size=16, num_head=2, num_layer=1, channels=4)
 RUN = Run("linear", "ntu60", "cross_subject", "joint")
 
 
-def test_knn_golden():
-    golden = Golden("knn")
-    for k in (1, 2, 5, 20):
-        ours = knn_predict(golden["gallery"], golden["gallery_labels"], golden["query"], k, chunk=50)
-        assert torch.equal(ours, golden[f"pred_k{k}"])
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_knn_against_plain_numpy(seed):
-    rng = np.random.default_rng(seed)
-    gallery, query, labels = rng.normal(size=(30, 5)), rng.normal(size=(11, 5)), rng.integers(-3, 4, 30)
-    for k in (1, 2, 3, 30):
-        expected = []
-        for q in query:
-            cosine = [g @ q / np.linalg.norm(g) / np.linalg.norm(q) for g in gallery]
-            votes = Counter(labels[np.argsort(cosine)[::-1][:k]].tolist())
-            expected.append(min(label for label in votes if votes[label] == max(votes.values())))
-        ours = knn_predict(*map(torch.from_numpy, (gallery, labels, query)), k, chunk=4)
-        assert ours.tolist() == expected, f"seed {seed}, k {k}"
-
-
-@pytest.mark.parametrize("k", [0, 31])
-def test_knn_refuses_k_beyond_the_gallery(k):
-    with pytest.raises(ValueError, match="gallery of 30"):
-        knn_predict(torch.randn(30, 2), torch.zeros(30, dtype=torch.long), torch.randn(3, 2), k)
-
-
-def test_accuracy_counts_the_k_best_scores():
-    scores = torch.tensor([[3.0, 2, 1], [1, 3, 2], [2, 3, 1], [1, 2, 3]])
-    labels = torch.tensor([0, 0, 0, 1])
-    assert accuracy(scores, labels) == 25 and accuracy(scores, labels, 2) == 75 and accuracy(scores, labels, 5) == 100
-
-
 def test_learning_rates_drop_at_milestones_or_along_a_cosine():
     assert [learning_rate(2, e, 80, [50, 70]) for e in (0, 49, 50, 69, 70)] == pytest.approx([2, 2, 0.2, 0.2, 0.02])
     assert learning_rate(1, 20, 40, [], cos=True) == pytest.approx(0.5) and learning_rate(1, 0, 40, [5], cos=True) == 1
 
 
-def test_progress_line_is_in_the_references_format():
-    meter = Meter("Loss", ".4e")
-    meter.update(2.0, 3)
-    meter.update(4.0, 1)
-    assert progress_line(0, 0, 40, [meter]) == "Epoch: [0][ 0/40]\tLoss 4.0000e+00 (2.5000e+00)"
+def test_a_meter_has_the_references_format_and_restores():
+    meter, other = Meter(".4e"), Meter(".4e")
+    meter.update(torch.tensor(2.0), 3)
+    other.restore(meter.state())
+    for m in (meter, other):
+        m.update(torch.tensor(4.0), 1)
+        assert progress_line(0, 0, 40, {"Loss": m}) == "Epoch: [0][ 0/40]\tLoss 4.0000e+00 (2.5000e+00)"
+
+
+def test_contrast_statistics_of_known_queues():
+    """Equal keys: collapse. The axes and their opposites: no mean, unit spread, all directions."""
+    one = torch.zeros(4, 8)
+    one[0] = 1
+    axes = torch.cat([torch.eye(4), -torch.eye(4)], dim=1)
+    logits = {"ti": torch.tensor([[5.0, 0.0, 1.0], [0.0, 5.0, 1.0]])}
+    found = contrast_statistics(logits, SCDNet.loss(logits), {"t": one, "i": axes}, T=0.2)
+    expected = {
+        "queue/mean_norm_t": 1, "queue/spread_t": 0, "queue/mean_norm_i": 0, "queue/spread_i": 1, "queue/dimensions_i": 4,
+        "accuracy/ti": 50, "similarity/positive_ti": 0.5, "similarity/hardest_ti": 0.6, "similarity/negative_ti": 0.35,
+        "loss/ti": math.log(math.exp(5) + 1 + math.e) - 2.5,
+    }  # fmt: skip
+    for name, value in expected.items():
+        assert found[name].item() == pytest.approx(value, abs=1e-6), name
 
 
 def test_seed_and_random_states():
@@ -92,17 +73,6 @@ def test_random_states_are_plain(tmp_path):
     restore_random_states(load_checkpoint(tmp_path / "x.tar")["random"])
 
 
-def test_device_and_gpu_must_agree():
-    with pytest.raises(UserError, match="contradict"):
-        pick_device("cpu", gpu=0)
-
-
-@pytest.mark.parametrize("name", ["gpu", "mps", "cuda:99"])
-def test_an_absent_device_is_named(name):
-    with pytest.raises(UserError, match=name):
-        pick_device(name)
-
-
 class Malicious:
     def __reduce__(self):
         return os.system, ("touch /tmp/scdnet-was-here",)
@@ -115,26 +85,80 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
     assert not os.path.exists("/tmp/scdnet-was-here")
 
 
-def test_damaged_checkpoints_are_one_line(tmp_path):
-    path = tmp_path / "checkpoint.pth.tar"
+def valid_checkpoint():
+    """Return a checkpoint of ours in the form that pre-training writes."""
+    net = SCDNet(SMALL, dim=8, K=8)
+    optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.1)
+    return dict(
+        state_dict=net.state_dict(), optimizer=optimizer.state_dict(), sizes=net.sizes, epoch=1, step=0, steps=4, seed=0,
+        run=["pretraining", "ntu60", "cross_subject", "joint"], options={"seed": 0}, meters={}, random=[random_states()],
+        log_folder="log/x", data="0123",
+    )  # fmt: skip
+
+
+WRONG_ENTRIES = [
+    ("state_dict", [None, 3, [], {1: 2}, {"a": 3}, torch.zeros(2)]),
+    ("epoch", [None, -1, 2.5, "1", [1]]), ("step", [None, -1, "1"]), ("steps", [None, "4"]), ("seed", [None, "0", 1.5]),
+    ("run", [None, "pretraining", [], ["pretraining"], [1, 2, 3, 4]]), ("options", [None, [], "text"]),
+    ("sizes", [None, 3, []]), ("optimizer", [None, []]), ("random", [None, 3, "x"]), ("log_folder", [None, 3]),
+    ("data", [None, 3]), ("meters", [None, 3]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "values"), WRONG_ENTRIES, ids=[name for name, _ in WRONG_ENTRIES])
+def test_a_checkpoint_with_a_wrong_entry_is_one_line(tmp_path, name, values):
+    path, content = tmp_path / "checkpoint.pth.tar", valid_checkpoint()
+    save_checkpoint(path, content)
+    assert load_checkpoint(path)["epoch"] == 1
+    for value in values:
+        torch.save(content | {name: value}, path)
+        with pytest.raises(UserError) as error:
+            load_checkpoint(path)
+        assert "\n" not in str(error.value) and str(path) in str(error.value) and name in str(error.value), value
+    if name in ("run", "state_dict", "meters", "data", "step", "steps"):
+        return  # others must be there
+    torch.save({key: entry for key, entry in content.items() if key != name}, path)
+    with pytest.raises(UserError, match=f"missing entry '{name}'"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_a_damaged_checkpoint_is_one_line(tmp_path, seed):
+    """Truncated, empty, other files, and single flipped bits, which torch itself would load as other weights."""
+    path, rng = tmp_path / "checkpoint.pth.tar", random.Random(seed)
     save_checkpoint(path, {"state_dict": Encoder(**SMALL).state_dict()})
     whole = path.read_bytes()
-    rng = random.Random(0)
+    state_dict = load_checkpoint(path)["state_dict"]
     damaged = [whole[: rng.randrange(len(whole))] for _ in range(10)] + [b"", b"no checkpoint", whole[:-1]]
     for content in damaged:
         path.write_bytes(content)
         with pytest.raises(UserError) as error:
             load_checkpoint(path)
         assert "\n" not in str(error.value) and str(path) in str(error.value)
-    for content in ({}, {"state_dict": 3}, {"state_dict": {1: 2}}, [1]):
-        torch.save(content, path)
-        with pytest.raises(UserError, match="holds no 'state_dict'"):
-            load_checkpoint(path)
-    save_checkpoint(path, {"state_dict": Encoder(**SMALL).state_dict(), "sizes": None})
-    with pytest.raises(UserError, match="no encoder"):
-        get_encoder(path, {})[0]
+    for _ in range(40):
+        position, bit = rng.randrange(len(whole)), 1 << rng.randrange(8)
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ bit]) + whole[position + 1 :])
+        try:
+            loaded = load_checkpoint(path)["state_dict"]
+        except UserError as error:
+            assert "\n" not in str(error)
+        else:  # a bit between the entries of the archive
+            assert all(torch.equal(tensor, loaded[name]) for name, tensor in state_dict.items()), f"byte {position}, bit {bit}"
     with pytest.raises(UserError, match="no checkpoint at"):
         load_checkpoint(tmp_path / "elsewhere")
+
+
+def test_which_checkpoint_is_resumed(tmp_path):
+    folder, other = tmp_path / "ck", tmp_path / "other.tar"
+    save_checkpoint(other, valid_checkpoint() | {"epoch": 7})
+    assert find_checkpoint(None, folder) == find_checkpoint("auto", folder) == ({}, None)
+    assert find_checkpoint(str(other), folder)[0]["epoch"] == 7
+    save_checkpoint(folder / "checkpoint.pth.tar", valid_checkpoint())
+    for resume in ("auto", str(folder), str(folder / "." / "checkpoint.pth.tar")):
+        assert find_checkpoint(resume, folder)[0]["epoch"] == 1
+    for resume in (None, str(other)):
+        with pytest.raises(UserError, match="exists: --resume auto continues"):
+            find_checkpoint(resume, folder)
 
 
 def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
@@ -175,7 +199,7 @@ def test_weights_load_wholly_or_not_at_all():
     for state_dict, message in [
         ({"weight": other["weight"]}, "lacks bias"),
         (other | {"extra": torch.zeros(1)}, "has extra"),
-        (other | {"bias": torch.zeros(4)}, r"bias is \(4,\), this model's \(3,\)"),
+        (other | {"bias": torch.zeros(4)}, r"bias is \(4,\), in this model \(3,\)"),
     ]:
         with pytest.raises(UserError, match=message):
             load_weights(own, state_dict, "x.tar")
@@ -227,39 +251,35 @@ def test_a_references_linear_layer_loads_with_its_momentum(tmp_path):
     assert get_encoder(tmp_path / "x.tar", {"num_head": 2})[0].sizes == model.encoder.sizes
 
 
-def test_foreign_folders_do_not_disturb_the_table(tmp_path):
-    for i, (options, metrics) in enumerate([("", "{}"), ("a: 1", "3"), ("run: 3", '{"last_acc1": 1}'), ("[", "x")]):
-        (tmp_path / str(i)).mkdir()
-        (tmp_path / str(i) / "options.yaml").write_text(options)
-        (tmp_path / str(i) / "metrics.jsonl").write_text(metrics)
-    with pytest.raises(UserError, match="no finished evaluation"):
-        table(tmp_path)
-
-
-def test_a_run_folder_and_the_table_of_results(tmp_path):
-    options = Namespace(seed=3, random_encoder=False, lr=2.0)
-    log = RunLog(str(tmp_path), RUN, options)
-    log.print("a line")
-    log.metrics(0, acc1=50.0)
-    log.metrics(1, acc1=60.0)
-    assert "no finished evaluation" in str(pytest.raises(UserError, table, tmp_path).value)
-    log.metrics(best_acc1=60.0, last_acc1=59.0)
-    log.close()
+def test_a_run_folder(tmp_path):
+    options = Namespace(seed=3, random_encoder=False, lr=2.0, checkpoint_path="ck")
+    with pytest.raises(ValueError), RunLog(str(tmp_path), RUN, options) as log:
+        log.print("a line")
+        log.metrics(0, acc1=50.0)
+        log.metrics(1, acc1=60.0)
+        raise ValueError("why")
     assert log.folder.name.startswith("linear_ntu60_cross_subject_joint_")
-    assert (log.folder / "log.txt").read_text() == "a line\n"
+    assert (log.folder / "log.txt").read_text() == "a line\nstopped: why\n"
     record = yaml.safe_load((log.folder / "options.yaml").read_text())
     assert record["options"]["lr"] == 2.0 and {"command", "git_commit", "torch", "python"} <= record.keys()
-    assert json.loads((log.folder / "metrics.jsonl").read_text().splitlines()[0]) == {"epoch": 0, "acc1": 50.0}
+    assert record["run"] == RUN._asdict() and record["checkpoint_folder"] == os.path.abspath("ck")
     assert any(name.startswith("events.out.tfevents") for name in os.listdir(log.folder))
-    assert "| linear | ntu60 | cross_subject | joint | pre-trained | 3 | 59.0 | 60.0 | 86.6 |" in table(tmp_path)
 
-    again = RunLog(str(tmp_path), RUN, options, folder=str(log.folder), start_epoch=1)
+    again = RunLog(str(tmp_path), RUN, options, folder=log.folder, start_epoch=1)
     again.metrics(1, acc1=61.0)
     again.close()
     lines = [json.loads(line) for line in (log.folder / "metrics.jsonl").read_text().splitlines()]
     assert lines == [{"epoch": 0, "acc1": 50.0}, {"epoch": 1, "acc1": 61.0}]
-    assert RunLog(str(tmp_path), RUN, options).folder != log.folder
-    assert math.isfinite(lines[-1]["acc1"])
+
+
+def test_runs_that_start_in_the_same_moment_have_their_own_folders(tmp_path):
+    def start(_):
+        log = RunLog(str(tmp_path), RUN, Namespace(seed=0))
+        log.close()
+        return log.folder
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(start, range(16)))) == 16
 
 
 def test_no_log_keeps_nothing(tmp_path, monkeypatch, capsys):
@@ -268,7 +288,4 @@ def test_no_log_keeps_nothing(tmp_path, monkeypatch, capsys):
         log.print("a line")
         log.metrics(0, acc1=50.0)
         log.image("a/picture", np.zeros((4, 4, 3), np.uint8))
-        log.arrays("predictions", labels=np.zeros(3))
-        log.close()
-    assert {name for name in vars(RunLog) if name[0] != "_"} <= vars(NoLog).keys(), "whatever a log can do"
     assert not capsys.readouterr().out and not os.listdir(tmp_path)

@@ -1,47 +1,40 @@
-"""Pre-training that is stopped and resumed: signals, kills, a full disk, two runs in one folder, checkpoints that are kept."""
+"""Pre-training that is stopped and resumed: signals, kills, a full disk, two runs in one folder, copied folders."""
 
 import json
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, failure
-from test_scripts import pretrain, records
+from conftest import ROOT, SIZES, assert_same_training, failure
 
 import pretraining
-from engine.checkpoint import load_checkpoint
-from engine.checkpoint_folder import CheckpointFolder
-from engine.meters import Meter
+from engine.checkpoint import load_checkpoint, lock_folder
 from engine.training import StopSignals
 from feeder.dataset import Batches
 
 
+def pretrain(data, *flags):
+    contrast = ["--encoder-dim", "8", "--encoder-k", "24", "--batch-size", "8", "--checkpoint-path", "ck"]
+    pretraining.main(["--data-path", str(data), *SIZES, *contrast, "--workers", "0", "--device", "cpu", "--seed", "1", *flags])
+
+
 def at_step(monkeypatch, number, act):
-    """Have `act` done within the step of that number, counted from 0 over all epochs of this process."""
-    steps = iter(range(10**6))
-    inside = pretraining.mean_accuracy
+    """Call `act` within the step of that number, counted from 0 over all epochs of this process."""
+    inside, count = pretraining.train_step, iter(range(10**6))
 
-    def mean_accuracy(logits):
-        if next(steps) == number:
+    def train_step(*args):
+        if next(count) == number:
             act()
-        return inside(logits)
+        return inside(*args)
 
-    monkeypatch.setattr(pretraining, "mean_accuracy", mean_accuracy)
-
-
-def assert_same_training(a, b):
-    a, b = load_checkpoint(a), load_checkpoint(b)
-    assert (a["epoch"], a["step"]) == (b["epoch"], b["step"])
-    for name, tensor in a["state_dict"].items():
-        assert torch.equal(tensor, b["state_dict"][name]), name
-    for number, state in a["optimizer"]["state"].items():
-        assert torch.equal(state["momentum_buffer"], b["optimizer"]["state"][number]["momentum_buffer"])
-    assert torch.equal(a["views"], b["views"]) and torch.equal(a["random"][0]["torch"], b["random"][0]["torch"])
+    monkeypatch.setattr(pretraining, "train_step", train_step)
 
 
 def figures(folder):
@@ -58,18 +51,21 @@ def whole(data, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "workers, number, signum, status, position",
+    ("workers", "number", "signum", "status", "position"),
     [
         ("0", 5, signal.SIGTERM, 143, (1, 2)),
-        ("2", 5, signal.SIGTERM, 143, (1, 2)),
-        ("0", 4, signal.SIGINT, 130, (1, 1)),
         ("2", 7, signal.SIGINT, 130, (2, 0)),  # the last step of its epoch
     ],
 )
-def test_a_signal_ends_after_the_step_and_the_same_command_goes_on(
+def test_a_signal_ends_after_the_step_and_the_same_command_continues(
     data, here, whole, monkeypatch, capsys, workers, number, signum, status, position
 ):
-    at_step(monkeypatch, number, lambda: os.kill(os.getpid(), signum))
+    def signal_all():
+        workers = [child.pid for child in multiprocessing.active_children()]
+        for pid in [*workers, os.getpid()]:  # as a cluster does
+            os.kill(pid, signum)
+
+    at_step(monkeypatch, number, signal_all)
     flags = ["--epochs", "3", "--workers", workers, "--resume", "auto", "--save-freq", "3"]
     with pytest.raises(SystemExit) as stop:
         pretrain(data, *flags)
@@ -79,14 +75,7 @@ def test_a_signal_ends_after_the_step_and_the_same_command_goes_on(
     assert (checkpoint["epoch"], checkpoint["step"]) == position
     pretrain(data, *flags)
     assert_same_training("ck", whole / "ck")
-    assert figures(here / "log") == figures(whole / "log"), "the epoch's means are over all its steps"
-
-
-def test_a_signal_before_the_first_step_ends_as_ever(data, here, monkeypatch):
-    monkeypatch.setattr(pretraining, "SkeletonDataset", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(SystemExit) as stop:
-        pretrain(data, "--epochs", "1")
-    assert stop.value.code == 143 and not (here / "ck").exists()
+    assert figures(here / "log") == figures(whole / "log"), "the means of the epoch include the steps before the signal"
 
 
 def test_a_second_signal_ends_at_once():
@@ -98,187 +87,200 @@ def test_a_second_signal_ends_at_once():
     assert ended.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_signal_to_the_workers_too_loses_nothing(data, here, whole, monkeypatch):
-    def end_all():
-        workers = [child.pid for child in multiprocessing.active_children()]
-        assert len(workers) == 2 and all(os.getsid(pid) == pid for pid in workers), "out of reach of Ctrl-C"
-        for pid in [*workers, os.getpid()]:
-            os.kill(pid, signal.SIGTERM)
-
-    at_step(monkeypatch, 1, end_all)
-    with pytest.raises(SystemExit) as stop:
-        pretrain(data, "--epochs", "3", "--workers", "2")
-    assert stop.value.code == 143
-    pretrain(data, "--epochs", "3", "--resume", "auto")
-    assert_same_training("ck", whole / "ck")
-
-
-def test_kills_at_random_moments(data, here, whole):
-    """SIGKILL, 20 times: see the script."""
-    flags = ["--workers", "0", "--data-path", str(data), "--epochs", "60", "--kills", "20"]
+def test_kills_at_random_moments(data, here):
+    """SIGKILL, 12 times: see the script."""
+    flags = ["--workers", "0", "--data-path", str(data), "--epochs", "60", "--kills", "12"]
     result = subprocess.run([sys.executable, ROOT / "tests" / "kill_pretraining.py", *flags], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert "20 kills, no broken checkpoint" in result.stdout
+    assert "12 kills, no broken checkpoint" in result.stdout
 
 
-def test_time_to_save_within_an_epoch(data, here, monkeypatch):
-    seen = []
-    inside = CheckpointFolder.save
+def test_checkpoints_within_an_epoch(data, here, monkeypatch):
+    positions, inside = [], pretraining.save_checkpoint
 
-    def save(self, *args, **kwargs):
-        inside(self, *args, **kwargs)
-        seen.append(tuple(load_checkpoint("ck")[key] for key in ("epoch", "step")))
+    def save_checkpoint(path, checkpoint):
+        inside(path, checkpoint)
+        positions.append((checkpoint["epoch"], checkpoint["step"]))
 
-    monkeypatch.setattr(CheckpointFolder, "save", save)
+    monkeypatch.setattr(pretraining, "save_checkpoint", save_checkpoint)
     pretrain(data, "--epochs", "2", "--save-minutes", "1e-9", "--save-freq", "2")
-    assert seen == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3), (2, 0)]
+    assert positions == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3), (2, 0)]
     assert load_checkpoint("ck")["meters"]["Loss"] == [0.0, 0.0, 0]
 
 
-def test_batches_begin_where_they_are_told():
+def test_batches_continue_within_an_epoch():
     batches = Batches(23, 4, seed=3, drop_last=True)
     batches.epoch = 2
     whole = list(batches)
     batches.start = 3
     assert list(batches) == whole[3:] and len(whole) == len(batches) == 5
-    assert list(Batches(5, 2, rows=slice(1, None, 2))) == [[1, 3]]
 
 
-def test_a_meter_restores():
-    meter, other = Meter("Loss", ".4e"), Meter("Loss", ".4e")
-    meter.update(torch.tensor(2.0), 3)
-    other.restore(meter.state())
-    for m in (meter, other):
-        m.update(4.0)
-        assert (m.value, m.mean, m.total) == (4.0, 2.5, 10.0)
-
-
-def test_within_an_epoch_the_batches_must_be_the_same(data, here, capsys, monkeypatch):
+def test_what_a_resumed_run_may_change(data, here, monkeypatch, capsys):
     at_step(monkeypatch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit):
         pretrain(data, "--epochs", "2")
     capsys.readouterr()
-    code, line = failure(capsys, pretrain, data, "--epochs", "2", "--resume", "auto", "--batch-size", "4")
-    assert code == 1 and "stands at step 2 of 4 of --batch-size 8, this run has 8 of 4" in line
-
-
-def test_checkpoints_are_kept(data, here):
-    (here / "ck").mkdir()
-    for name in ("checkpoint_0009.pth.tar", "checkpoint_x.pth.tar"):
-        (here / "ck" / name).write_text("another run's")
-    pretrain(data, "--epochs", "4", "--keep-checkpoints", "2")
-    names = sorted(path.name for path in (here / "ck").glob("checkpoint*"))
-    assert names == ["checkpoint.pth.tar", "checkpoint_0003.pth.tar", "checkpoint_0004.pth.tar", "checkpoint_0009.pth.tar",
-                     "checkpoint_x.pth.tar"]  # fmt: skip
-    assert [load_checkpoint(here / "ck" / f"checkpoint_000{n}.pth.tar")["epoch"] for n in (3, 4)] == [3, 4]
-    assert os.path.samefile("ck/checkpoint.pth.tar", "ck/checkpoint_0004.pth.tar"), "takes no room"
-    pretrain(data, "--epochs", "5", "--keep-checkpoints", "2", "--resume", "ck/checkpoint_0003.pth.tar", "--log-dir", "log2")
-    assert load_checkpoint("ck/checkpoint_0004.pth.tar")["epoch"] == 4
-    assert not os.path.exists("ck/checkpoint_0003.pth.tar") and load_checkpoint("ck/checkpoint_0005.pth.tar")["epoch"] == 5
-
-
-def test_checkpoints_are_kept_without_hard_links(tmp_path, monkeypatch):
-    def no_links(*args):
-        raise OSError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", no_links)
-    with CheckpointFolder(tmp_path, keep=1) as folder:
-        for epoch in (1, 2):
-            folder.connect(lambda epoch=epoch: dict(state_dict={}, epoch=epoch), print)
-            folder.save(epoch_done=True)
-    assert load_checkpoint(tmp_path / "checkpoint_0002.pth.tar")["epoch"] == 2
-    assert sorted(os.listdir(tmp_path)) == [".lock", "checkpoint.pth.tar", "checkpoint_0002.pth.tar"]
+    same = ["--epochs", "2", "--resume", "auto"]
+    other = here / "other" / "NTU-RGB-D-60-AGCN"
+    shutil.copytree(data / "NTU-RGB-D-60-AGCN", other)
+    part = other / "xsub" / "train_num_frame.npy"
+    part.write_bytes(part.read_bytes()[:-8] + (1).to_bytes(8, "little"))
+    for flags, message in [
+        (["--batch-size", "4"], "ck/checkpoint.pth.tar is at step 2 of 4, but an epoch of this run has 8"),
+        (["--encoder-t", "0.1"], "belongs to another run: encoder_t 0.2, not 0.1"),
+        (["--encoder-m", "0.5"], "encoder_m 0.999, not 0.5"),
+        (["--encoder-k", "48"], "encoder_k 24, not 48"),
+        (["--pairs", "tt"], "pairs ['ti', 'si', 'it', 'is'], not ['tt']"),
+        (["--no-masks"], "no_masks False, not True"),
+        (["--seed", "2"], "--seed 1, not 2"),
+        (
+            ["--skeleton-representation", "bone"],
+            "pretraining ntu60 cross_subject joint, not pretraining ntu60 cross_subject bone",
+        ),
+        (["--hidden-size", "32"], "has hidden_size 16, this run 32"),
+        (["--num-head", "4"], "has num_head 2, this run 4"),
+        (["--data-path", str(here / "other")], "was trained on other data of the same name"),
+    ]:
+        code, line = failure(capsys, pretrain, data, *same, *flags)
+        assert code == 1 and message in line, line
+    pretrain(data, *same, "--lr", "0.02", "--wd", "0", "--momentum", "0.8")
+    out = capsys.readouterr().out
+    for name, now, was in (("lr", 0.02, 0.01), ("weight_decay", 0.0, 0.0001), ("momentum", 0.8, 0.9)):
+        assert f"note: resumed with {name} {now}, was {was}" in out
+    assert "note: resumed with lr" in next((here / "log").glob("*/log.txt")).read_text()
 
 
 @pytest.fixture
 def full_disk():
-    """No file may grow beyond 200 kB, which a checkpoint of these runs does and a log does not."""
+    """Limit the size of a file to 200 kB, which a checkpoint of these runs exceeds and a log does not, or to another size."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    set_limit = lambda n: resource.setrlimit(resource.RLIMIT_FSIZE, (n, before[1]))  # noqa: E731
-    yield lambda: set_limit(200_000), lambda: set_limit(before[0])
-    set_limit(before[0])
+    yield lambda size=200_000: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_stops_or_not_as_asked(data, here, capsys, full_disk, whole, monkeypatch):
-    fill, free = full_disk
+def test_a_full_disk_keeps_the_older_checkpoint(data, here, capsys, full_disk):
     pretrain(data, "--epochs", "1")
     old = (here / "ck" / "checkpoint.pth.tar").read_bytes()
     assert len(old) > 200_000
     capsys.readouterr()
-    fill()
+    full_disk()
     code, line = failure(capsys, pretrain, data, "--epochs", "3", "--resume", "auto")
-    assert code == 1 and "cannot write ck/checkpoint.pth.tar: File too large; any older one is whole" in line
+    assert code == 1 and "cannot write ck/checkpoint.pth.tar" in line and "enforce" not in line
     assert (here / "ck" / "checkpoint.pth.tar").read_bytes() == old
     assert sorted(os.listdir("ck")) == [".lock", "checkpoint.pth.tar"]
 
-    at_step(monkeypatch, 5, free)  # after an epoch that could not be saved there is room again
-    pretrain(data, "--epochs", "3", "--resume", "auto", "--on-failed-save", "continue")
-    assert "cannot write ck/checkpoint.pth.tar" in capsys.readouterr().out
-    assert_same_training("ck", whole / "ck")
-    fill()
-    code, line = failure(capsys, pretrain, data, "--epochs", "4", "--resume", str(here / "ck"), "--on-failed-save", "continue")
-    assert code == 1 and "cannot write" in line, "the last one must be written"
+
+def test_a_full_log_disk_does_not_end_training(data, here, capsys, monkeypatch, full_disk):
+    unlimited, inside = resource.getrlimit(resource.RLIMIT_FSIZE)[0], pretraining.save_checkpoint
+
+    def save_checkpoint(*args):
+        full_disk(unlimited)
+        inside(*args)
+        full_disk(5_000)
+
+    monkeypatch.setattr(pretraining, "save_checkpoint", save_checkpoint)
+    at_step(monkeypatch, 2, lambda: full_disk(5_000))
+    pretrain(data, "--epochs", "6", "--print-freq", "1")
+    output = capsys.readouterr()
+    warning, *rest = output.err.strip().splitlines()
+    assert warning.startswith("warning: cannot write the log in ") and not rest, output.err
+    assert load_checkpoint("ck")["epoch"] == 6 and "Epoch: [5][3/4]" in output.out
 
 
 def test_a_second_run_in_a_folder_is_refused(data, here, capsys):
-    (here / "ck").mkdir()
     hold = (
-        "import sys; from engine.checkpoint_folder import CheckpointFolder\n"
-        "with CheckpointFolder('ck'): print(flush=True); sys.stdin.read()"
+        "import sys; from engine.checkpoint import lock_folder\nlock = lock_folder('ck'); print(flush=True); sys.stdin.read()"
     )
-    other = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=here,
-                             env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
+    command = [sys.executable, "-c", hold]
+    other = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=here, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
     other.stdout.readline()
     code, line = failure(capsys, pretrain, data, "--epochs", "1")
-    assert code == 1 and f"ck is another run's (process {other.pid} on " in line
+    assert code == 1 and f"ck is used by another run (process {other.pid} on " in line
     other.kill()
     other.communicate()
     pretrain(data, "--epochs", "1")
-    assert len(records(here, "pretraining")) == 1
+    assert len(figures(here / "log")) == 1
 
 
-def test_a_run_that_starts_anew_keeps_the_earlier_checkpoint(data, here, capsys):
-    pretrain(data, "--epochs", "2")
-    pretrain(data, "--epochs", "1", "--log-dir", "log2")
-    assert "--resume with that path goes on with it" in capsys.readouterr().out
-    assert load_checkpoint("ck")["epoch"] == 1 and load_checkpoint("ck/earlier_checkpoint.pth.tar")["epoch"] == 2
+def test_a_link_named_lock_is_not_followed(here):
+    Path("precious").write_text("text")
+    Path("ck").mkdir()
+    Path("ck/.lock").symlink_to("../precious")
+    with pytest.raises(OSError):
+        lock_folder("ck")
+    assert Path("precious").read_text() == "text"
 
 
-def test_a_run_is_continued_however_its_folder_is_spelled(data, here):
+def test_a_start_on_an_existing_checkpoint_changes_nothing(data, here, capsys):
     pretrain(data, "--epochs", "1")
-    for epochs, spelling in ((2, "ck"), (3, str(here / "ck" / "checkpoint.pth.tar"))):
+    pretrain(data, "--epochs", "1", "--checkpoint-path", "b")
+    before = Path("ck/checkpoint.pth.tar").read_bytes()
+    for flags in ([], ["--resume", "b"]):
+        code, line = failure(capsys, pretrain, data, "--epochs", "2", "--log-dir", "log2", *flags)
+        assert code == 1 and "ck/checkpoint.pth.tar exists: --resume auto continues that run" in line
+    assert Path("ck/checkpoint.pth.tar").read_bytes() == before and not Path("log2").exists()
+
+
+def test_a_log_belongs_to_its_checkpoint_folder(data, here, capsys):
+    pretrain(data, "--epochs", "1")
+    for epochs, spelling in ((2, "auto"), (3, str(here / "ck" / "checkpoint.pth.tar"))):
         pretrain(data, "--epochs", str(epochs), "--resume", spelling)
     (folder,) = (here / "log").iterdir()
-    assert [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [0, 1, 2]
-    assert not list((here / "ck").glob("earlier*"))
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 3, "lo')  # truncated by a kill
+    pretrain(data, "--epochs", "4", "--resume", "auto")
+    before = (folder / "metrics.jsonl").read_text()
+    assert [json.loads(line)["epoch"] for line in before.splitlines()] == [0, 1, 2, 3]
+    shutil.copytree("ck", "copy")
+    pretrain(data, "--epochs", "5", "--resume", "auto", "--checkpoint-path", "copy")
+    pretrain(data, "--epochs", "6", "--resume", "copy", "--checkpoint-path", "elsewhere")
+    assert (folder / "metrics.jsonl").read_text() == before and len(list((here / "log").iterdir())) == 3
+    capsys.readouterr()
+    pretrain(data, "--epochs", "4", "--resume", "auto")
+    assert capsys.readouterr().out == "nothing left to do: epoch 4 of --epochs 4\n"
 
 
-def test_resuming_from_elsewhere_keeps_what_stands_there(data, here, capsys):
-    pretrain(data, "--epochs", "1", "--checkpoint-path", "a")
-    pretrain(data, "--epochs", "2", "--checkpoint-path", "b")
-    pretrain(data, "--epochs", "3", "--checkpoint-path", "b", "--resume", "a")
-    assert [load_checkpoint(f"b/{name}checkpoint.pth.tar")["epoch"] for name in ("", "earlier_")] == [3, 2]
-    pretrain(data, "--epochs", "4", "--checkpoint-path", "b", "--resume", "b/earlier_checkpoint.pth.tar")
-    assert [load_checkpoint(f"b/{name}checkpoint.pth.tar")["epoch"] for name in ("", "earlier_", "other_")] == [4, 2, 3]
-    code, line = failure(capsys, pretrain, data, "--epochs", "5", "--checkpoint-path", "b", "--resume", "auto", "--no-masks")
-    assert code == 1 and "is of another run: no_masks False, not True" in line
+def test_nan_is_neither_trained_on_nor_saved(data, here, capsys):
+    pretrain(data, "--epochs", "1")
+    code, line = failure(capsys, pretrain, data, "--epochs", "2", "--resume", "auto", "--lr", "1e30")
+    assert code == 1 and "not finite at epoch 1" in line
+    assert "stopped: " in next((here / "log").glob("*/log.txt")).read_text()
+    assert load_checkpoint("ck")["epoch"] == 1
+    save_each_step = ["--save-minutes", "1e-9", "--print-freq", "9", "--checkpoint-path", "new"]
+    code, line = failure(capsys, pretrain, data, "--epochs", "1", "--lr", "1e38", *save_each_step)
+    assert code == 1 and "not finite at epoch 0, step 1" in line and not Path("new/checkpoint.pth.tar").exists()
 
 
-def test_processes_that_do_not_write_touch_nothing(tmp_path):
-    with CheckpointFolder(tmp_path / "ck", writes=False, save_minutes=1e-9, keep=1) as folder:
-        folder.claim()
-        folder.save()
-        assert not folder.due
-    assert os.listdir(tmp_path) == []
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_coordinate_that_is_not_finite_is_named(data, here, capsys, workers):
+    shutil.copytree(data / "NTU-RGB-D-60-AGCN", here / "data" / "NTU-RGB-D-60-AGCN")
+    path = here / "data" / "NTU-RGB-D-60-AGCN" / "xsub" / "train_data_joint.npy"
+    content = bytearray(path.read_bytes())
+    content[128:132] = b"\x00\x00\xc0\x7f"  # the first coordinate becomes NaN
+    path.write_bytes(content)
+    code, line = failure(capsys, pretrain, here / "data", "--epochs", "1", "--workers", workers)
+    assert code == 1 and "train sample 0 (S0" in line and "is not finite" in line
+    assert not Path("ck/checkpoint.pth.tar").exists()
 
 
-def test_weights_that_are_not_finite_are_not_saved(data, here, capsys):
-    code, line = failure(capsys, pretrain, data, "--epochs", "1", "--lr", "1e38", "--save-minutes", "1e-9", "--print-freq", "9")
-    assert code == 1 and "not finite at epoch 0, step 1" in line
-    assert not (here / "ck" / "checkpoint.pth.tar").exists()
+def test_a_killed_worker_is_one_line(data, here, monkeypatch, capsys):
+    def kill_workers():
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
+
+    at_step(monkeypatch, 1, kill_workers)
+    code, line = failure(capsys, pretrain, data, "--epochs", "9", "--workers", "1")
+    assert code == 1 and "use fewer --workers" in line
 
 
-def test_a_claim_says_who_has_the_folder(tmp_path):
-    with CheckpointFolder(tmp_path) as folder:
-        assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
-        folder.claim()  # again: nothing to do
+def test_a_reference_checkpoint_resumes(data, here):
+    from model import SCDNet
+    from model.reference import to_reference
+
+    net = SCDNet(dict(hidden_size=16, num_head=2, channels=4), dim=8, K=24)
+    torch.save({"epoch": 1, "state_dict": to_reference(net.state_dict()), "arch": "scd"}, "reference.pth.tar")
+    pretrain(data, "--epochs", "2", "--resume", "reference.pth.tar")
+    assert load_checkpoint("ck")["epoch"] == 2

@@ -1,20 +1,13 @@
-"""Run `pretraining.py` in double precision, without dropout, which each process draws by itself, and without ties.
+"""What the processes of a distributed test run: `torchrun --nproc_per_node 2 tests/two_processes.py MODE ARGS`.
 
-    torchrun --nproc_per_node 2 tests/two_processes.py PRETRAINING'S FLAGS
-
-So what is left to differ between numbers of processes is rounding. Ties: equal inputs, such as an absent second body, make
-equal values at ReLUs and maxima, and rounding decides where their gradient goes.
-
-With SCDNET_TEST=signal rank 1 sends torchrun SIGTERM in the fifth step. With SCDNET_TEST=fail all print what
-`engine.distributed` computes in the first, one JSON line a rank, and rank 1 raises an error in the third.
+steps OUT: three steps of pre-training on fixed views, each process on its rows; rank 0 saves the result to OUT.
+signal FLAGS: pretraining.py, in which rank 1 receives SIGTERM in the sixth step.
+fail FLAGS: pretraining.py, in which rank 1 ends with an error in the third step.
 """
 
-import json
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -27,90 +20,68 @@ from engine import distributed
 from feeder.cli import UserError
 from model import SCDNet
 
-
-class ExactNet(SCDNet):
-    """Double precision, no dropout, no ties."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.double()
-        self.noise = 1e-3 * torch.randn(3, 64, 25, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        for module in self.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-            elif isinstance(module, nn.MultiheadAttention):
-                module.dropout = 0.0
-
-    def forward(self, q, k):
-        return super().forward(q + self.noise, k + self.noise)
+CPU = torch.device("cpu")
 
 
-def at_step(number: int, act: Callable[[], None]) -> None:
-    """Have `act` done within the step of that number, counted from 0."""
-    steps, inside = iter(range(10**6)), pretraining.mean_accuracy
+class FixedViews:
+    """Stand-in for `PretrainingViews`: the clips are the first view, and the clips in reverse the second."""
 
-    def mean_accuracy(logits):
-        if next(steps) == number:
+    def __call__(self, x, _num_frames, _generator):
+        return x, x.flip(2)
+
+
+def run_steps() -> tuple[SCDNet, list[float]]:
+    """Return the network and the losses after three steps.
+
+    Double precision, no dropout, BatchNorm with its running statistics, and no absent bodies, whose equal zeros would leave
+    maxima undecided: only rounding is left to differ between numbers of processes.
+    """
+    torch.manual_seed(0)
+    net = SCDNet(dict(hidden_size=16, num_head=2, channels=4, dropout=0.0), dim=8, K=24, m=0.9).double().train()
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    args = pretraining.get_parser().parse_args(["--device", "cpu"])
+    model = pretraining.prepare(net, args, CPU)
+    optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.1, 0.9)
+    clips = torch.randn(3, 8, 3, 64, 25, 2, dtype=torch.float64).cumsum(dim=3)
+    rank, rows, losses = distributed.rank(), 8 // distributed.world_size(), []
+    for x in clips:
+        mine = x[rank * rows : (rank + 1) * rows]
+        _, loss = pretraining.train_step(model, optimizer, FixedViews(), mine, None, None, CPU)
+        losses.append(distributed.average(torch.stack(list(loss.values())).detach().sum()).item())
+    return net, losses
+
+
+def at_step(number: int, act) -> None:
+    """Call `act` in this process within the step of that number, counted from 0."""
+    inside, count = pretraining.train_step, iter(range(10**6))
+
+    def train_step(*args):
+        if next(count) == number:
             act()
-        return inside(logits)
+        return inside(*args)
 
-    pretraining.mean_accuracy = mean_accuracy
+    pretraining.train_step = train_step
 
 
 def fail() -> None:
-    """Raise in rank 1."""
+    """Raise an error in rank 1."""
     if distributed.rank() == 1:
-        raise UserError("no more of this")
-
-
-def end_launcher() -> None:
-    """In rank 1 send torchrun SIGTERM, as a cluster does, and wait until it has passed it on."""
-    if distributed.rank() != 1:
-        return
-    noted = signal.getsignal(signal.SIGTERM).__self__
-    os.kill(os.getppid(), signal.SIGTERM)
-    while not noted.signum:
-        time.sleep(0.01)
-
-
-def say(record: dict) -> None:
-    """Write a JSON line in one piece: the processes share their output."""
-    os.write(1, (json.dumps(record) + "\n").encode())
-
-
-def report() -> None:
-    """Print the results of the exchanges between processes."""
-    rank, world = distributed.rank(), distributed.world_size()
-    mine = torch.arange(7)[rank::world].float()[:, None] * torch.ones(3)  # (3 or 4, 3)
-    x = torch.tensor([1.0 + rank], requires_grad=True)
-    (distributed.total(x) * (rank + 1)).backward()
-    layer = nn.Linear(1, 1)
-    layer.weight.grad, layer.bias.grad = torch.full((1, 1), float(rank)), torch.full((1,), 10.0 * rank)
-    distributed.average_gradients(layer)
-    say({
-        "rank": rank,
-        "rows": distributed.gather_rows(mine, 7)[:, 0].tolist(),
-        "labels": distributed.gather_rows(torch.arange(7)[rank::world], 7).tolist(),
-        "batch": distributed.gather_batch(torch.full((1, 2), rank))[:, 0].tolist(),
-        "total": [distributed.total(x).item(), x.grad.item()],
-        "gradients": [layer.weight.grad.item(), layer.bias.grad.item()],
-        "any": distributed.any_process(False, rank == 1, True),
-        "rank 0": distributed.from_rank_0(f"said by {rank}"),
-        "share": [distributed.share(8).start, distributed.share(8).stop],
-    })  # fmt: skip
-    try:
-        distributed.check_alike("what they were told", rank)
-    except UserError as error:
-        say({"error": str(error)})
+        raise UserError("rank 1 gives up")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    pretraining.SCDNet = ExactNet
-    mode = os.environ["SCDNET_TEST"]
-    if mode == "fail":
-        at_step(0, report)
-        at_step(2, fail)
-    elif mode == "signal":
-        at_step(4, end_launcher)
-    pretraining.main()
+    mode, *rest = sys.argv[1:]
+    if mode == "steps":
+        distributed.init_processes(CPU)
+        network, history = run_steps()
+        gathered = distributed.gather_objects(distributed.any_process(False, distributed.rank() == 1))
+        if distributed.is_main_process():
+            torch.save({"state_dict": network.state_dict(), "losses": history, "any": gathered}, rest[0])
+        distributed.close_processes()
+    else:
+        rank_1 = os.environ["RANK"] == "1"
+        at_step(*{"signal": (5, lambda: rank_1 and os.kill(os.getpid(), signal.SIGTERM)), "fail": (2, fail)}[mode])
+        pretraining.main(rest)

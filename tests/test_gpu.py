@@ -1,0 +1,145 @@
+"""The GPU path without a GPU: devices with only driver calls replaced, and steps on "meta", where each host read is an error."""
+
+import collections
+from argparse import Namespace
+
+import pytest
+import torch
+from conftest import SIZES
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+import action_classification
+import action_retrieval
+import pretraining
+from engine.device import pick_device
+from engine.training import Training
+from feeder.augmentations import STREAMS, PretrainingViews
+from feeder.cli import UserError
+from feeder.dataset import Batch
+from model import SCDNet
+
+META = torch.device("meta")
+SMALL = dict(encoder=dict(hidden_size=16, num_head=2, channels=4), dim=8, K=24)
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="replaces the driver of a machine without a GPU")
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Eight GPUs for torch's own Python code; returns the indices that were made current."""
+    current = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", current.append, raising=False)
+    return current
+
+
+def under_torchrun(monkeypatch, rank, world=8):
+    environment = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=world, MASTER_ADDR="localhost", MASTER_PORT=29500)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, str(value))
+
+
+@needs_no_gpu
+@pytest.mark.parametrize(
+    ("name", "gpu", "index"),
+    [("auto", None, 0), ("cuda", None, 0), ("cuda:5", None, 5), ("auto", 3, 3), ("cuda", 3, 3), ("cuda:3", 3, 3)],
+)
+def test_a_device_has_an_index_and_is_current(gpus, name, gpu, index):
+    assert pick_device(name, gpu) == torch.device("cuda", index)
+    assert gpus == [index]
+
+
+@needs_no_gpu
+def test_each_process_of_torchrun_has_its_own_gpu(gpus, monkeypatch):
+    under_torchrun(monkeypatch, rank=2)
+    for name in ("auto", "cuda"):
+        assert pick_device(name) == torch.device("cuda", 2)
+    with pytest.raises(UserError, match="each process takes its own GPU"):
+        pick_device("cuda:0")
+    assert pick_device("cpu") == torch.device("cpu") and gpus == [2, 2]
+
+
+@needs_no_gpu
+@pytest.mark.parametrize("name", ["cuda:8", "cuda:99", "gpu", "mps", ""])
+def test_an_absent_device_is_named(gpus, name):
+    with pytest.raises(UserError, match=f"device '?{name}'?"):
+        pick_device(name)
+    with pytest.raises(UserError, match="contradict"):
+        pick_device("cpu", gpu=0)
+    assert not gpus
+
+
+def test_without_a_gpu_auto_is_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert pick_device() == torch.device("cpu")
+    with pytest.raises(UserError, match="torch sees 0 GPUs"):
+        pick_device("cuda")
+
+
+@needs_no_gpu
+@pytest.mark.parametrize("device", ["auto", "cuda", "cuda:6"])
+@pytest.mark.parametrize("script", [pretraining, action_classification, action_retrieval])
+def test_each_script_starts_on_a_gpu(gpus, data, here, script, device):
+    """The first tensor that goes to the GPU ends the run: this torch, or this machine, has no driver to allocate it."""
+    flags = ["--data-path", str(data), *SIZES, "--workers", "0", "--device", device]
+    more = ["--batch-size", "8", "--encoder-k", "24"] if script is pretraining else ["--random-encoder"]
+    with pytest.raises((AssertionError, RuntimeError), match="(?i)cuda"):
+        script.main([*flags, *more])
+    assert gpus == [6 if device == "cuda:6" else 0]
+
+
+class HostTraffic(TorchDispatchMode):
+    """Count copies from the CPU to "meta"; a read in the other direction is torch's own error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copies = collections.Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        tensors = [t for t in tree_flatten((args, kwargs or {}, out))[0] if isinstance(t, torch.Tensor)]
+        copied = [t for t in tensors if t.device.type == "cpu" and (t.dim() or function is torch.ops.aten._to_copy.default)]
+        if copied and any(t.device.type == "meta" for t in tensors):
+            self.copies[str(function)] += 1
+        return out
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize(("sizes", "batch"), [(SMALL, 8), (dict(encoder=dict(), K=8192), 64)], ids=["small", "full"])
+def test_a_step_never_waits_for_the_device(stream, sizes, batch):
+    """Two copies from the host, the clips and what was drawn for both views; no autocast, which "meta" does not have."""
+    with META:
+        net = SCDNet(**sizes)
+    optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.01, 0.9, weight_decay=1e-4)
+    views, generator = PretrainingViews(stream), torch.Generator().manual_seed(0)
+    x, num_frames = torch.randn(batch, 3, 70, 25, 2), torch.full((batch,), 70)
+    for _ in range(2):  # the first step moves constants
+        with HostTraffic() as traffic:
+            logits, losses = pretraining.train_step(net, optimizer, views, x, num_frames, generator, META)
+    assert sum(traffic.copies.values()) == 2, traffic.copies
+    assert logits["it"].shape == (batch, 1 + net.K) and losses["it"].shape == ()
+
+
+def test_the_loop_reads_the_device_only_to_print_a_line(here):
+    """Steps 1 and 2 print nothing. Step 3 is the last of its epoch: its line is the first thing to read a loss."""
+    with META:
+        net = SCDNet(**SMALL)
+    optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.01)
+    training = Training(net, optimizer, torch.Generator(), epoch=0, step=1)
+
+    class Loader(list):
+        sampler = Namespace()
+
+        def __len__(self):
+            return 4
+
+    batch = Batch(torch.randn(8, 3, 70, 25, 2), torch.full((8,), 70), torch.zeros(8, dtype=torch.long))
+    options = Namespace(
+        epochs=1, lr=0.01, schedule=[], cos=False, precision="fp32", batch_size=8, print_freq=100, save_minutes=1e9
+    )
+    with pytest.raises((RuntimeError, NotImplementedError), match="(?i)meta"):
+        pretraining.train(training, net, PretrainingViews(), Loader([batch] * 3), options, META, Namespace(print=print), None)
+    assert training.step == 3
+    assert training.meters["Loss"].count == 3 * 8
