@@ -213,7 +213,8 @@ def _unit_rules(ours: str, theirs: str, residual: bool) -> Iterator[Rule]:
     yield from _projection_rules(f"{ours}gcn.down.", f"{gcn}down.0.", f"{gcn}down.1.")
     for leaf in NORM:
         yield Rule(f"{ours}tcn.stem.bn.{leaf}", [f"{tcn}{b}.1.{leaf}" for b in BRANCHES], "cat")
-        yield Rule(f"{ours}tcn.bn.{leaf}", [f"{tcn}{b}.{leaf}" for b in ("0.3.bn", "1.3.bn", "2.4")], "cat")
+        for b, norm in enumerate(("0.3.bn", "1.3.bn", "2.4"), start=1):
+            yield Rule(f"{ours}tcn.bn{b}.{leaf}", [f"{tcn}{norm}.{leaf}"])
     if residual:
         yield from _projection_rules(f"{ours}residual.", f"{theirs}residual.conv.", f"{theirs}residual.bn.")
 
