@@ -1,25 +1,29 @@
-"""How a command ends: one line and an exit status for what the user can mend, a traceback only for our own mistakes."""
+"""How a command ends: one line and an exit status for errors of the user or the system, a traceback only for our mistakes."""
 
 import argparse
+import contextlib
 import errno
 import functools
+import io
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 # what the user can do about an error of the operating system
 REMEDIES = {
     errno.ENOENT: "check the path",
-    errno.EEXIST: "a file stands where a folder is needed: give another path",
-    errno.ENOTDIR: "a file stands where a folder is needed: give another path",
-    errno.EISDIR: "a folder stands where a file is needed: give another path",
+    errno.EEXIST: "a file is where a folder is needed: give another path",
+    errno.ENOTDIR: "a file is where a folder is needed: give another path",
+    errno.EISDIR: "a folder is where a file is needed: give another path",
     errno.EACCES: "check its permissions or give another path",
     errno.EROFS: "give a path on a disk that can be written",
     errno.ENOSPC: "make room and start again",
 }
+
+DEFERRED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class UserError(Exception):
@@ -35,17 +39,19 @@ class CommandLine(argparse.ArgumentParser):
 
 
 def script(main: Callable) -> Callable:
-    """Return `main(argv=None)` with the family's manners at the end.
+    """Return `main(argv=None)` with uniform exit codes and error messages.
 
-    Exit status 2 is argparse's (the command line alone is wrong), 1 a `UserError`, an operating-system error or want of
-    memory (one line on standard error), 130 Ctrl-C, 143 SIGTERM. SIGTERM becomes SystemExit, so that `finally` blocks
-    clean up.
+    Exit status 2 is argparse's, 1 a `UserError`, an operating-system error or a lack of memory (one line on standard
+    error), 130 Ctrl-C, 143 SIGTERM. SIGTERM becomes SystemExit, so that `finally` blocks clean up. Characters that the
+    terminal cannot show are printed as escapes.
     """
 
     @functools.wraps(main)
     def run(argv: list[str] | None = None) -> None:
         in_main_thread = threading.current_thread() is threading.main_thread()
         before = signal.signal(signal.SIGTERM, _exit_on_sigterm) if in_main_thread else None
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             main(argv)
         except UserError as error:
@@ -69,9 +75,26 @@ def script(main: Callable) -> Callable:
     return run
 
 
+@contextlib.contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Defer Ctrl-C and SIGTERM to the end of the `with` block; no effect outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: caught.append(number)) for number in DEFERRED_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in caught[:1]:
+            signal.raise_signal(number)
+
+
 def _out_of_memory(error: Exception) -> bool:
     """Return whether Python, or torch on a GPU or a CPU, ran out of memory."""
-    # told by its names: data preparation does not import torch
+    # recognised by its names: data preparation does not import torch
     torch_did = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
     return isinstance(error, MemoryError) or torch_did
 
