@@ -20,7 +20,6 @@ from feeder.arrays import check_space, write_splits
 from feeder.cli import UserError, signals_deferred
 
 _MAX_WORKERS = 12  # processes that each read a video of PKU-MMD, up to 67 MiB, stay together below 1 GiB
-_AHEAD = 4  # files read, for each process, before the oldest is written
 tqdm.monitor_interval = 0  # no thread of the progress bar: the processes are forked
 
 
@@ -127,8 +126,8 @@ def _fail(bad: list[str]) -> None:
 
 def _read_all(read: Reader, sources: list[Source], workers: int) -> Iterator[list[Clip | None | str]]:
     """Yield the results of each source in order, read by several processes a few files ahead."""
+    _keep_memory()
     if workers == 1:
-        _keep_memory()
         yield from (_read_source(read, source) for source in sources)
         return
     # fork starts at once; on other systems it is not safe
@@ -136,13 +135,13 @@ def _read_all(read: Reader, sources: list[Source], workers: int) -> Iterator[lis
     pool = ProcessPoolExecutor(workers, context, _start_worker)
     pending: collections.deque = collections.deque()
     try:
-        for source in sources:
+        for chunk in _chunks(sources):
             with signals_deferred():  # Python loses the exception of a signal that arrives within a fork
-                pending.append(pool.submit(_read_source, read, source))
-            if len(pending) > workers * _AHEAD:
-                yield pending.popleft().result()
+                pending.append(pool.submit(_read_chunk, read, chunk))
+            if len(pending) > workers + 2:  # more would only take memory
+                yield from pending.popleft().result()
         while pending:
-            yield pending.popleft().result()
+            yield from pending.popleft().result()
     except BrokenProcessPool:
         reason = "a worker process was killed, perhaps because memory ran out; start the same command again"
         raise UserError(f"{reason}, perhaps with fewer --workers") from None
@@ -155,6 +154,21 @@ def _read_source(read: Reader, source: Source) -> list[Clip | None | str]:
         return read(source)
     except UserError as error:
         return [str(error)] * len(source.samples)
+
+
+def _chunks(sources: list[Source]) -> Iterator[list[Source]]:
+    """Yield consecutive sources of about 8 samples together; a task for each file would cost twice as much."""
+    chunk: list[Source] = []
+    for source in sources:
+        chunk.append(source)
+        if sum(len(source.samples) for source in chunk) >= 8:
+            yield chunk
+            chunk = []
+    yield chunk
+
+
+def _read_chunk(read: Reader, sources: list[Source]) -> list[list[Clip | None | str]]:
+    return [_read_source(read, source) for source in sources]
 
 
 def _start_worker() -> None:
