@@ -65,8 +65,11 @@ def main(argv: list[str] | None = None) -> None:
 
     # report
     listed = sum(path.stem in missing for path in files)
-    print(f"{len(files):,} files; skipped: {listed} listed as missing skeletons, {len(files) - len(wanted) - listed} listed "
-          f"by --ignored-sample-path, {len(report.empty)} without any body, {len(report.bad)} damaged")  # fmt: skip
+    others = len(files) - len(wanted) - listed
+    print(
+        f"{len(files):,} files; skipped: {listed} listed as missing skeletons, {others} listed by --ignored-sample-path, "
+        f"{len(report.empty)} without any body, {len(report.bad)} damaged"
+    )
     for line in report.bad:
         print(f"damaged: {line}")
     for name in report.empty:

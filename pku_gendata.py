@@ -16,7 +16,7 @@ from feeder.check import count_verdict, print_table
 from feeder.cli import script
 from feeder.preparation import pku
 from feeder.preparation.generate import default_workers, generate
-from feeder.preparation.pku_download import CUT, EMPTY, LONG, cut_segments, open_download, plan
+from feeder.preparation.pku_download import CUT, EMPTY, LONG, cut_segments, plan
 from options.parser import Parser, positive_int
 
 
@@ -43,14 +43,14 @@ def main(argv: list[str] | None = None) -> None:
     out_folder = args.out_folder or Path(f"data/pku_v{args.part}")
 
     # list the segments
-    download = open_download(args.data_path, args.part, benchmarks)
-    planned = plan(download)
+    planned = plan(args.data_path, args.part, benchmarks)
 
     # read, cut, normalise, write
     report = generate(planned.sources, pku.read_clips, out_folder, benchmarks, args.workers, args.skip_bad, planned.bad)
 
     # report: how often each kind of exception was found, and where; only the end of a long segment is lost
-    print(f"part {args.part}: {len(download.skeletons):,} videos, {len(planned.sources):,} used")
+    used = sum(bool(source.samples) for source in planned.sources)
+    print(f"part {args.part}: {planned.num_videos:,} videos, {used:,} used")
     for kind, names in (planned.notes | {CUT: cut_segments(report), EMPTY: report.empty}).items():
         print(f"{kind}: {len(names)}")
         for name in names if kind != LONG else ():

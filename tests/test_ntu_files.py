@@ -165,14 +165,6 @@ def test_damage_is_reported_with_its_line(tmp_path, content, reason):
     assert message.startswith(f"{tmp_path}/S001C001P001R001A001.skeleton: line ") and reason in message and "\n" not in message
 
 
-def test_a_file_that_ends_in_any_line(tmp_path):
-    for line in (1, 2, 3, 4, 5, 29, 30, 56, 166):
-        lines = TEXT.split("\n")
-        lines[line - 1] = lines[line - 1][: len(lines[line - 1]) // 2]
-        with pytest.raises(UserError, match="skeleton: line "):
-            read(tmp_path, "\n".join(lines[:line]))
-
-
 def test_folders_without_raw_files(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         ntu.list_files(tmp_path / "nowhere")

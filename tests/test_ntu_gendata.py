@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import random
 import resource
 import shutil
@@ -19,7 +18,7 @@ from raw_files import random_bodies, sample_names, skeleton_text, write_raw
 import ntu_gendata
 from feeder import arrays
 from feeder.arrays import open_split
-from feeder.preparation import generate, ntu
+from feeder.preparation import ntu
 
 EMPTY = "S017C001P038R002A049"  # the golden without any body: the reference keeps it as zeros, the script leaves it out
 COMMAND = [sys.executable, str(ROOT / "ntu_gendata.py")]
@@ -81,14 +80,6 @@ def test_flags_in_both_spellings_and_defaults(tmp_path, monkeypatch, capsys):
         assert len(open_split(f"out{dash}/xview", "train").names) == 2
     assert "1 listed by --ignored-sample-path" in capsys.readouterr().out
     assert ntu_gendata.get_parser().parse_args(["--skip_bad"]).skip_bad
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores are counted in another way")
-def test_default_workers_keep_the_memory_small(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(96)))
-    assert 1 < generate.default_workers() <= 16
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
-    assert generate.default_workers() == 1
 
 
 @pytest.mark.parametrize(
@@ -282,10 +273,3 @@ def test_a_worker_that_is_killed(tmp_path, raw, monkeypatch, capsys):
 
 def die(source):  # a reader
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_names_are_stored_as_the_reference_stores_them(tmp_path, raw):
-    run("--data-path", raw, "--out-folder", tmp_path / "out", "--benchmark", "xsub")
-    names, labels = pickle.loads((tmp_path / "out/xsub/train_label.pkl").read_bytes())
-    assert type(names) is type(labels) is list and all(name.endswith(".skeleton") for name in names)
-    assert names == sorted(names) and labels == [int(name[17:20]) - 1 for name in names]

@@ -14,7 +14,7 @@ from feeder.arrays import open_split
 from feeder.cli import UserError
 from feeder.preparation import ntu, pku
 from feeder.preparation.normalize import to_sample
-from feeder.preparation.pku_download import open_download, plan
+from feeder.preparation.pku_download import plan
 from feeder.synthetic import write_pku
 
 NAMES = {1: ("0002", "0003", "0004", "0005", "0006"), 2: ("A01N01", "A01N02", "A01N03", "A02N01", "A02N02")}
@@ -261,13 +261,13 @@ def test_what_is_missing_is_named(small):
 
     def message(part=1, benchmarks=pku.BENCHMARKS):
         with pytest.raises(UserError) as caught:
-            open_download(raw, part, benchmarks)
+            plan(raw, part, benchmarks)
         return str(caught.value)
 
     assert "no skeletons of part 2" in message(2) and "give --part 1" in message(2)
     move(raw / "Split/cross-view.txt", small / "gone.txt")
     assert "no split file cross-view.txt or cross_view.txt" in message()
-    assert open_download(raw, 1, ["xsub"]).splits.keys() == {"xsub"}
+    assert plan(raw, 1, ["xsub"]).rows.keys() == {("xsub", "train"), ("xsub", "val")}
     shutil.copytree(raw / "Data/PKU_Skeleton_Renew", raw / "skeleton")
     assert "keep one" in message()
     shutil.rmtree(raw / "skeleton")
@@ -286,7 +286,7 @@ def test_video_without_label_file_is_named(small):
 
 def test_real_row_of_part_one_is_dropped_and_zero_start_kept(small):
     (small / "raw/Label/Train_Label_PKU_final/0002-L.txt").write_text("23,0,23,1\n" * 20 + "1,4925,4036,2\n1,5,5,2\n")
-    planned = plan(open_download(small / "raw", 1, ["xsub"]))
+    planned = plan(small / "raw", 1, ["xsub"])
     assert planned.notes["rows with start >= end, dropped"] == ["0002-L row 21", "0002-L row 22"]
     assert [sample.segment for sample in planned.sources[0].samples] == [(0, 23)] * 20
 

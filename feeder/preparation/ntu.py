@@ -241,9 +241,8 @@ def _raise_body_error(path: Path, lines: list[str], first: int) -> None:
         if at == first + 1 and words != [str(NUM_JOINTS)]:
             raise UserError(f"{path}: line {at + 1}: {' '.join(words)[:20]!r} joints, not {NUM_JOINTS}")
         if len(words) != width:
-            raise UserError(
-                f"{path}: line {at + 1}: {len(words)} numbers for a {'joint' if at > first else 'body'}, not {width}"
-            )
+            what = "joint" if at > first else "body"
+            raise UserError(f"{path}: line {at + 1}: {len(words)} numbers for a {what}, not {width}")
 
 
 def _line(path: Path, lines: list[str], at: int) -> str:

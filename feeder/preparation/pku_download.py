@@ -34,28 +34,22 @@ CUT = "segments cut at the end of the video"
 EMPTY = "segments without any body, left out"
 
 
-class Download(NamedTuple):
-    """The skeleton and label file of each video of one part, and the lists of each benchmark."""
-
-    skeletons: dict[str, Path]
-    labels: dict[str, Path]
-    splits: dict[str, dict[str, frozenset[str]]]
-
-
 class Plan(NamedTuple):
     """What to prepare. `notes` names the exceptions found, by kind; `rows` counts the label rows of (benchmark, part)."""
 
+    num_videos: int
     sources: list[Source]
     notes: dict[str, list[str]]
     rows: dict[tuple[str, str], int]
     bad: list[str]
 
 
-def open_download(root: Path, part: int, benchmarks: Iterable[str]) -> Download:
-    """Return the files of a download, whose folders may be up to three levels below `root`.
+def plan(root: Path, part: int, benchmarks: Iterable[str]) -> Plan:
+    """Return the samples to cut from a download: one for each usable label row of each video that has both files.
 
     Args:
-        root: as delivered and unpacked, such as with Data/PKU_Skeleton_Renew, Label/Train_Label_PKU_final and Split.
+        root: as delivered and unpacked, such as with Data/PKU_Skeleton_Renew, Label/Train_Label_PKU_final and Split; the
+            folders may be up to three levels below.
         part: 1 or 2; files of the other part are ignored.
         benchmarks: of "xsub" and "xview"; the split files of these are needed.
 
@@ -65,14 +59,8 @@ def open_download(root: Path, part: int, benchmarks: Iterable[str]) -> Download:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give --data-path with the download of PKU-MMD")
     tree = list(_walk(root))
-    found = {kind: _find_videos(root, tree, kind, part) for kind in _FOLDERS}
+    skeletons, labels = (_find_videos(root, tree, kind, part) for kind in _FOLDERS)
     splits = {name: read_split(_find_split(root, tree, part, name), part) for name in benchmarks}
-    return Download(found["skeletons"], found["labels"], splits)
-
-
-def plan(download: Download) -> Plan:
-    """Return the samples to be cut from a download: one for each usable row of each video that has both files."""
-    skeletons, labels, splits = download
     listed = {name for lists in splits.values() for names in lists.values() for name in names}
     notes = {
         NO_SKELETON: sorted((listed | set(labels)) - set(skeletons)),
@@ -81,7 +69,8 @@ def plan(download: Download) -> Plan:
         BACKWARDS: [],
         LONG: [],
     }
-    result = Plan([], notes, {(benchmark, part): 0 for benchmark in splits for part in ("train", "val")}, [])
+    counts = {(benchmark, part): 0 for benchmark in splits for part in ("train", "val")}
+    result = Plan(len(skeletons), [], notes, counts, [])
     for video in sorted(set(skeletons) & set(labels)):
         parts = {name: part for name, lists in splits.items() for part, videos in lists.items() if video in videos}
         for benchmark in set(splits) - set(parts):
@@ -92,10 +81,8 @@ def plan(download: Download) -> Plan:
             result.bad.append(str(error))
             continue
         for place in parts.items():
-            result.rows[place] += len(rows)
-        samples = tuple(_samples(video, rows, parts, notes))
-        if samples:
-            result.sources.append(Source(skeletons[video], samples))
+            counts[place] += len(rows)
+        result.sources.append(Source(skeletons[video], tuple(_samples(video, rows, parts, notes))))
     return result
 
 
