@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from feeder.arrays import check_space, write_splits
+from feeder.arrays import PARTS, check_space, write_splits
 from feeder.cli import UserError, signals_deferred
 
 _MAX_WORKERS = 12  # processes that each read a video of PKU-MMD, up to 67 MiB, stay together below 1 GiB
@@ -90,9 +90,9 @@ def generate(
             all, or too little room on the disk.
     """
     benchmarks, bad, empty = list(benchmarks), list(bad), []
-    sources = [Source(path, tuple(sorted(samples, key=_name))) for path, samples in sources if samples]
-    sources.sort(key=lambda source: _name(source.samples[0]))
-    written: dict = {(benchmark, part): [] for benchmark in benchmarks for part in ("train", "val")}
+    sources = [Source(path, tuple(sorted(samples))) for path, samples in sources if samples]
+    sources.sort(key=lambda source: source.samples[0].name)
+    written: dict = {(benchmark, part): [] for benchmark in benchmarks for part in PARTS}
     with write_splits(folder, benchmarks) as writer, contextlib.closing(_read_all(read, sources, workers)) as results:
         check_space(folder, sum(len(sample.parts) for source in sources for sample in source.samples))
         for source, clips in zip(sources, tqdm(results, total=len(sources), unit="file", disable=None), strict=True):
@@ -111,10 +111,6 @@ def generate(
         if not any(written.values()):
             raise UserError(f"{folder}: no samples left to write: {len(bad)} damaged, {len(empty)} empty")
     return Report(written, empty, bad)
-
-
-def _name(sample: Sample) -> str:
-    return sample.name
 
 
 def _fail(bad: list[str]) -> None:

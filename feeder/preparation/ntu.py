@@ -191,13 +191,13 @@ def read_bodies(path: Path) -> np.ndarray:
         for number, line in enumerate(lines, 1):
             for word in line.split():
                 parse_number(path, number, word)
-    joint_lines = (np.array(first_lines, int)[:, None] + np.arange(2, _BODY_LINES)).ravel()
-    # np.loadtxt needs half the time for lines that end soon after their third number
     cut = None
-    if single_blanks:
-        before = last_words[joint_lines - 1]
-        cut = (word_ends[before + 3] - word_ends[before]).max(initial=0)
-    joints = read_positions(path, [lines[at][:cut] for at in joint_lines.tolist()], joint_lines + 1, 3, more=True)
+    if single_blanks and first_lines:  # np.loadtxt needs half the time for lines that end soon after their third number
+        before = last_words[np.add.outer(first_lines, range(1, _BODY_LINES - 1))]
+        cut = (word_ends[before + 3] - word_ends[before]).max()
+    joint_lines = [line[:cut] for first in first_lines for line in lines[first + 2 : first + _BODY_LINES]]
+    numbers = (at + 1 for first in first_lines for at in range(first + 2, first + _BODY_LINES))
+    joints = read_positions(path, joint_lines, numbers, 3, more=True)
     bodies = np.zeros((MAX_BODIES, num_frames, NUM_JOINTS, 3))
     bodies[places, frames] = joints.reshape(-1, NUM_JOINTS, 3)
     return bodies
