@@ -14,7 +14,7 @@ def load_labels(path: Path) -> tuple[list[str], list[int]]:
     """Return (names, labels) of a label pickle; whole-numbered floats, as some repositories store, become ints.
 
     Raises:
-        UserError: the file is damaged, needs a type besides lists, tuples, strings and numbers, or is not such a pair.
+        UserError: the file is damaged, needs a type besides lists, tuples, strings and numbers, or is not a pair of lists.
     """
     try:
         with open(path, "rb") as file:

@@ -233,7 +233,7 @@ def no_worker_is_left(folder):
 
 @pytest.mark.parametrize("workers", (1, 2))
 def test_a_disk_that_fills_up(many, tmp_path, workers):
-    """A limit on the size of files stands for the disk: the same error from the same call."""
+    """A limit on the size of files in place of a full disk: the same error from the same call."""
     command = [*COMMAND, "--data-path", str(many / "raw"), "--out-folder", str(tmp_path / "out"), "--workers", str(workers)]
     limit = (20 * arrays.SAMPLE_BYTES,) * 2
     full = subprocess.run(command, capture_output=True, text=True, timeout=60,
@@ -252,8 +252,8 @@ def test_a_small_disk(many, tmp_path):
         pytest.skip("mounting is not permitted here")
     try:
         command = [*COMMAND, "--data-path", str(many / "raw"), "--out-folder", str(disk / "out"), "--workers", "2"]
-        told = subprocess.run(command, capture_output=True, text=True)
-        assert told.returncode == 1 and "0.09 GB needed, 0.04 GB free" in told.stderr
+        refused = subprocess.run(command, capture_output=True, text=True)
+        assert refused.returncode == 1 and "0.09 GB needed, 0.04 GB free" in refused.stderr
         code = "import ntu_gendata, feeder.preparation.generate as g; g.check_space = lambda *_: None; ntu_gendata.main()"
         full = subprocess.run([sys.executable, "-c", code, *command[2:]], capture_output=True, text=True, cwd=ROOT)
         assert full.returncode == 1 and "No space left on device" in full.stderr and "Traceback" not in full.stderr

@@ -26,7 +26,7 @@ ROW_COUNTS = {
     (1, "xview"): (14357, 7188),
     (2, "xsub"): (5332, 1613),
 }
-# Samples at most: row 21 of part 1's 0043-L ends before it starts; segments without any body are left out besides.
+# Samples at most: row 21 of part 1's 0043-L ends before it starts; segments without any body are left out as well.
 SAMPLE_COUNTS = ROW_COUNTS | {(1, "xsub"): (18840, 2704), (1, "xview"): (14356, 7188)}
 _COLUMNS = NUM_BODIES * NUM_JOINTS * 3
 MAX_BYTES = 2**27  # the longest video, some 7,000 frames, takes 10 MiB

@@ -58,18 +58,22 @@ def read_positions(path: Path, lines: list[str], numbers: Iterable[int], columns
     # if any number is NaN, so is the largest magnitude, and the comparison is false
     if values.shape == (len(lines), columns) and np.abs(values).max() <= MAX_METRES:
         return values
+    # find the error; there is none if just a lone CR, which np.loadtxt refuses, is between two words
+    rows = []
     for number, line in zip(numbers, lines, strict=True):
         words = line.split()[: columns if more else None]
         if len(words) != columns:
             raise UserError(f"{path}: line {number}: {len(words)} numbers, not {columns}")
+        rows.append([])
         for word in words:
-            if not abs(parse_number(path, number, word)) <= MAX_METRES:
+            rows[-1].append(parse_number(path, number, word))
+            if not abs(rows[-1][-1]) <= MAX_METRES:
                 raise UserError(f"{path}: line {number}: {word[:20]} is not a position in metres")
-    raise UserError(f"{path}: cannot be read as numbers")
+    return np.array(rows)
 
 
 def parse_number(path: Path, line: int, word: str) -> float:
-    """Return the number that a word of an ASCII file stands for; unlike `float`, refuse 1_0 and digits of other scripts."""
+    """Return the number in a word; unlike `float`, refuse 1_0 and digits of other scripts."""
     try:
         return float(word.replace("_", "?") if word.isascii() else "?")
     except ValueError:
