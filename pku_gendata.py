@@ -3,8 +3,8 @@
     python pku_gendata.py --data-path DOWNLOAD              # part 1 -> data/pku_v1/{xsub,xview}
     python pku_gendata.py --data-path DOWNLOAD --part 2     # part 2 -> data/pku_v2/{xsub,xview}
 
-The download is read as delivered, its archives unpacked: Data, Label and Split with what they
-hold, under any of the names that these folders have had. A label row is the frames start .. end of
+The download is read as delivered, its archives unpacked: Data, Label and Split with what is
+in them, under any of the names that these folders have had. A label row is the frames start .. end of
 its video, from 0, end excluded; it becomes a sample just as an NTU file does, named after video,
 row and class id: 0043-L_r20_c05. Labels are the class id less 1, 51 outputs in both parts. The
 reference publishes no such script.
@@ -12,11 +12,11 @@ reference publishes no such script.
 
 from pathlib import Path
 
+from feeder.check import count_verdict, print_table
 from feeder.cli import script
 from feeder.preparation import pku
-from feeder.preparation.generate import Report, default_workers, generate
-from feeder.preparation.pku_download import CUT, EMPTY, LONG, Plan, cut_segments, open_download, plan, read_segments
-from feeder.preparation.summary import HEADING, count_verdict, summary_line
+from feeder.preparation.generate import default_workers, generate
+from feeder.preparation.pku_download import CUT, EMPTY, LONG, cut_segments, plan
 from options.parser import Parser, positive_int
 
 
@@ -24,8 +24,8 @@ def get_parser() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(description=__doc__)
     add = parser.add_argument_group("raw files").add_argument
-    add("--data-path", type=Path, default=Path("data/PKUMMD"), metavar="DIR",
-        help="the download: skeletons, labels and splits (%(default)s)")  # fmt: skip
+    download = "the download: skeletons, labels and splits (%(default)s)"
+    add("--data-path", type=Path, default=Path("data/PKUMMD"), metavar="DIR", help=download)
     add("--part", type=int, choices=pku.PART_NUMBERS, default=1, metavar="N", help="1 or 2, also called phase (%(default)s)")
     add("--skip-bad", action="store_true", help="leave damaged files out instead of failing at the end")
     add = parser.add_argument_group("arrays").add_argument
@@ -37,49 +37,34 @@ def get_parser() -> Parser:
 
 @script
 def main(argv: list[str] | None = None) -> None:
-    """Prepare the data as the command line says."""
+    """Prepare the part of PKU-MMD of a command line."""
     args = get_parser().parse_args(argv)
     benchmarks = [name for name in pku.BENCHMARKS if name in args.benchmark]
     out_folder = args.out_folder or Path(f"data/pku_v{args.part}")
 
-    # what to read
-    download = open_download(args.data_path, args.part, benchmarks)
-    planned = plan(download)
+    # list the segments
+    planned = plan(args.data_path, args.part, benchmarks)
 
     # read, cut, normalise, write
-    report = generate(planned.sources, read_segments, out_folder, benchmarks, args.workers, args.skip_bad, planned.bad)
+    report = generate(planned.sources, pku.read_clips, out_folder, benchmarks, args.workers, args.skip_bad, planned.bad)
 
-    # what came out
-    num_frame = {name: frames for made in report.made for name, frames in zip(made.names, made.num_frame, strict=True)}
-    planned.notes[CUT] += cut_segments(planned.sources, num_frame)
-    planned.notes[EMPTY] += report.empty
-    print(f"part {args.part}: {len(download.skeletons):,} videos, {len(planned.sources):,} used")
-    print_notes(planned, report)
-    print_table(planned, report, args.part)
-    print(f"written to {out_folder}")
-
-
-def print_notes(planned: Plan, report: Report) -> None:
-    """Print how often each kind of exception was met, and below it where; nothing is lost in a long segment but its end."""
-    for kind, names in planned.notes.items():
+    # report: how often each kind of exception was found, and where; only the end of a long segment is lost
+    used = sum(bool(source.samples) for source in planned.sources)
+    print(f"part {args.part}: {planned.num_videos:,} videos, {used:,} used")
+    for kind, names in (planned.notes | {CUT: cut_segments(report), EMPTY: report.empty}).items():
         print(f"{kind}: {len(names)}")
         for name in names if kind != LONG else ():
             print(f"  {name}")
     print(f"damaged files or segments, left out: {len(report.bad)}")
     for line in report.bad:
         print(f"damaged: {line}")
-
-
-def print_table(planned: Plan, report: Report, part: int) -> None:
-    """Print what was written, and the label rows that were met beside the number that the full set has."""
-    print(HEADING)
-    for made in report.made:
-        print(summary_line(f"{made.benchmark} {made.part}", made.labels, made.num_frame))
-    for benchmark in dict.fromkeys(made.benchmark for made in report.made):
+    print_table(report)
+    for benchmark in benchmarks:
         found = planned.rows[benchmark, "train"], planned.rows[benchmark, "val"]
-        known = pku.ROW_COUNTS.get((part, benchmark))
+        known = pku.ROW_COUNTS.get((args.part, benchmark))
         verdict = count_verdict(found, known) if known else "the full set's number is not known"
         print(f"{benchmark}: {found[0]:,} / {found[1]:,} label rows, usable or not; {verdict}")
+    print(f"written to {out_folder}")
 
 
 if __name__ == "__main__":

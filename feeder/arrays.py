@@ -1,11 +1,12 @@
-"""The array files of a split, as the whole family of repositories reads them: written atomically, opened memmapped, checked.
+"""The array files of a split, as the whole family of repositories reads them: opened memory-mapped, written all or nothing.
 
 FOLDER/{xsub,xview,xsetup}/{train,val}_data_joint.npy    float32 (N, 3, 300, 25, 2)
                                   ..._num_frame.npy      int64 (N,), frames before looping, 1..300
                                   ..._label.pkl          pickle of (names, labels), two lists of length N; labels from 0
 
-Samples are written with pwrite, not through a memmap: on a full disk a memmap ends the process with SIGBUS instead of an
-error, and every page that it touches counts as the process's memory.
+New arrays are written to FOLDER/xsub.tmp-<hex>, which is renamed to FOLDER/xsub once everything is on the disk. Where older
+arrays exist, their folder is first renamed to FOLDER/xsub.old-<hex>, and removed in the end. A run that is killed between
+the two renames leaves no FOLDER/xsub; the next run restores the older folder before it starts.
 """
 
 import contextlib
@@ -13,27 +14,20 @@ import os
 import pickle
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from feeder.cli import UserError
+from feeder.cli import UserError, signals_deferred
 from feeder.labels import load_labels
 from feeder.skeleton import MAX_FRAMES, NUM_BODIES, NUM_JOINTS
-
-try:
-    import fcntl
-except ImportError:  # no POSIX system: files are not locked
-    fcntl = None  # type: ignore[assignment]
 
 PARTS = ("train", "val")
 SAMPLE_SHAPE = (3, MAX_FRAMES, NUM_JOINTS, NUM_BODIES)
 SAMPLE_BYTES = 4 * 3 * MAX_FRAMES * NUM_JOINTS * NUM_BODIES
 DATA, NUM_FRAME, LABEL = "data_joint.npy", "num_frame.npy", "label.pkl"
-_HEADER_BYTES = 128
-_TEMPORARY = ".tmp"
 
 
 def path_of(folder: str | Path, part: str, kind: str) -> Path:
@@ -42,7 +36,7 @@ def path_of(folder: str | Path, part: str, kind: str) -> Path:
 
 
 class Split(NamedTuple):
-    """One part of a split, opened. `notes` holds a line for each thing that was put right while opening."""
+    """One part of a split, opened. `notes` has a line for each thing that was corrected while opening."""
 
     data: np.memmap  # (N, 3, 300, 25, 2) float32, read-only
     num_frame: np.ndarray  # (N,) int64, 1..300
@@ -52,7 +46,7 @@ class Split(NamedTuple):
 
 
 def open_split(folder: str | Path, part: str) -> Split:
-    """Return the arrays of `folder`'s part, the samples memmapped, after checks that cost next to nothing.
+    """Return the arrays of `folder`'s part, the samples memmapped, after checks of types, shapes and lengths.
 
     Arrays of the sister repositories open as well: labels pickled under Python 2 or as whole-numbered floats, and frame
     counts above 300, as PKU-MMD scripts store them, which are clamped to 300 with a note.
@@ -89,7 +83,7 @@ def _open_array(path: Path) -> np.memmap:
     except OSError:
         raise
     except Exception as error:  # a damaged header can raise nearly anything
-        raise UserError(f"{path}: no whole .npy array ({' '.join(str(error).split())}); prepare it again") from None
+        raise UserError(f"{path}: not a whole .npy array ({' '.join(str(error).split())}); prepare it again") from None
     expected = array.offset + array.nbytes
     if path.stat().st_size != expected:
         raise UserError(f"{path}: {path.stat().st_size} bytes, its header says {expected}; prepare it again")
@@ -99,7 +93,7 @@ def _open_array(path: Path) -> np.memmap:
 def _read_num_frame(path: Path) -> tuple[np.ndarray, list[str]]:
     stored = _open_array(path)
     if stored.ndim != 1 or stored.dtype.kind not in "iu":
-        raise UserError(f"{path}: {stored.dtype} {stored.shape}, not integers (N,); store it so, or prepare it again")
+        raise UserError(f"{path}: {stored.dtype} {stored.shape}, not integers (N,); prepare it again")
     num_frame = np.array(stored, np.int64)
     if len(num_frame) and num_frame.min() < 1:
         row = int(num_frame.argmin())
@@ -109,161 +103,133 @@ def _read_num_frame(path: Path) -> tuple[np.ndarray, list[str]]:
     return num_frame.clip(max=MAX_FRAMES), notes
 
 
-class SplitWriter:
-    """Writes one part of a split under temporary names; nothing has its final name before `publish`.
+@contextlib.contextmanager
+def write_splits(root: str | Path, benchmarks: Iterable[str]) -> Iterator["SplitWriter"]:
+    """Yield a writer of new splits; they replace ROOT/{benchmarks} at the end of the `with` block, none of them if it raises.
 
-    `write` may be called in any order and from several processes: a pickled or forked writer opens the file anew.
-    The process that made the writer keeps its files locked until `discard`, so that no other run takes them for stale.
+    Files of an older folder that the new one does not have, such as notes, move into the new one.
     """
+    token, writer = uuid.uuid4().hex[:8], SplitWriter()
+    Path(root).mkdir(parents=True, exist_ok=True)
+    folders = {name: Path(root) / name for name in benchmarks}
+    # a folder may be a link to another disk, where its replacement must be as well to be renamed
+    folders = {name: path.resolve() if path.is_symlink() else path for name, path in folders.items()}
+    temporary = {name: path.with_name(f"{path.name}.tmp-{token}") for name, path in folders.items()}
+    try:
+        for name, folder in folders.items():
+            _clean_up(folder)
+            if folder.exists() and not folder.is_dir():
+                raise UserError(f"{folder}: a file is in the place of the folder to write; move it")
+            temporary[name].mkdir()
+            for part in PARTS:
+                writer.files[name, part] = _PartFiles(temporary[name], part)
+        yield writer
+        if not all(path.is_dir() for path in temporary.values()):
+            raise UserError(f"{root}: another run into the same folder removed what this one wrote; run one at a time")
+        for files in writer.files.values():
+            files.finish()
+        for path in temporary.values():
+            _sync(path)
+        with signals_deferred():
+            for name, folder in folders.items():
+                _replace(folder, temporary[name], folder.with_name(f"{folder.name}.old-{token}"))
+    finally:
+        for files in writer.files.values():
+            with contextlib.suppress(OSError):  # a full disk does not take the rest
+                files.data.close()
+        for path in temporary.values():
+            shutil.rmtree(path, ignore_errors=True)
 
-    def __init__(self, folder: str | Path, part: str, num_samples: int) -> None:
-        self.folder, self.part = Path(folder), part
-        self._run = uuid.uuid4().hex[:12]
-        self._file: BinaryIO | None = None
-        self._locked: list[BinaryIO] = []
-        with open(self._create(DATA), "wb") as file:
-            file.write(_header(num_samples))
 
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_file": None, "_locked": []}
+class SplitWriter:
+    """Appends samples to splits that are not visible yet; see `write_splits`."""
 
-    def final(self, kind: str) -> Path:
-        """Return the path that the file of that kind gets in the end."""
-        return path_of(self.folder, self.part, kind)
+    def __init__(self) -> None:
+        self.files: dict[tuple[str, str], _PartFiles] = {}
 
-    def temporary(self, kind: str) -> Path:
-        """Return the path of that file until then: no other run has the same."""
-        final = self.final(kind)
-        return final.with_name(f"{final.name}.{self._run}{_TEMPORARY}")
-
-    def _create(self, kind: str) -> Path:
-        """Return the path of the temporary file of that kind, now there, empty and locked."""
-        path = self.temporary(kind)
-        while True:
-            file = open(path, "xb", buffering=0)
-            _lock(file)
-            if os.fstat(file.fileno()).st_nlink:
-                break
-            file.close()  # another run found it before it was locked, and removed it
-        self._locked.append(file)
-        return path
-
-    def write(self, row: int, sample: np.ndarray) -> None:
-        """Write a sample (3, 300, 25, 2) as row `row`."""
-        self._write_bytes(_HEADER_BYTES + row * SAMPLE_BYTES, np.ascontiguousarray(sample, np.float32).data.cast("B"))
-
-    def flush(self) -> None:
-        """Wait until what has been written so far is on the disk."""
-        _sync(self.temporary(DATA))
-
-    def _write_bytes(self, offset: int, data: memoryview) -> None:
-        file = self._file = self._file or open(self.temporary(DATA), "r+b", buffering=0)
-        try:
-            while data:
-                written = os.pwrite(file.fileno(), data, offset)
-                offset, data = offset + written, data[written:]
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.final(DATA))) from None
-
-    def finish(self, rows: list[int], names: list[str], labels: list[int], num_frame: list[int]) -> None:
-        """Keep the given rows alone, in that (ascending) order, and write all else; the files are then on the disk.
+    def add(self, parts: Mapping[str, str], name: str, label: int, num_frame: int, sample: np.ndarray) -> None:
+        """Append a sample.
 
         Args:
-            rows: the rows that were written; the gaps between them are closed.
-            names, labels, num_frame: of these rows.
+            parts: "train" or "val" for each benchmark that the sample belongs to.
+            num_frame: frames before looping, 1..300.
+            sample: (3, 300, 25, 2), as from `feeder.preparation.normalize.to_sample`.
         """
-        self._close_gaps(rows)
-        with open(self._create(NUM_FRAME), "wb") as file:
-            np.save(file, np.array(num_frame, np.int64))
-        with open(self._create(LABEL), "wb") as file:
-            pickle.dump((names, labels), file, protocol=4)
-        for kind in (DATA, NUM_FRAME, LABEL):
-            _sync(self.temporary(kind))
-
-    def _close_gaps(self, rows: list[int]) -> None:
-        with open(self.temporary(DATA), "r+b", buffering=0) as file:
-            for to, row in enumerate(rows):
-                if to != row:
-                    sample = os.pread(file.fileno(), SAMPLE_BYTES, _HEADER_BYTES + row * SAMPLE_BYTES)
-                    self._write_bytes(_HEADER_BYTES + to * SAMPLE_BYTES, memoryview(sample))
-            file.write(_header(len(rows)))
-            file.truncate(_HEADER_BYTES + len(rows) * SAMPLE_BYTES)
-
-    def close(self) -> None:
-        """Close the files in this process.
-
-        A forked worker begins with it: locks belong to the open files that it shares with its parent, and must not
-        outlive the parent by as long as the worker takes to notice.
-        """
-        for file in (self._file, *self._locked):
-            if file:
-                file.close()
-        self._file, self._locked = None, []
-
-    def discard(self) -> None:
-        """Remove what was written under temporary names."""
-        for kind in (DATA, NUM_FRAME, LABEL):
-            self.temporary(kind).unlink(missing_ok=True)
-        self.close()
+        for place in parts.items():
+            self.files[place].add(name, label, num_frame, sample)
 
 
-def publish(writers: Iterable[SplitWriter]) -> None:
-    """Give all finished parts their final names.
+class _PartFiles:
+    """The three files of one part while they are written.
 
-    Labels go first where older arrays stand and come last, so that a run killed in between leaves splits that do not
-    open, never ones that mix old and new. Of two runs that end at once the second waits for the first, and wins.
+    Samples are written, not stored through a memmap: on a full disk a memmap ends the process with SIGBUS instead of an
+    error, and each page that it touches counts as memory of the process.
     """
-    writers = list(writers)
-    folders = sorted({writer.folder for writer in writers})
-    with contextlib.ExitStack() as stack:
-        for folder in folders:
-            stack.enter_context(_locked_folder(folder))
-        for writer in writers:
-            writer.final(LABEL).unlink(missing_ok=True)
+
+    def __init__(self, folder: Path, part: str) -> None:
+        self.folder, self.part = folder, part
+        self.names: list[str] = []
+        self.labels: list[int] = []
+        self.num_frame: list[int] = []
+        self.data = open(path_of(folder, part, DATA), "xb")
+        self._write_header()
+
+    def _write_header(self) -> None:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (len(self.names), *SAMPLE_SHAPE)}
+        np.lib.format.write_array_header_1_0(self.data, header)  # as long for any number of samples
+
+    def add(self, name: str, label: int, num_frame: int, sample: np.ndarray) -> None:
+        with _named_errors(path_of(self.folder, self.part, DATA)):
+            self.data.write(np.ascontiguousarray(sample, np.float32).reshape(SAMPLE_SHAPE).data)
+        self.names.append(name)
+        self.labels.append(label)
+        self.num_frame.append(num_frame)
+
+    def finish(self) -> None:
+        with _named_errors(path_of(self.folder, self.part, DATA)):
+            self.data.seek(0)
+            self._write_header()
+            self.data.close()
+        np.save(path_of(self.folder, self.part, NUM_FRAME), np.array(self.num_frame, np.int64))
+        path_of(self.folder, self.part, LABEL).write_bytes(pickle.dumps((self.names, self.labels), protocol=4))
         for kind in (DATA, NUM_FRAME, LABEL):
-            for folder in folders:
-                _sync(folder)
-            for writer in writers:
-                os.replace(writer.temporary(kind), writer.final(kind))
-        for folder in folders:
-            _sync(folder)
+            _sync(path_of(self.folder, self.part, kind))
 
 
-def remove_stale(folder: str | Path) -> None:
-    """Remove what a killed run left in a split's folder under temporary names; what a living one holds stays."""
-    for part in PARTS:
-        for kind in (DATA, NUM_FRAME, LABEL):
-            for path in Path(folder).glob(f"{part}_{kind}.*{_TEMPORARY}"):
-                # held by another run, another user's, or removed by now
-                with contextlib.suppress(BlockingIOError, PermissionError, FileNotFoundError), open(path, "r+b") as file:
-                    _lock(file, wait=False)
-                    path.unlink()
-
-
-@contextlib.contextmanager
-def _locked_folder(folder: Path) -> Iterator[None]:
-    handle = os.open(folder, os.O_RDONLY)
+def _replace(folder: Path, new: Path, old: Path) -> None:
+    """Rename `new` to `folder`; what `folder` was becomes `old` for that moment and then goes."""
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(folder, old)
     try:
-        _lock(handle)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _lock(file: BinaryIO | int, wait: bool = True) -> None:
-    """Lock an open file, where the system can; the lock ends with the last process that has the file open, even if killed.
-
-    Raises:
-        BlockingIOError: another run holds it and `wait` is false.
-    """
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        raise
+        os.rename(new, folder)
     except OSError:
-        pass  # a file system without locks
+        if old.exists():
+            os.rename(old, folder)
+        raise
+    _sync(folder.parent)
+    if old.exists():
+        _retire(old, folder)
+
+
+def _retire(old: Path, folder: Path) -> None:
+    """Remove an older folder; what the newer one does not have moves there."""
+    for path in old.iterdir():
+        if (folder / path.name).exists():
+            path.unlink()
+        else:
+            os.rename(path, folder / path.name)
+    old.rmdir()
+
+
+def _clean_up(folder: Path) -> None:
+    """Restore or remove what a killed run has left next to a split's folder."""
+    for old in folder.parent.glob(f"{folder.name}.old-{'[0-9a-f]' * 8}"):
+        if folder.exists():
+            _retire(old, folder)
+        else:  # killed between the two renames
+            os.rename(old, folder)
+    for temporary in folder.parent.glob(f"{folder.name}.tmp-{'[0-9a-f]' * 8}"):
+        shutil.rmtree(temporary)
 
 
 def check_space(folder: str | Path, num_samples: int) -> None:
@@ -273,19 +239,19 @@ def check_space(folder: str | Path, num_samples: int) -> None:
         raise UserError(f"{folder}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free; make room and start again")
 
 
-def _header(num_samples: int) -> bytes:
-    """Return a version 1.0 .npy header of fixed length, so that the number of samples may still change."""
-    shape = (num_samples, *SAMPLE_SHAPE)
-    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
-    length = _HEADER_BYTES - 10
-    return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"
+@contextlib.contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Add the path to errors of writing, such as that of a full disk, which do not have it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    except OSError as error:  # a disk may turn out to be full only now
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        with _named_errors(path):  # a disk may turn out to be full only now
+            os.fsync(handle)
     finally:
         os.close(handle)

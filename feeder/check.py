@@ -1,13 +1,13 @@
-"""Says in one screen whether the arrays of a split, or of all splits in a folder, are whole; exit status 1 if not.
+"""Check the arrays of a split, or of all splits in a folder; exit status 1 if something is wrong.
 
-    python -m feeder.check data/NTU-RGB-D-60-AGCN
-    python -m feeder.check data/NTU-RGB-D-60-AGCN/xsub
+python -m feeder.check data/NTU-RGB-D-60-AGCN
+python -m feeder.check data/NTU-RGB-D-60-AGCN/xsub
 """
 
 import collections
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,26 +17,59 @@ from feeder.arrays import DATA, PARTS, SAMPLE_SHAPE, Split, open_split, path_of
 from feeder.class_names import class_names
 from feeder.cli import CommandLine, UserError, script
 from feeder.preparation import ntu, pku
-from feeder.preparation.summary import HEADING, count_verdict, summary_line
+from feeder.preparation.generate import Report
 from feeder.skeleton import SPINE_MID
 
+HEADING = f"{'split':<14}{'samples':>9}{'classes':>9}{'frames':>12}{'min':>6}{'mean':>8}{'max':>6}"
 CENTRED_METRES = 1e-3
 _CHUNK = 32  # samples read at a time, 6 MB
-_NTU_BENCHMARKS = ("xsub", "xview", "xsetup")
 _NAMED_CLASS = re.compile(r"(?:^S\d{3}C\d{3}P\d{3}R\d{3}A|_r\d+_c)(\d+)(?:\.skeleton)?$")
 
 
+def summary_line(split: str, labels: Sequence[int], num_frame: Sequence[int] | np.ndarray) -> str:
+    """Return a line under `HEADING`: samples, classes that occur, and the sum, least, mean and greatest frame count."""
+    if not len(labels):
+        return f"{split:<14}{0:>9}"
+    frames = np.asarray(num_frame)
+    sizes = f"{frames.sum():>12,}{frames.min():>6}{frames.mean():>8.1f}{frames.max():>6}"
+    return f"{split:<14}{len(labels):>9,}{len(set(labels)):>9}{sizes}"
+
+
+def print_table(report: Report) -> None:
+    """Print a line for each part of a preparation's splits."""
+    print(HEADING)
+    for place, samples in report.written.items():
+        labels = [sample.label for sample, _ in samples]
+        print(summary_line(" ".join(place), labels, [frames for _, frames in samples]))
+
+
+def count_verdict(found: tuple[int, int], expected: tuple[int, int], may_lack: str = "") -> str:
+    """Return how the numbers of samples (train, val) compare with those of the full data set.
+
+    Args:
+        may_lack: what is rightly left out of the full set, so that a few samples fewer are not a mistake.
+    """
+    both = f"{expected[0]:,} / {expected[1]:,}"
+    if found == expected:
+        return f"complete: {both} samples"
+    if sum(found) < 0.9 * sum(expected):
+        return f"a subset of the full set's {both} samples"
+    if may_lack and found[0] <= expected[0] and found[1] <= expected[1]:
+        return f"{sum(expected) - sum(found):,} fewer than the full set's {both} samples: right if they are {may_lack}"
+    return f"WARNING: {found[0]:,} / {found[1]:,} samples, but the full set has {both}"
+
+
 class _DataSet(NamedTuple):
-    """The data set that the names of the samples tell of."""
+    """The data set that the names of the samples belong to."""
 
     name: str
     class_names: tuple[str, ...]
-    counts: tuple[int, int] | None  # samples of the full set's (train, val), as far as known
-    may_lack: str  # of these
+    counts: tuple[int, int] | None  # samples of (train, val) in the full set, if known
+    may_lack: str = ""  # what the full set may rightly lack
 
 
 def check_folder(folder: Path) -> list[str]:
-    """Return a line for each thing that is wrong with a split's arrays, and print what they hold.
+    """Return a line for each thing that is wrong with a split's arrays, and print what they contain.
 
     Args:
         folder: such as data/NTU-RGB-D-60-AGCN/xsub.
@@ -50,49 +83,55 @@ def check_folder(folder: Path) -> list[str]:
     known = _data_set([name for split in splits.values() for name in split.names], folder.name)
     for part, split in splits.items():
         print(summary_line(f"{folder.name} {part}", split.labels, split.num_frame))
-        print(*(f"  note: {note}" for note in split.notes), sep="\n", end="\n" if split.notes else "")
-        found = (*_names(split, known, folder.name, part), *_values(split, path_of(folder, part, DATA)))
+        for note in split.notes:
+            print(f"  note: {note}")
+        found = (*_check_names(split, known, folder.name, part), *_check_values(split, path_of(folder, part, DATA)))
         problems += [f"{folder}: {part}: {problem}" for problem in found]
         print(f"  {_balance(split.labels, known)}")
     if len(splits) == len(PARTS):
-        both = set(splits["train"].names) & set(splits["val"].names)
-        if both:
+        if both := set(splits["train"].names) & set(splits["val"].names):
             problems.append(f"{folder}: {len(both)} samples are in both parts, such as {min(both)}; prepare them again")
-        counts = len(splits["train"].labels), len(splits["val"].labels)
-        print(f"  {_verdict(counts, known, folder.name)}")
+        print(f"  {_compare(len(splits['train'].labels), len(splits['val'].labels), known, folder.name)}")
     return problems
 
 
 def _data_set(names: list[str], benchmark: str) -> _DataSet | None:
     if numbers := _ntu_names(names):
         small = benchmark != "xsetup" and all(name.setup <= ntu.LIMITS["ntu60"][0] for name in numbers)
-        name = "ntu60" if small else "ntu120"
-        return _DataSet(name, class_names(name, 60 if name == "ntu60" else 120), ntu.SAMPLE_COUNTS.get((name, benchmark)), "")
-    parts = {pku.part_number(name) for name in names}
-    part = parts.pop() if len(parts) == 1 else None
-    if part is None:
+        name, num_classes = ("ntu60", 60) if small else ("ntu120", 120)
+        return _DataSet(name, class_names(name, num_classes), ntu.SAMPLE_COUNTS.get((name, benchmark)))
+    part, *others = {pku.part_number(name) for name in names} or {None}
+    if part is None or others:
         return None
     counts = pku.SAMPLE_COUNTS.get((part, benchmark))
     return _DataSet(f"PKU-MMD part {part}", class_names(f"pku_part{part}", 51), counts, "segments without any body")
 
 
-def _names(split: Split, known: _DataSet | None, benchmark: str, part: str) -> Iterator[str]:
-    """Yield what is wrong with names and labels; names of NTU RGB+D and of our PKU-MMD samples tell the class."""
-    if len(set(split.names)) < len(split.names):
-        name, times = collections.Counter(split.names).most_common(1)[0]
-        yield f"{name} is there {times} times"
+def _ntu_names(names: list[str]) -> list[ntu.SampleName]:
+    """Return the numbers of all names, an empty list if any is not of NTU RGB+D."""
+    try:
+        return [ntu.parse_name(name) for name in names]
+    except UserError:
+        return []
+
+
+def _check_names(split: Split, known: _DataSet | None, benchmark: str, part: str) -> Iterator[str]:
+    """Yield what is wrong with names and labels; names of NTU RGB+D and of our PKU-MMD samples contain the class."""
+    name, times = collections.Counter(split.names).most_common(1)[0]
+    if times > 1:
+        yield f"{name} occurs {times} times"
     for name, label in zip(split.names, split.labels, strict=True):
-        if problem := _label(name, label, known):
+        if problem := _label_problem(name, label, known):
             yield problem
             return
-    if benchmark in _NTU_BENCHMARKS and (numbers := _ntu_names(split.names)):
-        strangers = [name for name, found in zip(split.names, numbers, strict=True) if ntu.part_of(found, benchmark) != part]
-        if strangers:
-            yield f"{len(strangers)} samples, such as {strangers[0]}, do not belong to this part of {benchmark}"
+    if benchmark in ("xsub", "xview", "xsetup"):
+        numbers = zip(split.names, _ntu_names(split.names), strict=False)
+        misplaced = [name for name, found in numbers if ntu.part_of(found, benchmark) != part]
+        if misplaced:
+            yield f"{len(misplaced)} samples, such as {misplaced[0]}, do not belong to this part of {benchmark}"
 
 
-def _label(name: str, label: int, known: _DataSet | None) -> str | None:
-    """Return what is wrong with a sample's name and label."""
+def _label_problem(name: str, label: int, known: _DataSet | None) -> str | None:
     if known and known.name in ntu.LIMITS:
         try:
             ntu.check_range(name, known.name)
@@ -106,59 +145,44 @@ def _label(name: str, label: int, known: _DataSet | None) -> str | None:
     return None
 
 
-def _ntu_names(names: list[str]) -> list[ntu.SampleName]:
-    """Return the numbers of all names, an empty list if they are none of NTU RGB+D."""
-    try:
-        return [ntu.parse_name(name) for name in names]
-    except UserError:
-        return []
-
-
-def _values(split: Split, path: Path) -> Iterator[str]:
-    """Yield what is wrong with the coordinates; samples of zeros are only told of, as the reference keeps some."""
+def _check_values(split: Split, path: Path) -> Iterator[str]:
+    """Yield what is wrong with the coordinates; samples of zeros are only a note, as the reference keeps some."""
     empty = 0
-    for start, samples in _chunks(split, path):
-        broken = np.flatnonzero(~np.isfinite(samples).all((1, 2, 3, 4)))
-        if len(broken):
-            yield f"{split.names[start + broken[0]]}: NaN or infinite coordinates"
-            return
-        off = np.flatnonzero(np.abs(samples[:, :, 0, SPINE_MID, 0]).max(1) > CENTRED_METRES)
-        if len(off):
-            yield f"{split.names[start + off[0]]}: the first frame is not centred on the spine of the first body"
-            return
+    for start in range(0, len(split.labels), _CHUNK):
+        # read, not mapped: mapped pages would count as memory of the process
+        rows = min(_CHUNK, len(split.labels) - start)
+        offset = split.data.offset + start * split.data[0].nbytes
+        samples = np.fromfile(path, np.float32, rows * split.data[0].size, offset=offset).reshape(rows, *SAMPLE_SHAPE)
+        for wrong, reason in (
+            (~np.isfinite(samples).all((1, 2, 3, 4)), "NaN or infinite coordinates"),
+            (np.abs(samples[:, :, 0, SPINE_MID, 0]).max(1) > CENTRED_METRES, "the first frame is not centred on the spine"),
+        ):
+            if wrong.any():
+                yield f"{split.names[start + int(wrong.argmax())]}: {reason}"
+                return
         empty += int((~samples[:, :, 0].any((1, 2, 3))).sum())
     if empty:
         print(f"  note: {empty} samples are all zeros")
 
 
-def _chunks(split: Split, path: Path) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (first row, samples); read, not mapped, since mapped pages would count as memory of the process."""
-    for start in range(0, len(split.labels), _CHUNK):
-        rows = min(_CHUNK, len(split.labels) - start)
-        offset = split.data.offset + start * split.data[0].nbytes
-        values = np.fromfile(path, np.float32, rows * int(np.prod(SAMPLE_SHAPE)), offset=offset)
-        yield start, values.reshape(rows, *SAMPLE_SHAPE)
-
-
 def _balance(labels: list[int], known: _DataSet | None) -> str:
-    def title(label: int) -> str:
-        names = known.class_names if known else ()
-        return f"label {label}, {names[label]}" if label < len(names) else f"label {label}"
-
-    counts = collections.Counter(labels)
-    (most, most_count), (least, least_count) = counts.most_common()[0], counts.most_common()[-1]
-    absent = max(labels) + 1 - len(counts)
-    return f"samples a class: {least_count} ({title(least)}) to {most_count} ({title(most)})" + (
-        f"; {absent} labels below {max(labels)} do not occur" if absent else ""
+    names = known.class_names if known else ()
+    counts = collections.Counter(labels).most_common()
+    (least, fewest), (most, highest) = (
+        (count, f"label {label}" + (f", {names[label]}" if label < len(names) else ""))
+        for label, count in (counts[-1], counts[0])
     )
+    absent = max(labels) + 1 - len(counts)
+    text = f"samples a class: {least} ({fewest}) to {most} ({highest})"
+    return text + (f"; {absent} labels below {max(labels)} do not occur" if absent else "")
 
 
-def _verdict(found: tuple[int, int], known: _DataSet | None, benchmark: str) -> str:
+def _compare(train: int, val: int, known: _DataSet | None, benchmark: str) -> str:
     if known is None:
         return "names of neither NTU RGB+D nor PKU-MMD: no number of samples to compare with"
     if known.counts is None:
         return f"{known.name}: the full set's number of samples under {benchmark!r} is not known"
-    return f"{known.name}: {count_verdict(found, known.counts, known.may_lack)}"
+    return f"{known.name}: {count_verdict((train, val), known.counts, known.may_lack)}"
 
 
 def split_folders(folder: Path) -> list[Path]:
@@ -172,8 +196,8 @@ def split_folders(folder: Path) -> list[Path]:
     candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
     found = [path for path in candidates if any(path_of(path, part, DATA).exists() for part in PARTS)]
     if not found:
-        raise UserError(f"{folder}: no arrays in it or in its folders; give a data set's folder, or prepare it with "
-                        "ntu_gendata.py or pku_gendata.py")  # fmt: skip
+        advice = "give a data set's folder, or prepare it with ntu_gendata.py or pku_gendata.py"
+        raise UserError(f"{folder}: no arrays in it or in its folders; {advice}")
     return found
 
 

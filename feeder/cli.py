@@ -1,6 +1,7 @@
 """How commands end: one line and an exit status for what the user can mend, a traceback only for our own mistakes."""
 
 import argparse
+import contextlib
 import errno
 import functools
 import io
@@ -8,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,6 +23,7 @@ REMEDIES = {
     errno.EROFS: "give a path on a disk that can be written",
     errno.ENOSPC: "make room and start again",
 }
+DEFERRED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class UserError(Exception):
@@ -66,6 +68,23 @@ def script(main: Callable) -> Callable:
                 signal.signal(signal.SIGTERM, previous)
 
     return run
+
+
+@contextlib.contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Defer Ctrl-C and SIGTERM to the end of the `with` block; no effect outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: caught.append(number)) for number in DEFERRED_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in caught[:1]:
+            signal.raise_signal(number)
 
 
 def _message(error: Exception) -> str | None:

@@ -1,4 +1,4 @@
-"""Reads the label pickle of a split without running anything that may hide in it."""
+"""Read the label pickle of a split without running code that may be in it."""
 
 import pickle
 import struct
@@ -14,7 +14,7 @@ def load_labels(path: Path) -> tuple[list[str], list[int]]:
     """Return (names, labels) of a label pickle; whole-numbered floats, as some repositories store, become ints.
 
     Raises:
-        UserError: the file is damaged, needs a type besides lists, tuples, strings and numbers, or is no such pair.
+        UserError: the file is damaged, needs a type besides lists, tuples, strings and numbers, or is not a pair of lists.
     """
     try:
         with open(path, "rb") as file:
@@ -23,22 +23,22 @@ def load_labels(path: Path) -> tuple[list[str], list[int]]:
         raise
     except Exception as error:  # a damaged pickle can raise nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: no label file that can be read ({reason}); prepare the data again") from None
-    if not (isinstance(content, (tuple, list)) and [type(part) for part in content] in ([list] * 2, [tuple] * 2)):
+        raise UserError(f"{path}: not a readable label file ({reason}); prepare the data again") from None
+    if type(content) not in (tuple, list) or [type(part) for part in content] not in ([list, list], [tuple, tuple]):
         raise UserError(f"{path}: not a pair of lists (names, labels); prepare the data again")
     names, labels = content
     if len(names) != len(labels):
         raise UserError(f"{path}: {len(names)} names but {len(labels)} labels; prepare the data again")
     for row, (name, label) in enumerate(zip(names, labels, strict=True)):
         if not isinstance(name, str):
-            raise UserError(f"{path}: sample {row}: the name is {name!r}, no text; prepare the data again")
+            raise UserError(f"{path}: sample {row}: the name is {name!r}, not text; prepare the data again")
         if type(label) not in (int, float) or not 0 <= label < 2**31 or label != int(label):
-            raise UserError(f"{path}: sample {row}: label {label!r} is no class number from 0; prepare the data again")
+            raise UserError(f"{path}: sample {row}: label {label!r} is not a class number from 0; prepare the data again")
     return list(names), [int(label) for label in labels]
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Builds built-in values only. The few globals that numpy scalars name are answered by stand-ins of our own."""
+    """Builds built-in values only; the few globals that pickled numpy scalars name become the functions below."""
 
     def find_class(self, module: str, name: str) -> object:
         if name == "dtype" and module == "numpy":

@@ -33,7 +33,7 @@ def problems(folder, capsys):
     return captured.err or str(end.value.code)
 
 
-def test_whole_arrays_are_said_to_be_whole(folder, capsys):
+def test_whole_arrays(folder, capsys):
     capsys.readouterr()
     for path in (folder, folder / "xsub"):
         main([str(path)])
@@ -61,10 +61,10 @@ def change_label(path, names=None, labels=None):
      (lambda f: change_array(f / "train_num_frame.npy", 1, 0), "sample 1 has 0 frames"),
      (lambda f: change_label(f / "train_label.pkl", labels=lambda labels: [59, *labels[1:]]), "has label 59, not 0"),
      (lambda f: change_label(f / "train_label.pkl", lambda names: ["S001C001P001R001A061", *names[1:]]), "class 61 is outside"),
-     (lambda f: change_label(f / "train_label.pkl", names=lambda names: [names[1], *names[1:]]), "is there 2 times"),
+     (lambda f: change_label(f / "train_label.pkl", names=lambda names: [names[1], *names[1:]]), "occurs 2 times"),
      (lambda f: [path.replace(f / path.name.replace("train", "val")) for path in f.glob("train*")], "not belong to this part"),
      (lambda f: (f / "val_label.pkl").unlink(), "val_label.pkl: no such file"),
-     (lambda f: (f / "val_data_joint.npy").write_bytes((f / "val_data_joint.npy").read_bytes()[:-5]), "no whole .npy")],
+     (lambda f: (f / "val_data_joint.npy").write_bytes((f / "val_data_joint.npy").read_bytes()[:-5]), "not a whole .npy")],
 )  # fmt: skip
 def test_what_is_wrong(folder, capsys, change, reason):
     change(folder / "xsub")
@@ -124,7 +124,7 @@ def test_labels_outside_pku(pku_folder, capsys):
 
 
 @pytest.mark.parametrize(
-    "error, status, told",
+    "error, status, message",
     [(UserError("a.npy: damaged"), 1, "error: a.npy: damaged"), (UserError("no GPU"), 1, "error: no GPU"),
      (OSError(28, "No space left on device", "b.npy"), 1, "error: b.npy: No space left on device; make room"),
      (MemoryError(), 1, "error: out of memory"), (KeyboardInterrupt(), 130, "interrupted"),
@@ -132,14 +132,14 @@ def test_labels_outside_pku(pku_folder, capsys):
      (RuntimeError("[enforce fail] DefaultCPUAllocator: can't\nallocate"), 1, "error: out of memory; a smaller --batch-size")],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )  # fmt: skip
-def test_how_a_command_ends(capsys, error, status, told):
+def test_how_a_command_ends(capsys, error, status, message):
     def fail(argv):
         raise error
 
     with pytest.raises(SystemExit) as end:
         script(fail)([])
     err = capsys.readouterr().err
-    assert end.value.code == status and told in err and err.strip().count("\n") == 0
+    assert end.value.code == status and message in err and err.strip().count("\n") == 0
 
 
 def test_other_errors_keep_their_traceback():

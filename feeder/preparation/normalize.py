@@ -24,7 +24,7 @@ def to_sample(bodies: np.ndarray) -> np.ndarray:
 
 
 def rank_bodies(bodies: np.ndarray) -> np.ndarray:
-    """Return the two bodies that move most, the liveliest first; of equals the later one first.
+    """Return the two bodies that move most, the most active first; ties go to the later one.
 
     Args:
         bodies: (B, T, 25, 3), zeros where absent.
@@ -50,7 +50,7 @@ def normalize(bodies: np.ndarray) -> np.ndarray:
     """Return bodies looped to 300 frames, centred on the first one's spine and turned by its posture in frame 0.
 
     Oddities kept: a body whose first frame is empty loses all its empty frames, so that it starts at frame 0, out of
-    step with the other one; each body is looped with a period of its own; where the first body has a gap the second is
+    step with the other one; each body is looped with its own period; where the first body has a gap the second is
     not centred.
 
     Args:
@@ -81,15 +81,15 @@ def normalize(bodies: np.ndarray) -> np.ndarray:
 
 
 def _loop(body: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Return a body (T, 25, 3) without trailing emptiness, repeated to (3, 300, 25)."""
+    """Return a body (T, 25, 3) without empty frames at the end, repeated to (3, 300, 25)."""
     kept = body[: len(there) - there[::-1].argmax()] if there[0] else body[there]
     return kept.transpose(2, 0, 1).copy().take(np.arange(MAX_FRAMES) % len(kept), axis=1)  # (3, 300, 25)
 
 
 def _posture_turn(joints: np.ndarray) -> np.ndarray:
-    """Return the (3, 3) turn that lays the spine of one frame (3, 25) on +z and then the shoulders on +x.
+    """Return the (3, 3) turn that rotates the spine of one frame (3, 25) on +z and then the shoulders on +x.
 
-    The second turn is a general one, not one about z: it takes the spine off z again by some degrees.
+    The second turn is a general one, not one about z: it rotates the spine away from z again by some degrees.
     """
     spine = joints[:, SPINE_MID] - joints[:, SPINE_BASE]
     upright = _turn(spine, np.array((0.0, 0.0, 1.0)))
@@ -103,16 +103,16 @@ def _turn(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     As in the reference it is the identity where there is no direction or no axis: for a vector shorter than 1e-6 and
     for one that points the opposite way.
     """
-    axis = _across(source) @ target
+    axis = _skew_matrix(source) @ target
     if np.abs(source).sum() < _TINY or np.abs(axis).sum() < _TINY:
         return np.eye(3)
     cosine = np.clip(source @ target / np.sqrt(source @ source), -1, 1)
-    across = _across(axis / np.sqrt(axis @ axis))
+    skew = _skew_matrix(axis / np.sqrt(axis @ axis))
     # Rodrigues: 1 + sin(a) K + (1 - cos(a)) K^2
-    return np.eye(3) + np.sqrt(1 - cosine**2) * across + (1 - cosine) * (across @ across)
+    return np.eye(3) + np.sqrt(1 - cosine**2) * skew + (1 - cosine) * (skew @ skew)
 
 
-def _across(vector: np.ndarray) -> np.ndarray:
+def _skew_matrix(vector: np.ndarray) -> np.ndarray:
     """Return K (3, 3) with K @ w the cross product of `vector` and w."""
     x, y, z = vector
     return np.array(((0, -z, y), (z, 0, -x), (-y, x, 0)))

@@ -1,23 +1,24 @@
-"""NTU RGB+D 60 and 120: sample names, protocols, lists of missing skeletons, class names, the raw `.skeleton` format."""
+"""NTU RGB+D 60 and 120: sample names, protocols, lists of missing skeletons, the raw `.skeleton` format."""
 
 import functools
-import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from feeder.cli import UserError
-from feeder.preparation.fast_read import read_plain
+from feeder.preparation.generate import Clip, Sample, Source
+from feeder.preparation.normalize import to_sample
+from feeder.preparation.raw_file import parse_number, read_positions, read_text
 from feeder.skeleton import MAX_FRAMES, NUM_JOINTS
 
 MAX_BODIES = 4  # the reference reads the first four bodies of a frame, by position, and ignores more
-TRACKED_BODIES = 6  # at most, by the Kinect
-JOINT_COLUMNS, BODY_COLUMNS = 12, 10
-LINES_PER_BODY = NUM_JOINTS + 2
-MAX_BYTES = 2**26  # 300 frames of six bodies take 8 MiB
-MAX_METRES = 1e6
+_BODY_LINES = NUM_JOINTS + 2
+_BODY_WIDTHS = [10, 1] + [12] * NUM_JOINTS  # words in each line of a body
+_PLAIN = b"0123456789+-.eE \n"  # bytes of an ordinary file
+_MAX_BYTES = 2**26  # 300 frames of six bodies take 8 MiB
 
 SUFFIX = ".skeleton"
 _NAME = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})")
@@ -59,7 +60,7 @@ def parse_name(name: str) -> SampleName:
     """
     match = _NAME.fullmatch(name.removesuffix(SUFFIX))
     if not match:
-        raise UserError(f"{name}: no sample name; expected one like S001C002P003R002A013{SUFFIX}")
+        raise UserError(f"{name}: not a sample name; expected one like S001C002P003R002A013{SUFFIX}")
     return SampleName(*map(int, match.groups()))
 
 
@@ -110,12 +111,12 @@ def read_names(path: Path) -> set[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
-        raise UserError(f"{path}: no text; give a file with one sample name a line") from None
+        raise UserError(f"{path}: not text; give a file with one sample name a line") from None
     for number, line in enumerate(map(str.strip, lines), 1):
         if _NAME.fullmatch(line.removesuffix(SUFFIX)):
             names.add(line.removesuffix(SUFFIX))
         elif line and names:
-            raise UserError(f"{path}: line {number}: {line[:40]!r} is no sample name")
+            raise UserError(f"{path}: line {number}: {line[:40]!r} is not a sample name")
     if not names and any(map(str.strip, lines)):
         raise UserError(f"{path}: no sample name in it; give one a line, like S001C002P003R002A013")
     return names
@@ -135,15 +136,40 @@ def list_files(folder: str | Path) -> list[Path]:
     return paths
 
 
+def list_sources(paths: Iterable[Path], dataset: str, benchmarks: Iterable[str]) -> tuple[list[Source], list[str]]:
+    """Return a source for each file that can be a sample of the data set, and a line for each one that cannot."""
+    sources: dict[str, Source] = {}
+    bad = []
+    for path in paths:
+        try:
+            name = check_range(path.name, dataset)
+        except UserError as error:
+            bad.append(f"{path.parent}/{error}")
+            continue
+        if path.name in sources:
+            bad.append(f"{path}: the sample is also in {sources[path.name].path.parent}; keep one")
+            continue
+        parts = {benchmark: part_of(name, benchmark) for benchmark in benchmarks}
+        sources[path.name] = Source(path, (Sample(path.name, name.action - 1, parts),))
+    return list(sources.values()), bad
+
+
+def read_clips(source: Source) -> list[Clip | None]:
+    """Return the one clip of a `.skeleton` file, None if nobody is in it."""
+    bodies = read_bodies(source.path)
+    sample = to_sample(bodies)
+    return [Clip(sample, bodies.shape[1]) if sample[:, 0].any() else None]
+
+
 def read_bodies(path: Path) -> np.ndarray:
     """Return the joints of a `.skeleton` file, zeros where a frame has no such body.
 
-    The order of the bodies is that of the lines in each frame, as in the reference: the body ids are not looked at.
-    Of a joint's twelve numbers the last nine (projections, orientation, state) are not used: they may be NaN or
-    infinite, and are checked no closer than to be written with the characters of a number.
+    The order of the bodies is that of the lines in each frame, as in the reference, which does not look at body ids. Of
+    a joint's twelve numbers the last nine (projections, orientation, state) are not used: they may be NaN or infinite,
+    and two points in one of them are not noticed.
 
     Args:
-        path: a file of at most 300 frames; line ends may be LF or CRLF.
+        path: a file of at most 300 frames.
 
     Returns:
         (4, T, 25, 3) float64 in metres, T in 1..300.
@@ -151,107 +177,75 @@ def read_bodies(path: Path) -> np.ndarray:
     Raises:
         UserError: the file is damaged: file, line, reason.
     """
-    try:
-        raw = _read_bytes(path)
-        plain = read_plain(raw, MAX_FRAMES, MAX_METRES)
-        return _place(*(plain or _read_carefully(raw)))
-    except _DamageError as damage:
-        raise UserError(f"{path}: {damage}") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-
-
-class _DamageError(Exception):
-    """Damage at a line (from 1); the path is added by whoever knows it."""
-
-    def __init__(self, line: int, reason: str) -> None:
-        super().__init__(f"line {line}: {reason}")
-
-
-def _read_bytes(path: Path) -> bytes:
-    with open(path, "rb", buffering=0) as file:
-        if os.fstat(file.fileno()).st_size > MAX_BYTES:
-            raise _DamageError(1, f"the file is larger than {MAX_BYTES >> 20} MiB: no skeleton file")
-        raw = file.readall()
-    if not raw.strip():
-        raise _DamageError(1, "the file is empty")
-    if raw.startswith(b"\xef\xbb\xbf"):
-        raise _DamageError(1, "starts with a byte-order mark; save the file without it")
-    return raw.replace(b"\r\n", b"\n") if b"\r" in raw else raw
-
-
-def _place(num_frames: int, joints: np.ndarray, frames: np.ndarray, places: np.ndarray) -> np.ndarray:
+    text = read_text(path, _MAX_BYTES)
+    lines, raw = text.split("\n"), f"{text}\n".encode()
+    characters = np.frombuffer(raw, np.uint8)
+    word_ends = np.flatnonzero(characters <= 32)
+    last_words = np.flatnonzero(characters[word_ends] == 10)  # the last word of each line
+    if single_blanks := (np.diff(word_ends) > 1).all():
+        widths = np.diff(last_words, prepend=-1).tolist()
+    else:
+        widths = [len(line.split()) for line in lines]
+    num_frames, first_lines, frames, places = _outline(path, lines, widths)
+    if raw.translate(None, _PLAIN):  # such as NaN in a column that is not used
+        for number, line in enumerate(lines, 1):
+            for word in line.split():
+                parse_number(path, number, word)
+    cut = None
+    if single_blanks and first_lines:  # np.loadtxt needs half the time for lines that end soon after their third number
+        before = last_words[np.add.outer(first_lines, range(1, _BODY_LINES - 1))]
+        cut = (word_ends[before + 3] - word_ends[before]).max()
+    joint_lines = [line[:cut] for first in first_lines for line in lines[first + 2 : first + _BODY_LINES]]
+    numbers = (at + 1 for first in first_lines for at in range(first + 2, first + _BODY_LINES))
+    joints = read_positions(path, joint_lines, numbers, 3, more=True)
     bodies = np.zeros((MAX_BODIES, num_frames, NUM_JOINTS, 3))
-    if places.max(initial=0) >= MAX_BODIES:
-        kept = places < MAX_BODIES
-        joints, frames, places = joints[kept], frames[kept], places[kept]
-    bodies[places, frames] = joints
+    bodies[places, frames] = joints.reshape(-1, NUM_JOINTS, 3)
     return bodies
 
 
-def _read_carefully(raw: bytes) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
-    """Return frame count, joints (bodies, 25, 3), and each body's frame and place in it, or raise at the first damage."""
-    try:
-        lines = raw.decode("ascii").rstrip().split("\n")
-    except UnicodeDecodeError as error:
-        raise _DamageError(raw.count(b"\n", 0, error.start) + 1, "bytes that are no text") from None
-    num_frames = _count(lines, 0, "frames")
+def _outline(path: Path, lines: list[str], widths: list[int]) -> tuple[int, list[int], list[int], list[int]]:
+    """Return the number of frames, and the first line (from 0), frame and place of each body that is used."""
+    num_frames = _count(path, lines, 0, "frames")
     if not 1 <= num_frames <= MAX_FRAMES:
-        raise _DamageError(1, f"{num_frames} frames; a sample has 1 to {MAX_FRAMES}")
-    joints, frames, places = [], [], []
+        raise UserError(f"{path}: line 1: {num_frames} frames; a sample has 1 to {MAX_FRAMES}")
+    first_lines, frames, places = [], [], []
     at = 1
     for frame in range(num_frames):
-        num_bodies = _count(lines, at, "bodies")
+        num_bodies = _count(path, lines, at, "bodies")
         at += 1
-        if num_bodies > TRACKED_BODIES and at + num_bodies * LINES_PER_BODY > len(lines):
-            raise _DamageError(at, f"{num_bodies} bodies, more than the file has lines for")
         for place in range(num_bodies):
-            joints += _body(lines, at)
-            frames.append(frame)
-            places.append(place)
-            at += LINES_PER_BODY
+            if widths[at : at + _BODY_LINES] != _BODY_WIDTHS or lines[at + 1].strip() != str(NUM_JOINTS):
+                _raise_body_error(path, lines, at)
+            if place < MAX_BODIES:
+                first_lines.append(at)
+                frames.append(frame)
+                places.append(place)
+            at += _BODY_LINES
     if at < len(lines):
-        number = next(number for number in range(at, len(lines)) if lines[number].strip())
-        raise _DamageError(number + 1, f"goes on after the last of {num_frames} frames")
-    return num_frames, np.reshape(joints, (-1, NUM_JOINTS, 3)), np.array(frames, int), np.array(places, int)
+        at = next(i for i in range(at, len(lines)) if lines[i].strip())
+        raise UserError(f"{path}: line {at + 1}: goes on after the last of {num_frames} frames")
+    return num_frames, first_lines, frames, places
 
 
-def _body(lines: list[str], at: int) -> list[list[float]]:
-    """Return the positions of the body whose lines begin at `at` (from 0)."""
-    _floats(lines, at, BODY_COLUMNS, "body")
-    num_joints = _count(lines, at + 1, "joints")
-    if num_joints != NUM_JOINTS:
-        raise _DamageError(at + 2, f"{num_joints} joints, not {NUM_JOINTS}")
-    positions = []
-    for line in range(at + 2, at + LINES_PER_BODY):
-        positions.append(_floats(lines, line, JOINT_COLUMNS, "joint")[:3])
-        for number in positions[-1]:
-            if not abs(number) <= MAX_METRES:
-                raise _DamageError(line + 1, f"{number} is no position in metres")
-    return positions
-
-
-def _count(lines: list[str], at: int, what: str) -> int:
-    text = _line(lines, at).strip()
-    if not text.isdecimal() or len(text) > 9:
-        raise _DamageError(at + 1, f"{text[:20]!r} is no number of {what}")
+def _count(path: Path, lines: list[str], at: int, what: str) -> int:
+    text = _line(path, lines, at).strip()
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise UserError(f"{path}: line {at + 1}: {text[:20]!r} is not a number of {what}")
     return int(text)
 
 
-def _floats(lines: list[str], at: int, count: int, what: str) -> list[float]:
-    words = _line(lines, at).split()
-    if len(words) != count:
-        raise _DamageError(at + 1, f"{len(words)} numbers for a {what}, not {count}")
-    numbers = []
-    for word in words:
-        try:
-            numbers.append(float(word.replace("_", "?")))  # Python alone reads 1_0 as a number
-        except ValueError:
-            raise _DamageError(at + 1, f"{word[:20]!r} is no number") from None
-    return numbers
+def _raise_body_error(path: Path, lines: list[str], first: int) -> None:
+    """Raise the error of the first line, from `first`, that is not as a body's line at that place should be."""
+    for at, width in enumerate(_BODY_WIDTHS, first):
+        words = _line(path, lines, at).split()
+        if at == first + 1 and words != [str(NUM_JOINTS)]:
+            raise UserError(f"{path}: line {at + 1}: {' '.join(words)[:20]!r} joints, not {NUM_JOINTS}")
+        if len(words) != width:
+            what = "joint" if at > first else "body"
+            raise UserError(f"{path}: line {at + 1}: {len(words)} numbers for a {what}, not {width}")
 
 
-def _line(lines: list[str], at: int) -> str:
+def _line(path: Path, lines: list[str], at: int) -> str:
     if at >= len(lines):
-        raise _DamageError(len(lines), "the file ends here, before its last frame does")
+        raise UserError(f"{path}: line {len(lines)}: the file ends here, before its last frame does")
     return lines[at]

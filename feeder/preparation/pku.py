@@ -1,8 +1,8 @@
-"""PKU-MMD: names of videos, classes, and the three kinds of file: skeletons, labels, splits.
+"""PKU-MMD: names of videos, and the three kinds of file: skeletons, labels, splits.
 
 The official readme leaves open whether a label's frames count from 0 and whether its end belongs to it. Here they are
-the rows start .. end of the skeleton file, 0-based, end excluded: the one reading under which the three rows of part 1
-that start at 0 and the ends that equal a video's length all make sense.
+the rows start .. end of the skeleton file, 0-based, end excluded: the only reading that agrees with the three rows of part
+1 that start at 0 and with the ends that equal a video's length.
 """
 
 import re
@@ -12,7 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from feeder.cli import UserError
-from feeder.skeleton import NUM_BODIES, NUM_JOINTS
+from feeder.preparation.generate import Clip, Source
+from feeder.preparation.normalize import to_sample
+from feeder.preparation.raw_file import read_positions, read_text
+from feeder.skeleton import MAX_FRAMES, NUM_BODIES, NUM_JOINTS
 
 NUM_CLASSES = 51  # in part 2 as well, where ten of the ids do not occur
 PART_NUMBERS = (1, 2)
@@ -23,18 +26,16 @@ ROW_COUNTS = {
     (1, "xview"): (14357, 7188),
     (2, "xsub"): (5332, 1613),
 }
-# Samples at most: row 21 of part 1's 0043-L ends before it starts; segments without any body are left out besides.
+# Samples at most: row 21 of part 1's 0043-L ends before it starts; segments without any body are left out as well.
 SAMPLE_COUNTS = ROW_COUNTS | {(1, "xsub"): (18840, 2704), (1, "xview"): (14356, 7188)}
-COLUMNS = NUM_BODIES * NUM_JOINTS * 3
+_COLUMNS = NUM_BODIES * NUM_JOINTS * 3
 MAX_BYTES = 2**27  # the longest video, some 7,000 frames, takes 10 MiB
-MAX_METRES = 1e6
 
 _VIDEO = {1: re.compile(r"\d{4}-[LMR]"), 2: re.compile(r"A\d{2}N\d{2}-[LMR]")}
 _SAMPLE = re.compile(r"(.+)_r\d+_c\d+")
 _EXAMPLE = {1: "0002-L", 2: "A01N01-L"}
 # "Validataion videos:" is the spelling of the official files.
 _HEADING = re.compile(r"(train|val)\w*\s+videos?\s*:?", re.IGNORECASE)
-_NUMBER_BYTES = b"0123456789+-.eE \t\n"
 
 
 class Row(NamedTuple):
@@ -70,11 +71,11 @@ def read_split(path: Path, part: int) -> dict[str, frozenset[str]]:
         part: 1 or 2.
 
     Raises:
-        UserError: a heading is missing, a name is none of that part, or a video stands in both lists.
+        UserError: a heading is missing, a name is none of that part, or a video is in both lists.
     """
     videos: dict[str, set[str]] = {}
     current = None
-    for number, line in enumerate(_read_text(path).split("\n"), 1):
+    for number, line in enumerate(read_text(path, MAX_BYTES).split("\n"), 1):
         if heading := _HEADING.match(line.strip()):
             current = videos.setdefault("train" if heading[1].lower() == "train" else "val", set())
             line = line.strip()[heading.end() :]
@@ -82,14 +83,14 @@ def read_split(path: Path, part: int) -> dict[str, frozenset[str]]:
             if current is None:
                 raise UserError(f'{path}: line {number}: {name[:40]!r} before a heading "Training videos:"')
             if not is_video(name, part):
-                reason = f"{name[:40]!r} is no video of part {part} (like {_EXAMPLE[part]})"
+                reason = f"{name[:40]!r} is not a video of part {part} (like {_EXAMPLE[part]})"
                 raise UserError(f"{path}: line {number}: {reason}")
             current.add(name)
     for key, title in (("train", "Training videos:"), ("val", "Validataion videos:")):
         if key not in videos:
             raise UserError(f'{path}: no line "{title}"; give the split file of part {part} as delivered')
     if twice := videos["train"] & videos["val"]:
-        raise UserError(f"{path}: {min(twice)} stands in both lists")
+        raise UserError(f"{path}: {min(twice)} is in both lists")
     return {key: frozenset(names) for key, names in videos.items()}
 
 
@@ -102,17 +103,15 @@ def read_rows(path: Path) -> list[Row]:
         UserError: the file is empty or a line is not `class,start,end,confidence`: file, line, reason.
     """
     rows = []
-    for number, line in enumerate(_read_text(path).split("\n"), 1):
+    for number, line in enumerate(read_text(path, MAX_BYTES).split("\n"), 1):
         if not line.strip():
             continue
         fields = [field.strip() for field in line.split(",")]
         if len(fields) != 4:
             raise UserError(f"{path}: line {number}: {len(fields)} numbers, not class,start,end,confidence")
         for field in fields:
-            if not re.fullmatch(r"-?[0-9]{1,9}", field):
-                raise UserError(f"{path}: line {number}: {field[:20]!r} is no whole number")
-            if field.startswith("-"):
-                raise UserError(f"{path}: line {number}: {field} is negative")
+            if not re.fullmatch(r"[0-9]{1,9}", field):
+                raise UserError(f"{path}: line {number}: {field[:20]!r} is not a whole number from 0")
         action, start, end, _ = map(int, fields)
         if not 1 <= action <= NUM_CLASSES:
             raise UserError(f"{path}: line {number}: class {action} is outside 1..{NUM_CLASSES}")
@@ -132,50 +131,24 @@ def read_video(path: Path) -> np.ndarray:
     Raises:
         UserError: the file is damaged: file, line, reason.
     """
-    text = _read_text(path)
-    other = text.encode().translate(None, _NUMBER_BYTES)
-    lines = text.split("\n")
-    del text  # 10 MiB that each worker would hold
-    try:
-        numbers = np.loadtxt(lines, comments=None, ndmin=2)
-    except ValueError:
-        numbers = np.empty((0, 0))
-    if other or numbers.shape != (len(lines), COLUMNS) or not np.abs(numbers).max() <= MAX_METRES:
-        _check_lines(path, lines)
+    lines = read_text(path, MAX_BYTES).split("\n")
+    numbers = read_positions(path, lines, range(1, len(lines) + 1), _COLUMNS)
     return np.ascontiguousarray(numbers.reshape(-1, NUM_BODIES, NUM_JOINTS, 3).swapaxes(0, 1))  # (2, T, 25, 3)
 
 
-def _check_lines(path: Path, lines: list[str]) -> None:
-    """Raise `UserError` at the first line that is not 150 positions."""
-    for number, line in enumerate(lines, 1):
-        words = line.split()
-        if len(words) != COLUMNS:
-            raise UserError(f"{path}: line {number}: {len(words)} numbers, not {COLUMNS}")
-        for word in words:
-            try:
-                value = float(word.replace("_", "?"))  # Python alone reads 1_0 as a number
-            except ValueError:
-                raise UserError(f"{path}: line {number}: {word[:20]!r} is no number") from None
-            if not abs(value) <= MAX_METRES:
-                raise UserError(f"{path}: line {number}: {word[:20]} is no position in metres")
-    raise UserError(f"{path}: cannot be read as numbers")
+def read_clips(source: Source) -> list[Clip | None | str]:
+    """Return the clip of each segment of a video: its first 300 frames, ranked and normalised like an NTU file.
 
-
-def _read_text(path: Path) -> str:
-    """Return a text file without blank lines at its end; a byte-order mark and CR LF do no harm."""
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_BYTES)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    if len(raw) == MAX_BYTES:
-        raise UserError(f"{path}: larger than {MAX_BYTES >> 20} MiB: no file of PKU-MMD")
-    raw = raw.replace(b"\r\n", b"\n").rstrip()
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}: line {line}: bytes that are no text") from None
-    if not text:
-        raise UserError(f"{path}: line 1: the file is empty")
-    return text
+    The result is None for a segment without any body, and a reason for one that starts after the end of the video.
+    """
+    video = read_video(source.path)
+    results: list[Clip | None | str] = []
+    for sample in source.samples:
+        start, end = sample.segment
+        bodies = video[:, start:end][:, :MAX_FRAMES]
+        if not bodies.size:
+            results.append(f"{source.path}: {sample.name} starts at frame {start}, the video has {video.shape[1]}")
+            continue
+        data = to_sample(bodies)
+        results.append(Clip(data, bodies.shape[1]) if data[:, 0].any() else None)
+    return results

@@ -1,4 +1,4 @@
-"""A download of PKU-MMD: where its folders are, and which samples its labels and splits make of its videos."""
+"""A download of PKU-MMD: where its folders are, and which samples its labels and splits define."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from feeder.cli import UserError
-from feeder.preparation import pku
-from feeder.preparation.generate import Clip, Sample, Source
-from feeder.preparation.normalize import to_sample
+from feeder.preparation.generate import Report, Sample, Source
+from feeder.preparation.pku import MAX_BYTES, Row, is_video, read_rows, read_split
+from feeder.preparation.raw_file import read_text
 from feeder.skeleton import MAX_FRAMES
 
 # Names that the folders with the files themselves have in the archives, or that users gave them; any case.
@@ -27,82 +27,66 @@ _MAX_DEPTH = 3  # folders below --data-path, such as PKUMMD/Data/PKU_Skeleton_Re
 
 NO_SKELETON = "videos without a skeleton file"
 NO_LABEL = "videos without a label file"
+NEITHER = "videos in neither list of {}, left out there"
 BACKWARDS = "rows with start >= end, dropped"
 LONG = f"segments longer than {MAX_FRAMES} frames, the first {MAX_FRAMES} kept"
 CUT = "segments cut at the end of the video"
 EMPTY = "segments without any body, left out"
 
 
-class Download(NamedTuple):
-    """The files of one part, by video, and the lists of each benchmark."""
-
-    skeletons: dict[str, Path]
-    labels: dict[str, Path]
-    splits: dict[str, dict[str, frozenset[str]]]
-
-
 class Plan(NamedTuple):
-    """What is to be made. `notes` names what was met, by kind; `rows` counts the label rows of (benchmark, part)."""
+    """What to prepare. `notes` names the exceptions found, by kind; `rows` counts the label rows of (benchmark, part)."""
 
+    num_videos: int
     sources: list[Source]
     notes: dict[str, list[str]]
     rows: dict[tuple[str, str], int]
     bad: list[str]
 
 
-def neither(benchmark: str) -> str:
-    """Return the kind of note on videos that stand in neither list of a benchmark."""
-    return f"videos in neither list of {benchmark}, left out there"
-
-
-def open_download(root: Path, part: int, benchmarks: Iterable[str]) -> Download:
-    """Return the files of a download, whose folders may stand up to three levels below `root`.
+def plan(root: Path, part: int, benchmarks: Iterable[str]) -> Plan:
+    """Return the samples to cut from a download: one for each usable label row of each video that has both files.
 
     Args:
-        root: as delivered and unpacked, such as with Data/PKU_Skeleton_Renew, Label/Train_Label_PKU_final and Split.
-        part: 1 or 2; files of the other part are passed over.
+        root: as delivered and unpacked, such as with Data/PKU_Skeleton_Renew, Label/Train_Label_PKU_final and Split; the
+            folders may be up to three levels below.
+        part: 1 or 2; files of the other part are ignored.
         benchmarks: of "xsub" and "xview"; the split files of these are needed.
 
     Raises:
-        UserError: a folder or split file is not there, still packed, there twice, or a split file is damaged.
+        UserError: a folder or split file is missing, still packed or ambiguous, or a split file is damaged.
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give --data-path with the download of PKU-MMD")
     tree = list(_walk(root))
-    found = {kind: _find_videos(root, tree, kind, part) for kind in _FOLDERS}
-    splits = {name: pku.read_split(_find_split(root, tree, part, name), part) for name in benchmarks}
-    return Download(found["skeletons"], found["labels"], splits)
-
-
-def plan(download: Download) -> Plan:
-    """Return the samples to be cut from a download: one for each usable row of each video that has both files."""
-    skeletons, labels, splits = download
+    skeletons, labels = (_find_videos(root, tree, kind, part) for kind in _FOLDERS)
+    splits = {name: read_split(_find_split(root, tree, part, name), part) for name in benchmarks}
     listed = {name for lists in splits.values() for names in lists.values() for name in names}
     notes = {
         NO_SKELETON: sorted((listed | set(labels)) - set(skeletons)),
         NO_LABEL: sorted(set(skeletons) - set(labels)),
-        **{neither(benchmark): [] for benchmark in splits},
-        **{kind: [] for kind in (BACKWARDS, LONG, CUT, EMPTY)},
+        **{NEITHER.format(benchmark): [] for benchmark in splits},
+        BACKWARDS: [],
+        LONG: [],
     }
-    result = Plan([], notes, {(benchmark, part): 0 for benchmark in splits for part in ("train", "val")}, [])
+    counts = {(benchmark, part): 0 for benchmark in splits for part in ("train", "val")}
+    result = Plan(len(skeletons), [], notes, counts, [])
     for video in sorted(set(skeletons) & set(labels)):
         parts = {name: part for name, lists in splits.items() for part, videos in lists.items() if video in videos}
         for benchmark in set(splits) - set(parts):
-            notes[neither(benchmark)].append(video)
+            notes[NEITHER.format(benchmark)].append(video)
         try:
-            rows = pku.read_rows(labels[video]) if parts else []
+            rows = read_rows(labels[video]) if parts else []
         except UserError as error:
             result.bad.append(str(error))
             continue
         for place in parts.items():
-            result.rows[place] += len(rows)
-        samples = tuple(_samples(video, rows, parts, notes))
-        if samples:
-            result.sources.append(Source(skeletons[video], samples))
+            counts[place] += len(rows)
+        result.sources.append(Source(skeletons[video], tuple(_samples(video, rows, parts, notes))))
     return result
 
 
-def _samples(video: str, rows: list[pku.Row], parts: dict[str, str], notes: dict[str, list[str]]) -> Iterator[Sample]:
+def _samples(video: str, rows: list[Row], parts: dict[str, str], notes: dict[str, list[str]]) -> Iterator[Sample]:
     for row in rows:
         name = row.sample(video)
         if row.start >= row.end:
@@ -113,35 +97,18 @@ def _samples(video: str, rows: list[pku.Row], parts: dict[str, str], notes: dict
         yield Sample(name, row.action - 1, parts, (row.start, row.end))
 
 
-def read_segments(source: Source) -> Iterator[Clip | None | UserError]:
-    """Yield the clip of each segment of a video: its first 300 frames, ranked and normalised like an NTU file.
-
-    None stands for a segment without any body, a `UserError` for one that starts behind the video's end.
-    """
-    video = pku.read_video(source.path)
-    for sample in source.samples:
+def cut_segments(report: Report) -> list[str]:
+    """Return a line for each segment that is shorter than its label row says, because its video ends before."""
+    cut = set()
+    for sample, frames in (entry for entries in report.written.values() for entry in entries):
         start, end = sample.segment
-        bodies = video[:, start:end][:, :MAX_FRAMES]
-        if not bodies.size:
-            yield UserError(f"{source.path}: {sample.name} starts at frame {start}, the video has {video.shape[1]}")
-            continue
-        data = to_sample(bodies)
-        yield Clip(data, bodies.shape[1]) if data[:, 0].any() else None
-
-
-def cut_segments(sources: Iterable[Source], num_frame: dict[str, int]) -> list[str]:
-    """Return a line for each segment that came out shorter than its row says, because its video ends before.
-
-    Args:
-        num_frame: frames that were written, by the name of the sample.
-    """
-    samples = sorted(sample for source in sources for sample in source.samples if sample.name in num_frame)
-    lengths = [(name, min(end - start, MAX_FRAMES)) for name, _, _, (start, end) in samples]
-    return [f"{name} ({num_frame[name]} of {length} frames)" for name, length in lengths if num_frame[name] < length]
+        if frames < (length := min(end - start, MAX_FRAMES)):
+            cut.add(f"{sample.name} ({frames} of {length} frames)")
+    return sorted(cut)
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Each folder down to the depth that matters, with its files; `root` comes first."""
+    """Yield each folder down to the depth that matters, with its files; `root` comes first."""
     for folder, folders, files in os.walk(root, followlinks=True):
         if len(Path(folder).relative_to(root).parts) >= _MAX_DEPTH:
             folders.clear()
@@ -171,7 +138,7 @@ def _find_videos(root: Path, tree: list[tuple[Path, list[str]]], kind: str, part
 
 
 def _videos(files: list[str], part: int) -> list[str]:
-    return [file[:-4] for file in files if file.endswith(".txt") and pku.is_video(file[:-4], part)]
+    return [file[:-4] for file in files if file.endswith(".txt") and is_video(file[:-4], part)]
 
 
 def _find_split(root: Path, tree: list[tuple[Path, list[str]]], part: int, benchmark: str) -> Path:
@@ -180,6 +147,6 @@ def _find_split(root: Path, tree: list[tuple[Path, list[str]]], part: int, bench
     if not found:
         names = f"{name.replace('_', '-', 1)} or {name}"
         raise UserError(f"{root}: no split file {names}; give --data-path with it, or the other --benchmark")
-    if len({path.read_bytes() for path in found}) > 1:
+    if len({read_text(path, MAX_BYTES) for path in found}) > 1:
         raise UserError(f"{root}: {found[0]} and {found[1]} differ; keep one")
     return found[0]

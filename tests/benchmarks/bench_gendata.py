@@ -1,4 +1,4 @@
-"""Data preparation beside NumPy's text reader, two processes beside one, and the peak memory; figures, no verdicts.
+"""Measure data preparation: CPU time against NumPy's text reader, two processes against one, and the peak memory.
 
     python tests/benchmarks/bench_gendata.py [--files 1000] [--samples 20000] [--folder /tmp]
 
@@ -20,7 +20,6 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-import ntu_gendata  # noqa: E402
 from feeder.preparation import generate, ntu  # noqa: E402
 
 CLIPS = ((84, 1), (71, 1), (103, 1), (62, 2), (118, 1), (48, 1), (90, 2))  # (frames, bodies), about NTU's mix
@@ -63,12 +62,12 @@ def cpu_seconds(run) -> float:
 
 def bench_cpu(folder: Path, count: int) -> None:
     """Print the CPU time per file for both protocols and what np.loadtxt takes for the joint lines of the same files."""
-    sources, _ = ntu_gendata.plan(sorted(write_raw(folder, count).iterdir()), "ntu60", ["xsub", "xview"])
+    sources, _ = ntu.list_sources(sorted(write_raw(folder, count).iterdir()), "ntu60", ["xsub", "xview"])
     texts = [source.path.read_text().split("\n") for source in sources[: len(CLIPS)]]
     lines = [[line for line in text if line.count(" ") == 11] for text in texts]
 
     def prepare() -> None:
-        generate.generate(sources, ntu_gendata.read, folder / "cpu", ["xsub", "xview"], 1)
+        generate.generate(sources, ntu.read_clips, folder / "cpu", ["xsub", "xview"], 1)
 
     def loadtxt() -> None:
         for number in range(count):
@@ -81,12 +80,12 @@ def bench_cpu(folder: Path, count: int) -> None:
 
 def bench_workers(folder: Path, count: int) -> None:
     """Print the wall time with one and two processes, in turns."""
-    sources, _ = ntu_gendata.plan(sorted((folder / f"raw{count}").iterdir()), "ntu60", ["xsub", "xview"])
+    sources, _ = ntu.list_sources(sorted((folder / f"raw{count}").iterdir()), "ntu60", ["xsub", "xview"])
     for _ in range(3):
         seconds = []
         for workers in (1, 2):
             start = time.perf_counter()
-            generate.generate(sources, ntu_gendata.read, folder / "workers", ["xsub", "xview"], workers)
+            generate.generate(sources, ntu.read_clips, folder / "workers", ["xsub", "xview"], workers)
             seconds.append(time.perf_counter() - start)
         ratio = f"ratio {seconds[0] / seconds[1]:.2f} (load {os.getloadavg()[0]:.1f})"
         print(f"1 process {seconds[0]:.2f} s, 2 processes {seconds[1]:.2f} s, {ratio}")
