@@ -36,6 +36,7 @@ from options import flags
 from options.datasets import DATA_SETS
 from options.parser import Parser, listed, positive_fraction, positive_int
 
+Features = tuple[Tensor, Tensor] | None  # (N, 2 d) of the training and the test set; None to train on clips
 Samples = Collection[tuple[Tensor, Tensor | None]]  # batches of inputs and labels, on the device
 
 
@@ -84,35 +85,19 @@ def main(argv: list[str] | None = None) -> None:
                                   checkpoint.get("seed", args.seed))  # fmt: skip
         args.seed, args.data, args.origins = task.seed, task.data, task.origins
         evaluation.balanced_subset(task.train.labels, args.label_fraction, args.seed)
-        check_checkpoints(args, checkpoint, path)
+        features.check_continuation(checkpoint, path, args.label_fraction, args.data, args.origins)
+        file = Path(args.checkpoint_path, trial_name(args, streams[0], 0), NAME)
+        own = path is not None and path.resolve() == file.resolve()  # then its log is continued as well
+        if args.finetune and file.exists() and not own:
+            raise UserError(f"{file} is of an earlier run: --resume auto continues it, another --checkpoint-path keeps it")
         checkpoints.claim()
-
-        # a run that continues the checkpoint of its own folder continues its log as well
-        own = "run" in checkpoint and path.resolve() == Path(args.checkpoint_path, NAME).resolve()
-        earlier = (checkpoint["log_folder"], checkpoint["epoch"]) if own else (None, 0)
+        earlier = (checkpoint["log_folder"], checkpoint["epoch"]) if own and "run" in checkpoint else (None, 0)
         with RunLog(args.log_dir, run, args, *earlier) as log:
             log.print(f"{len(task.train)} training and {len(task.test)} test samples of {folder}, {device}, seed {args.seed}")
             log.print(f"log in {log.folder}")
             for note in features.notes_of(task, run, streams, listed(args.pretrained)):
                 log.print(note)
             classify(args, run, task, checkpoint, path, log)
-
-
-def check_checkpoints(args: Namespace, checkpoint: dict, path: Path | None) -> None:
-    """Raise UserError if the checkpoint is not of this training, or if fine-tuning would replace that of another."""
-    if "run" in checkpoint:
-        options, digest = checkpoint["options"], args.origins[0]["digest"]
-        same = {
-            "--label-fraction": options.get("label_fraction", 1.0) == args.label_fraction,
-            "data": options.get("data", args.data) == args.data,
-            "encoder": (options.get("origins") or [{}])[0].get("digest", digest) == digest,
-        }
-        for what in (what for what, equal in same.items() if not equal):
-            raise UserError(f"{path} began with another {what}: give another --checkpoint-path, or leave --resume out")
-    first = Path(args.checkpoint_path, trial_name(args, listed(args.finetune_skeleton_representation)[0], 0), NAME)
-    replaced = first.exists() and (path is None or path.resolve() != first.resolve())
-    if args.finetune and replaced:  # a linear layer is trained again in a minute
-        raise UserError(f"{first} is of an earlier run: --resume auto continues it, another --checkpoint-path keeps it")
 
 
 def trial_name(args: Namespace, stream: str, repeat: int) -> str:
@@ -124,27 +109,23 @@ def trial_name(args: Namespace, stream: str, repeat: int) -> str:
 def classify(args: Namespace, run: Run, task: features.Task, checkpoint: dict, path: Path | None, log: RunLog) -> None:
     """Train and evaluate a classifier for each stream and repeat; report their accuracies, their fusion and the classes."""
     streams, labels = listed(args.finetune_skeleton_representation), torch.from_numpy(task.test.labels)
-    parts, num_classes = (task.train, task.test), DATA_SETS[run.data_set].num_classes
-    for part in parts if args.finetune else ():
+    num_classes = DATA_SETS[run.data_set].num_classes
+    for part in (task.train, task.test) if args.finetune else ():  # frozen features are checked themselves
         features.check_coordinates(part)
     scores: list[list[evaluation.Scores]] = [[] for _ in streams]
     for stream, encoder, found in zip(streams, task.encoders, scores, strict=True):
-        frozen: list[Tensor] = []  # features (N, 2 d) of both parts
+        frozen: Features = None
         for repeat in range(args.repeats):
             seed, name = evaluation.repeat_seed(args.seed, repeat), trial_name(args, stream, repeat)
             model, optimizer = build(args, encoder, num_classes, seed, task.device, checkpoint, path)
-            if not args.finetune and (not frozen or args.random_encoder):  # once, unless each repeat has its own encoder
-                frozen = [features.finite_features(model.encoder, part, stream, task.device, args.workers) for part in parts]
+            if not args.finetune and (frozen is None or args.random_encoder):  # once, unless each repeat has its own encoder
+                frozen = features.extract_both(task, model.encoder, stream, args.workers)
             found.append(train(args, run, task, stream, model, optimizer, frozen, seed, checkpoint, name, log))
             if name:
                 log.metrics(stream=stream, repeat=repeat, **evaluation.summarise(found[-1:], labels))
             if args.save_features and repeat == 0:
-                for i, part in enumerate(parts):
-                    x = (
-                        frozen[i]
-                        if frozen
-                        else features.extract_features(model.encoder, part, stream, task.device, args.workers)
-                    )
+                both = frozen or features.extract_both(task, model.encoder, stream, args.workers)
+                for part, x in zip((task.train, task.test), both, strict=True):
                     features.save_features(log, stream, part, x, model.fc(x).argmax(dim=1))
 
     predictions = evaluation.report_scores(log, task.test, streams, scores, args.stream_weights)
@@ -173,21 +154,13 @@ def build(
 
 def train(
     args: Namespace, run: Run, task: features.Task, stream: str, model: DownstreamModel, optimizer: Optimizer,
-    frozen: list[Tensor], seed: int, checkpoint: dict, name: str, log: RunLog,
+    frozen: Features, seed: int, checkpoint: dict, name: str, log: RunLog,
 ) -> evaluation.Scores:  # fmt: skip
     """Train one classifier, evaluate it on the test set after each epoch, and return its test scores.
 
-    Args:
-        frozen: features (N, 2 d) of the training and the test set; empty to train on clips.
-        seed: of the label subset and of the order of the batches.
-        checkpoint: the one to continue, or {}.
-        name: of this training among several; "" for a single one.
+    `seed` decides the label subset and the order of the batches; `name` is that of this training among several, or "".
     """
-    classifier, device, labels = (
-        model if args.finetune else model.fc,
-        model.fc.weight.device,
-        torch.from_numpy(task.test.labels),
-    )
+    classifier, labels = model if args.finetune else model.fc, torch.from_numpy(task.test.labels)
     if name:
         log.print(f"{name}, seed {seed}")
     rows = evaluation.balanced_subset(task.train.labels, args.label_fraction, seed)
@@ -195,14 +168,15 @@ def train(
         log.print(evaluation.describe_subset(task.train.labels, rows, seed))
 
     # samples: features on the device, or clips from loaders
-    batches, test_batches = Batches(len(rows), args.batch_size, seed), Batches(len(task.test), features.BATCH_SIZE)
+    batches = Batches(len(rows), args.batch_size, seed)
     if frozen:
-        x, y = frozen[0][torch.from_numpy(rows).to(device)], torch.from_numpy(task.train.labels[rows]).to(device)
+        x = frozen[0][torch.from_numpy(rows).to(task.device)]
+        y = torch.from_numpy(task.train.labels[rows]).to(task.device)
         train_samples, test_samples = features.FeatureBatches(x, y, batches), [(frozen[1], None)]
     else:
-        how = args.workers, stream, model.encoder.sizes, device
+        how, in_order = (args.workers, stream, model.encoder.sizes, task.device), Batches(len(task.test), features.BATCH_SIZE)
         train_samples = features.ClipBatches(Subset(task.train, rows), batches, *how)
-        test_samples = features.ClipBatches(task.test, test_batches, *how)
+        test_samples = features.ClipBatches(task.test, in_order, *how)
 
     start_epoch, prefix = checkpoint.get("epoch", args.start_epoch), f"{name}/" if name else ""
     best_acc1, best_scores = checkpoint.get("best_acc1", -1.0), checkpoint.get("best_scores")
@@ -245,11 +219,7 @@ def train_step(classifier: nn.Module, x: Tensor, y: Tensor, optimizer: Optimizer
 def train_epoch(
     classifier: nn.Module, samples: Samples, optimizer: Optimizer, epoch: int, print_freq: int, log: RunLog
 ) -> float:
-    """Train for one epoch, print a line every `print_freq` steps, and return the mean loss.
-
-    Raises:
-        UserError: the loss is not finite; the last checkpoint remains.
-    """
+    """Train for one epoch, print a line every `print_freq` steps, return the mean loss; raise UserError if it is not finite."""
     classifier.train()
     time_meter, loss_meter, acc_meter = meters = [Meter("Time", "6.3f"), Meter("Loss", ".4e"), Meter("Acc@1", "6.2f")]
     before = time.perf_counter()
@@ -259,20 +229,15 @@ def train_epoch(
         acc_meter.update(acc1, len(x))
         time_meter.update(time.perf_counter() - before)
         before = time.perf_counter()
-        last = step + 1 == len(samples)
-        if (step % print_freq == 0 or last) and not math.isfinite(loss_meter.mean):
-            raise UserError(f"the loss is {loss_meter.value} at epoch {epoch}, step {step}: stopped; a lower --lr may help")
-        if step % print_freq == 0:
+        if step % print_freq == 0:  # reads the meters from the device
             log.print(progress_line(epoch, step, len(samples), meters))
+    if not math.isfinite(loss_meter.mean):
+        raise UserError(f"the loss is {loss_meter.mean} in epoch {epoch}: stopped; a lower --lr may help")
     return loss_meter.mean
 
 
 def class_scores(classifier: nn.Module, samples: Samples) -> Tensor:
-    """Return the scores (N, classes) of all samples, in evaluation mode, on the CPU.
-
-    Raises:
-        UserError: a score is not finite.
-    """
+    """Return the scores (N, classes) of all samples, in evaluation mode, on the CPU; raise UserError if one is not finite."""
     classifier.eval()
     with torch.no_grad():
         scores = torch.cat([classifier(x) for x, _ in samples]).cpu()

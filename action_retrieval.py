@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.device import pick_device
 from engine.evaluation import PREDICTIONS
-from engine.features import finite_features, notes_of, open_task, save_features
+from engine.features import extract_both, notes_of, open_task, save_features
 from engine.retrieval import knn_predict, mean_average_precision, nearest, recall
 from engine.runlog import Run, RunLog
 from engine.visualisation import report_classes
@@ -65,9 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         scaled: list[list[Tensor]] = []
         weights, several = args.stream_weights or [1.0] * len(streams), len(streams) > 1
         for stream, encoder, weight in zip(streams, task.encoders or [None] * len(streams), weights, strict=True):
-            gallery, query = (
-                finite_features(encoder, part, stream, task.device, args.workers, args.batch_size) for part in (train, test)
-            )
+            gallery, query = extract_both(task, encoder, stream, args.workers, args.batch_size)
             neighbours, predictions = evaluate(log, stream, several, gallery, labels[0], query, labels[1], ks)
             if args.save_features:
                 save_features(log, stream, train, gallery, None)

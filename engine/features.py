@@ -109,6 +109,18 @@ def weights_digest(encoder: Encoder) -> str:
     return digest.hexdigest()
 
 
+def check_continuation(checkpoint: dict, path: Path | None, label_fraction: float, data: dict, origins: Sequence[dict]) -> None:
+    """Raise UserError if a checkpoint began with another share of the labels, other data or another encoder."""
+    options = checkpoint.get("options", {})
+    for what, before, now in (
+        ("--label-fraction", options.get("label_fraction"), label_fraction),
+        ("data", options.get("data"), data),
+        ("encoder", (options.get("origins") or [{}])[0].get("digest"), origins[0]["digest"]),
+    ):
+        if before not in (None, now):
+            raise UserError(f"{path} began with another {what}: give another --checkpoint-path, or leave --resume out")
+
+
 def notes_of(task: Task, run: Run, streams: Sequence[str], pretrained: Sequence[str]) -> list[str]:
     """Return notes on the data, and on each encoder that was pre-trained on another stream or on clips that `run` tests on."""
     notes = [*task.train.notes, *task.test.notes]
@@ -188,27 +200,24 @@ def extract_features(
     return torch.cat(features)
 
 
-def finite_features(
-    encoder: Encoder | None,
-    dataset: SkeletonDataset,
-    stream: str,
-    device: torch.device,
-    workers: int,
-    batch_size: int = BATCH_SIZE,
-) -> Tensor:
-    """Return `extract_features`.
+def extract_both(
+    task: Task, encoder: Encoder | None, stream: str, workers: int, batch_size: int = BATCH_SIZE
+) -> tuple[Tensor, Tensor]:
+    """Return `extract_features` of the training and of the test set.
 
     Raises:
         UserError: a feature is NaN or infinite; the message names the first such sample.
     """
-    features = extract_features(encoder, dataset, stream, device, workers, batch_size)
-    finite = torch.isfinite(features).all(dim=1).cpu()
-    if not finite.all():
-        row = int(finite.int().argmin())
-        check_coordinates(dataset, [row])
-        raise UserError(f"{dataset.folder}: the features of {dataset.part} sample {row}, {dataset.names[row]}, are not finite: "
-                        "the encoder's weights are damaged")  # fmt: skip
-    return features
+    both = []
+    for dataset in (task.train, task.test):
+        both.append(extract_features(encoder, dataset, stream, task.device, workers, batch_size))
+        finite = torch.isfinite(both[-1]).all(dim=1).cpu()
+        if not finite.all():
+            row = int(finite.int().argmin())
+            check_coordinates(dataset, [row])
+            raise UserError(f"{dataset.folder}: the features of {dataset.part} sample {row}, {dataset.names[row]}, are not "
+                            "finite: the encoder's weights are damaged")  # fmt: skip
+    return both[0], both[1]
 
 
 def check_coordinates(dataset: SkeletonDataset, rows: Sequence[int] | None = None) -> None:
