@@ -61,7 +61,7 @@ OPTIONAL = ("labels", "best on test", "mAP", "published", "run")  # left out if 
 MARKERS = ("<!-- results -->", "<!-- /results -->")
 # Options that change where and how fast a run computes, not what. `pretrained` is a path: `origins` identify the encoders.
 INCIDENTAL = {"seed", "config", "data_path", "log_dir", "checkpoint_path", "pretrained", "resume", "save_freq", "print_freq",
-              "workers", "device", "gpu", "save_features"}  # fmt: skip
+              "save_minutes", "workers", "device", "gpu", "compile", "save_features"}  # fmt: skip
 FIGURES = ("last_acc1", "last_acc1_std", "best_acc1", "best_acc1_std", "knn_acc1", "mean_average_precision")
 
 

@@ -73,12 +73,13 @@ def draw_confusion(matrix: np.ndarray) -> np.ndarray:
 def add_embedding(log: RunLog, features: Tensor, rows: Sequence[list[str]], header: list[str]) -> None:
     """Show the directions of at most `POINTS` features (N, D), drawn at random, in TensorBoard's projector.
 
-    They are rotated to their main axes (SVD without centring), of which the first 64 keep nearly all of their cosines.
+    They are rotated to their main axes (without centring), of which the first 64 keep nearly all of their cosines.
     """
     chosen = np.random.default_rng(0).permutation(len(features))[:POINTS]
     x = F.normalize(features[torch.from_numpy(chosen).to(features.device)].detach().double().cpu(), dim=1)
-    u, s, _ = torch.linalg.svd(x, full_matrices=False)
-    log._events.add_embedding((u * s)[:, :DIMENSIONS].float(), [rows[i] for i in chosen], tag="test", metadata_header=header)
+    values, vectors = torch.linalg.eigh(x @ x.T)  # ascending; much faster than the SVD of x
+    points = (vectors * values.clamp(min=0).sqrt()).flip(1)[:, :DIMENSIONS].float()
+    log._events.add_embedding(points, [rows[i] for i in chosen], tag="test", metadata_header=header)
 
 
 def show_views(log: RunLog, dataset: SkeletonDataset, views: PretrainingViews, seed: int) -> None:

@@ -214,7 +214,7 @@ def test_a_bone_has_its_length_in_pixels():
     assert np.flatnonzero(column).min() <= 10 and np.flatnonzero(column).max() >= CELL[1] - 12
 
 
-def test_what_fell_on_a_sample_is_describe_view():
+def test_the_augmentations_of_a_sample_are_described():
     p = no_augmentation(torch.tensor([70]))
     assert describe_view(p, 0) == "frames 0 .. 70"
     p = ViewParameters(torch.tensor([3]), torch.tensor([64]), torch.tensor([[0.5, 21.4, 0.2]]), torch.tensor([True]),
