@@ -2,8 +2,8 @@
 
     python action_classification.py --pretrained checkpoints/pretrain --finetune-dataset ntu60
 
-The frozen encoder is in evaluation mode and its input is a deterministic crop, so its features are computed once and every
-epoch trains on them. --finetune takes the recipe options/finetune.yaml and trains on the same crop.
+The features of the frozen encoder are computed once, on a deterministic crop, and every epoch
+trains on them. --finetune takes the recipe options/finetune.yaml and trains on the same crop.
 """
 
 import copy

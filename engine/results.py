@@ -99,7 +99,7 @@ def read_run(folder: Path) -> dict | None:
         return None
     try:
         parsed += [json.loads(line) for line in lines[-1:]]
-    except ValueError:
+    except (ValueError, RecursionError):
         return None  # killed while it wrote the line
     results = [line for line in parsed if not (isinstance(line, dict) and "epoch" in line)]
     if not results or parsed[-1] is not results[-1]:
