@@ -24,7 +24,7 @@ from engine.checkpoint import NAME, check_run, find_checkpoint, get_encoder, loa
 from engine.checkpoint_folder import CheckpointFolder
 from engine.device import pick_device
 from engine.meters import Meter, progress_line
-from engine.results import read_run
+from engine.records import read_run
 from engine.runlog import Run, RunLog
 from engine.training import learning_rate, random_states, restore_random_states, seed_everything, set_learning_rate
 from engine.visualisation import report_classes

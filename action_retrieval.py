@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.device import pick_device
-from engine.evaluation import PREDICTIONS
 from engine.features import extract_both, notes_of, open_task, save_features
+from engine.records import PREDICTIONS
 from engine.retrieval import knn_predict, mean_average_precision, nearest, recall
 from engine.runlog import Run, RunLog
 from engine.visualisation import report_classes

@@ -2,19 +2,17 @@
 
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.files import load_npz
+from engine.records import PREDICTIONS
 from engine.runlog import RunLog
 from feeder.cli import UserError
 from feeder.dataset import SkeletonDataset
 
-PREDICTIONS = "predictions"  # .npz, in the folder of a run
 ALL_CLASSES = 20  # up to this number the report lists every class
 WORST, PAIRS = 10, 10  # classes and confused pairs listed otherwise
 
@@ -73,8 +71,8 @@ def report_scores(
 ) -> Tensor:
     """Print and log the accuracies of the streams and of their fusion, write the scores; return the first repeat's predictions.
 
-    predictions.npz, or predictions_repeatR.npz for each of several repeats, holds what `read_scores` reads, and the predictions
-    (N,) of the last epoch, fused over the streams.
+    predictions.npz, or predictions_repeatR.npz for each of several repeats, holds what `engine.records.read_scores` reads, and
+    the predictions (N,) of the last epoch, fused over the streams.
 
     Args:
         log: log of the run.
@@ -99,33 +97,6 @@ def report_scores(
         log.print(describe_summary(summarise(fused, labels)))
     log.metrics(**summarise(fused, labels))
     return predictions[0]
-
-
-def read_scores(path: Path) -> dict[str, np.ndarray]:
-    """Return names (N,), labels (N,), streams (S,), scores and best_scores (S, N, classes) of a classification.
-
-    Args:
-        path: the folder of a run, or a file like predictions.npz in it.
-
-    Raises:
-        UserError: there is no such file, or it is damaged or holds something else.
-    """
-    path = path / f"{PREDICTIONS}.npz" if path.is_dir() else path
-    found = load_npz(path, ("names", "labels", "streams", "scores", "best_scores"))
-    names, labels, streams, scores = (found[field] for field in ("names", "labels", "streams", "scores"))
-    fits = (
-        scores.ndim == 3
-        and scores.size > 0
-        and scores.shape == found["best_scores"].shape
-        and all(found[field].dtype.kind == "f" and np.isfinite(found[field]).all() for field in ("scores", "best_scores"))
-        and (names.dtype.kind, names.shape) == ("U", (scores.shape[1],))
-        and (labels.dtype.kind, labels.shape) == ("i", (scores.shape[1],))
-        and (streams.dtype.kind, streams.shape) == ("U", (scores.shape[0],))
-        and 0 <= labels.min() <= labels.max() < scores.shape[2]
-    )
-    if not fits:
-        raise UserError(f"{path}: names, labels, streams and scores are not those of a run of action_classification.py")
-    return found
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:

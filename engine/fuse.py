@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.evaluation import accuracy, fuse, read_scores
+from engine.evaluation import accuracy, fuse
+from engine.records import read_scores
 from feeder.cli import CommandLine, UserError, script
 
 

@@ -5,16 +5,14 @@ puts the table between two marker lines.
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from engine.files import write_text
+from engine.records import read_run
 from feeder.cli import CommandLine, UserError, script
 from feeder.preparation.ntu import SAMPLE_COUNTS as NTU
 from feeder.preparation.pku import SAMPLE_COUNTS as PKU
@@ -62,7 +60,6 @@ MARKERS = ("<!-- results -->", "<!-- /results -->")
 # Options that change where and how fast a run computes, not what. `pretrained` is a path: `origins` identify the encoders.
 INCIDENTAL = {"seed", "config", "data_path", "log_dir", "checkpoint_path", "pretrained", "resume", "save_freq", "print_freq",
               "save_minutes", "workers", "device", "gpu", "compile", "save_features"}  # fmt: skip
-FIGURES = ("last_acc1", "last_acc1_std", "best_acc1", "best_acc1_std", "knn_acc1", "mean_average_precision")
 
 
 class Row(NamedTuple):
@@ -74,82 +71,6 @@ class Row(NamedTuple):
     figures: tuple[tuple[float | None, float | None], ...]  # (mean, standard deviation) of Acc@1, best on test, mAP; percent
     published: str
     run: str
-
-
-def read_run(folder: Path) -> dict | None:
-    """Return the checked record of a finished evaluation; None for pre-training, an unfinished run or another program's folder.
-
-    Returns:
-        {"run", "options", "history", "results"}: what it was about and its options, when it was last started; the options of
-        all its starts; the lines of metrics.jsonl that belong to no epoch, of which the last is the whole run's.
-
-    Raises:
-        UserError: the folder is damaged.
-    """
-    try:
-        paths = sorted(folder.glob("options*.yaml"), key=lambda path: (len(path.name), path.name))  # -2 is before -10
-        records = [yaml.safe_load(path.read_text()) for path in paths]
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-        parsed = [json.loads(line) for line in lines[:-1]]
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{folder} is damaged: {' '.join(str(error).split())[:200]}") from None
-    if not records or not all(isinstance(record, dict) and {"run", "options"} <= record.keys() for record in records):
-        return None
-    try:
-        parsed += [json.loads(line) for line in lines[-1:]]
-    except (ValueError, RecursionError):
-        return None  # killed while it wrote the line
-    results = [line for line in parsed if not (isinstance(line, dict) and "epoch" in line)]
-    if not results or parsed[-1] is not results[-1]:
-        return None
-    record = {**records[-1], "history": [record["options"] for record in records], "results": results}
-    if reason := _fault(record):
-        raise UserError(f"{folder} is damaged: {reason}")
-    return None if "stream" in results[-1] or _acc1(results[-1])[0] is None else record
-
-
-def _fault(record: dict) -> str | None:
-    """Return what is wrong with a record, None if everything that the table uses has its type and range."""
-    run, results = record["run"], record["results"]
-    if not isinstance(run, dict) or not all(
-        isinstance(run.get(name), str) for name in ("task", "data_set", "protocol", "stream")
-    ):
-        return "its run is not task, data_set, protocol and stream"
-    for options in record["history"]:
-        if not isinstance(options, dict) or type(options.get("seed")) is not int:
-            return "its options have no seed"
-        if (fraction := options.get("label_fraction")) is not None and not (_is_number(fraction) and 0 < fraction <= 1):
-            return "its label_fraction is not a number in 0 .. 1"
-        data = options.get("data") or {"train": 0, "test": 0}
-        if not isinstance(data, dict) or not all(type(data.get(part)) is int for part in ("train", "test")):
-            return "its data have no numbers of samples"
-        if not _are_origins(options.get("origins") or []):
-            return "its origins are not those of encoders"
-    for result in results:
-        if not isinstance(result, dict) or not isinstance(result.get("stream", ""), str):
-            return "a result is not a figure of a stream"
-        if not all(_is_number(result[name]) for name in FIGURES if name in result):
-            return "a figure is not a number"
-        if type(result.get("knn_neighbours", 1)) is not int:
-            return "a knn_neighbours is not a whole number"
-    return None
-
-
-def _are_origins(origins: Any) -> bool:
-    """Return whether these are origins of encoders: dicts, whose `pairs` are strings and whose `origins` are such again."""
-    return isinstance(origins, list) and all(
-        isinstance(origin, dict)
-        and isinstance(origin.get("pairs", []), list)
-        and all(isinstance(pair, str) for pair in origin.get("pairs", []))
-        and _are_origins(origin.get("origins") or [])
-        for origin in origins
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e6  # neither NaN nor infinite
 
 
 def table(log_dir: Path, mean: bool = False, beside: bool = False) -> str:
@@ -212,9 +133,7 @@ def _row(name: str, record: dict, result: dict) -> Row:
     task = f"{k}-NN retrieval" if run["task"] == "retrieval" else run["task"]
     labels = "" if fraction in (None, 1) else f"{100 * fraction:g} %"
     about = (task, run["data_set"], run["protocol"], stream, _encoder(run, options, stream, origins), labels)
-    comparable = (
-        k in (None, 1) and not labels and stream == "joint" and _is_full(run, options) and _as_in_paper(run, options, origins)
-    )
+    comparable = k in (None, 1) and not labels and stream == "joint" and _as_in_paper(run, options, origins.get("joint", {}))
     published = PUBLISHED.get((run["task"], run["data_set"], run["protocol"])) if comparable else None
     precision = [line for line in record["results"] if line.get("stream") == result.get("stream")]
     precision = next((line["mean_average_precision"] for line in precision if "mean_average_precision" in line), None)
@@ -223,19 +142,14 @@ def _row(name: str, record: dict, result: dict) -> Row:
     return Row(about, key, options["seed"], figures, "" if published is None else f"{published:.1f}", name)
 
 
-def _is_full(run: dict, options: dict) -> bool:
-    """Return whether a run used the whole data set: as many samples as it has."""
+def _as_in_paper(run: dict, options: dict, origin: dict) -> bool:
+    """Return whether a run used the whole data set, and an encoder that the paper's method pre-trained on it."""
     full, data = FULL.get((run["data_set"], run["protocol"])), options.get("data")
     if full is None or not data:
         return False
-    return all(abs(data[part] - n) <= TOLERANCE * n for part, n in zip(("train", "test"), full, strict=True))
-
-
-def _as_in_paper(run: dict, options: dict, origins: dict[str, dict]) -> bool:
-    """Return whether the joint stream's encoder was pre-trained by the paper's method on the data that the run trains on."""
-    origin = origins.get("joint", {})
     return (
-        not options.get("random_encoder")
+        all(abs(data[part] - n) <= TOLERANCE * n for part, n in zip(("train", "test"), full, strict=True))
+        and not options.get("random_encoder")
         and _made_by(origin) == "pretraining"
         and (origin.get("pre_dataset"), origin.get("protocol")) == (run["data_set"], run["protocol"])
         and origin.get("skeleton_representation") == "joint"
@@ -285,7 +199,9 @@ def _essential(options: dict) -> list[tuple[str, Any]]:
     kept = {name: value for name, value in options.items() if name not in INCIDENTAL}
     if options.get("random_encoder"):
         kept.pop("origins", None)
-    elif kept.get("origins"):
+    elif not all(kept.get("origins") or [None]):  # our first logs know some encoders only by their path
+        kept["pretrained"] = options.get("pretrained")
+    else:
         kept["origins"] = [_essential(origin) for origin in kept["origins"]]
     if _made_by(kept) is not None:
         kept.pop("digest", None)  # another seed gives other weights

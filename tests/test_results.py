@@ -123,6 +123,8 @@ def test_mean_takes_together_what_differs_only_in_the_seed(tmp_path):
     add("k_6", 40.0, 6, pretrained="k_6", origins=[PAPER | {"encoder_k": 32}])
     add("unknown", 50.0, 7, origins=[{"digest": "one"}])
     add("another", 50.0, 8, origins=[{"digest": "two"}])
+    for seed in (12, 13):
+        add(f"no origin {seed}", 50.0, seed, origins=[{}], pretrained=f"x{seed}")
     add("resumed", 60.0, 9)
     record = yaml.safe_load((tmp_path / "resumed" / "options.yaml").read_text())
     record["options"]["lr"] = 5.0
@@ -131,7 +133,17 @@ def test_mean_takes_together_what_differs_only_in_the_seed(tmp_path):
         add(f"random{seed}", 70.0, seed, random_encoder=True, origins=[{"digest": f"weights {seed}"}])
     text = table(tmp_path, mean=True)
     found = {row["seed"]: row["Acc@1"] for row in columns(text)}
-    singles = {"3": "10.0", "4": "20.0", "5": "30.0", "6": "40.0", "7": "50.0", "8": "50.0", "9": "60.0"}
+    singles = {
+        "3": "10.0",
+        "4": "20.0",
+        "5": "30.0",
+        "6": "40.0",
+        "7": "50.0",
+        "8": "50.0",
+        "12": "50.0",
+        "13": "50.0",
+        "9": "60.0",
+    }
     assert found == {"0, 1, 2": f"73.0 {PLUS_MINUS} 3.6", "10, 11": f"70.0 {PLUS_MINUS} 0.0"} | singles
     assert "run" not in cells(text)[0]
 
