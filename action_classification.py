@@ -1,277 +1,249 @@
-"""Classification: a linear layer on a frozen, pre-trained encoder; with --finetune both are trained.
+"""Classification: train a linear layer on a frozen, pre-trained encoder; with --finetune, train both.
 
     python action_classification.py --pretrained checkpoints/pretrain --finetune-dataset ntu60
 
-The frozen encoder is in evaluation mode and the crop deterministic, so its features are computed
-once; every epoch then trains on them. --finetune takes the recipe options/finetune.yaml; its input
-is the same deterministic crop, so that what changes between the two is the encoder alone. Started
-by torchrun, N processes share the computation of the features.
+The features of the frozen encoder are computed once, on a deterministic crop, and every epoch
+trains on them. --finetune takes the recipe options/finetune.yaml and trains on the same crop.
 """
 
 import copy
+import math
+import time
 from argparse import Namespace
+from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch.optim import SGD
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+from torch.utils.data import Subset
 
-from engine.checkpoint import (
-    NAME,
-    check_run,
-    find_checkpoint,
-    get_encoder,
-    load_weights,
-    restore_optimizer,
-    same_file,
-    save_checkpoint,
-)
+from engine import evaluation, features
+from engine.checkpoint import NAME, check_run, find_checkpoint, get_encoder, load_weights, restore_optimizer, save_checkpoint
 from engine.checkpoint_folder import CheckpointFolder
-from engine.classifier import ClipBatches, FeatureBatches, class_scores, train_epoch
 from engine.device import pick_device
-from engine.distributed import check_alike, launched, process_group, rank
-from engine.downstream import Features, Task, open_task, origin_notes, save_features
-from engine.feature_cache import weights_digest
-from engine.features import CLIPS
-from engine.metrics import accuracy
-from engine.outcome import Outcome, figures_of, fuse, report_accuracies, save_scores
-from engine.report import report_classes
-from engine.results import read_run
-from engine.runlog import NoLog, Run, RunLog
-from engine.subset import Subset, balanced_subset, describe_subset
+from engine.meters import Meter, progress_line
+from engine.records import read_run
+from engine.runlog import Run, RunLog
 from engine.training import learning_rate, random_states, restore_random_states, seed_everything, set_learning_rate
+from engine.visualisation import report_classes
 from feeder.augmentations import STREAMS
 from feeder.cli import UserError, script
-from feeder.dataset import Batches, make_loader
-from model import DownstreamModel
+from feeder.dataset import Batches
+from model import DownstreamModel, Encoder
+from options import flags
 from options.datasets import DATA_SETS
-from options.flags import (
-    DOWNSTREAM_REPRESENTATION,
-    add_checkpoint_flags,
-    add_data_flags,
-    add_encoder_flags,
-    add_optimizer_flags,
-    add_run_flags,
-    add_training_flags,
-    check_encoder_flags,
-    check_training_flags,
-    given_folder,
-    given_sizes,
-    task_name,
-)
-from options.parser import Parser, listed
+from options.parser import Parser, listed, positive_fraction, positive_int
 
-
-class Trial(NamedTuple):
-    """One training of several: of one stream, in one of `--repeats`."""
-
-    place: int  # of the stream among the streams
-    stream: str
-    repeat: int
-    label: str  # before the names of its figures; empty where it is the only one
-    folder: Path  # of its checkpoint
+Features = tuple[Tensor, Tensor] | None  # (N, 2 d) of the training and the test set; None to train on clips
+Samples = Collection[tuple[Tensor, Tensor | None]]  # batches of inputs and labels, on the device
 
 
 def get_parser() -> Parser:
     """Return the command line of linear evaluation and fine-tuning."""
     parser = Parser(recipe="linear", description=__doc__, variants=("finetune",))
-    add_data_flags(parser, "--finetune-dataset", DOWNSTREAM_REPRESENTATION, STREAMS)
-    add_encoder_flags(parser)
-    add_training_flags(parser)
-    add_optimizer_flags(parser)
-    add_checkpoint_flags(parser, save_freq=20)
-    add_run_flags(parser)
+    flags.add_data_flags(parser, "--finetune-dataset", flags.DOWNSTREAM_REPRESENTATION, STREAMS)
+    flags.add_encoder_flags(parser)
+    group = parser.add_argument_group("training")
+    group.add_argument("--finetune", action="store_true", help="train encoder and linear layer together, with the recipe "
+                       "options/finetune.yaml; with --random-encoder: supervised training from scratch")  # fmt: skip
+    group.add_argument("--label-fraction", type=positive_fraction, default=1.0, metavar="F", help="train on this share of the "
+                       "labels, balanced over the classes (%(default)s)")  # fmt: skip
+    group.add_argument("--repeats", type=positive_int, default=1, metavar="R", help="train with R seeds and label subsets, and "
+                       "print mean and standard deviation (%(default)s)")  # fmt: skip
+    flags.add_optimizer_flags(parser)
+    flags.add_checkpoint_flags(parser, save_freq=20)
+    flags.add_run_flags(parser)
     parser.load_recipe()
     return parser
 
 
 @script
 def main(argv: list[str] | None = None) -> None:
-    """Train and evaluate as the command line says."""
+    """Open data, encoders and the checkpoint to continue, then classify."""
     parser = get_parser()
     args = parser.parse_args(argv)
-    check_encoder_flags(parser, args)
-    check_training_flags(parser, args)
-    if launched() > 1 and (args.finetune or args.no_feature_cache):
-        parser.error("--finetune and --no-feature-cache are for one process: several share the extraction of features alone")
-    folder = given_folder(parser, args, args.finetune_dataset)
-    device = pick_device(args.device, args.gpu)
-    with process_group(device), CheckpointFolder(args.checkpoint_path, not rank()) as checkpoints:
-        classify(args, folder, device, checkpoints)
-
-
-def classify(args: Namespace, folder: Path, device: torch.device, checkpoints: CheckpointFolder) -> None:
-    """Train and evaluate on the arrays in `folder`; of several processes all train alike, and rank 0 writes."""
+    flags.check_encoder_flags(parser, args)
     streams = listed(args.finetune_skeleton_representation)
-    trials = list_trials(args, streams)
-    run = Run(task_name(args), args.finetune_dataset, args.protocol, "+".join(streams))
-    first, resumed = find_checkpoint(args.resume, trials[0].folder)
-    check_run(first, run, vars(args), resumed)
-    last = find_checkpoint(args.resume, trials[-1].folder)[0]
-    finished = last.get("epoch", args.start_epoch)
-    check_alike("the checkpoint: --checkpoint-path is one folder for all", [first.get("epoch"), finished])
-    if finished >= args.epochs and (not last or read_run(Path(last.get("log_folder", "")))):
-        if not rank():
-            print(f"nothing left to do: epoch {finished} of --epochs {args.epochs}")
-        return
+    if args.resume is not None and (len(streams) > 1 or args.repeats > 1):
+        parser.error("--resume continues a single training: leave it out with several streams or --repeats")
+    folder, num_classes = flags.given_folder(parser, args, args.finetune_dataset), DATA_SETS[args.finetune_dataset].num_classes
+    device = pick_device(args.device, args.gpu)
+    name = "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
+    run = Run(name, args.finetune_dataset, args.protocol, "+".join(streams))
 
-    # data and encoders; what does not fit ends the run here, before it writes anything
-    task = open_task(folder, DATA_SETS[args.finetune_dataset].num_classes, streams, listed(args.pretrained),
-                     given_sizes(args), device, first.get("seed", args.seed))  # fmt: skip
-    args.seed, args.origins = task.seed, task.origins
-    for trial in trials:
-        balanced_subset(task.parts[0].labels, args.label_fraction, args.seed + trial.repeat)
-        if args.resume:
-            build(args, run, task, trial)
-
-    # trainings, and what they come to
-    continued = len(trials) == 1 and same_file(resumed, trials[0].folder / NAME) and "run" in first
-    earlier, start_epoch = (first.get("log_folder"), first["epoch"]) if continued else (None, 0)
-    del first, last  # frees the memory
-    checkpoints.claim()
-    with NoLog() if rank() else RunLog(args.log_dir, run, args, earlier, start_epoch) as log:
-        train, test = task.parts
-        log.print(f"{len(train)} training and {len(test)} test samples of {folder}, {task.device}, seed {args.seed}")
-        log.print(f"log in {log.folder}")
-        for note in train.notes + test.notes + origin_notes(run, streams, listed(args.pretrained), task.origins):
-            log.print(note)
-        for trial in trials if args.resume != "auto" else ():
-            CheckpointFolder(trial.folder, not rank()).set_aside(resumed, log.print)
-        features_of = Features(task, log, args.feature_cache, args.workers)
-        outcomes: list[list[Outcome]] = [[] for _ in streams]
-        for trial in trials:
-            outcomes[trial.place].append(train_one(args, run, task, trial, features_of, log))
-        save_scores(log, test, streams, outcomes, args.stream_weights)
-        labels = torch.from_numpy(test.labels)
-        report_accuracies(log, streams, outcomes, labels, args.stream_weights)
-        predictions = fuse([repeats[0] for repeats in outcomes], args.stream_weights).last.argmax(dim=1)
-        computed = len(streams) == 1 and not (args.finetune or args.no_feature_cache)
-        features = features_of(streams[0], task.encoders[0])[1][0] if computed else None
-        if not rank():
-            report_classes(log, run.data_set, task.num_classes, test.names, labels, predictions, features)
-
-
-def list_trials(args: Namespace, streams: list[str]) -> list[Trial]:
-    """Return all trainings of the run, those of a stream one after the other; several have a folder of their own each."""
-    trials = []
-    for place, stream in enumerate(streams):
-        for repeat in range(args.repeats):
-            words = [stream] * (len(streams) > 1) + [f"repeat{repeat}"] * (args.repeats > 1)
-            trials.append(Trial(place, stream, repeat, "/".join(words), Path(args.checkpoint_path, *words)))
-    return trials
-
-
-def build(args: Namespace, run: Run, task: Task, trial: Trial) -> tuple[DownstreamModel, SGD, dict]:
-    """Return model, optimiser, and the checkpoint that they and the random generators go on from.
-
-    Where there is none the last is nothing but "start", the digest of the encoder that the training begins from.
-
-    Raises:
-        UserError: the checkpoint does not fit, or is of another run.
-    """
-    checkpoint, path = find_checkpoint(args.resume, trial.folder)
-    seed_everything(args.seed + trial.repeat)
-    encoder = copy.deepcopy(task.encoders[trial.place]) if args.pretrained else get_encoder(None, given_sizes(args))[0]
-    start = weights_digest(encoder)
-    if path and "run" in checkpoint:
+    # whatever does not fit ends the run before it writes anything
+    with CheckpointFolder(args.checkpoint_path) as checkpoints:
+        checkpoint, path = find_checkpoint(args.resume, args.checkpoint_path)
         check_run(checkpoint, run, vars(args), path)
-        check_samples(args, len(task.parts[1]), checkpoint, path)
-        if checkpoint.get("start") != start:
-            raise UserError(f"{path} began from another encoder; give another --checkpoint-path, or leave --resume out")
-    model = DownstreamModel(encoder, task.num_classes)
-    if path:
+        epoch = checkpoint.get("epoch", args.start_epoch)
+        if epoch >= args.epochs and (not checkpoint or read_run(Path(checkpoint.get("log_folder", "")))):
+            print(f"nothing left to do: epoch {epoch} of --epochs {args.epochs}")
+            return
+        task = features.open_task(folder, num_classes, streams, listed(args.pretrained), flags.given_sizes(args), device,
+                                  checkpoint.get("seed", args.seed))  # fmt: skip
+        args.seed, args.data, args.origins = task.seed, task.data, task.origins
+        evaluation.balanced_subset(task.train.labels, args.label_fraction, args.seed)
+        features.check_continuation(checkpoint, path, args.label_fraction, args.data, args.origins)
+        file = Path(args.checkpoint_path, trial_name(args, streams[0], 0), NAME)
+        own = path is not None and path.resolve() == file.resolve()  # then its log is continued as well
+        if args.finetune and file.exists() and not own:
+            raise UserError(f"{file} is of an earlier run: --resume auto continues it, another --checkpoint-path keeps it")
+        checkpoints.claim()
+        earlier = (checkpoint["log_folder"], checkpoint["epoch"]) if own and "run" in checkpoint else (None, 0)
+        with RunLog(args.log_dir, run, args, *earlier) as log:
+            log.print(f"{len(task.train)} training and {len(task.test)} test samples of {folder}, {device}, seed {args.seed}")
+            log.print(f"log in {log.folder}")
+            for note in features.notes_of(task, run, streams, listed(args.pretrained)):
+                log.print(note)
+            classify(args, run, task, checkpoint, path, log)
+
+
+def trial_name(args: Namespace, stream: str, repeat: int) -> str:
+    """Return the name of one of several trainings, such as "bone/repeat1"; "" for a single one."""
+    words = [stream] if len(listed(args.finetune_skeleton_representation)) > 1 else []
+    return "/".join([*words, f"repeat{repeat}"] if args.repeats > 1 else words)
+
+
+def classify(args: Namespace, run: Run, task: features.Task, checkpoint: dict, path: Path | None, log: RunLog) -> None:
+    """Train and evaluate a classifier for each stream and repeat; report their accuracies, their fusion and the classes."""
+    streams, labels = listed(args.finetune_skeleton_representation), torch.from_numpy(task.test.labels)
+    num_classes = DATA_SETS[run.data_set].num_classes
+    for part in (task.train, task.test) if args.finetune else ():  # frozen features are checked themselves
+        features.check_coordinates(part)
+    scores: list[list[evaluation.Scores]] = [[] for _ in streams]
+    for stream, encoder, found in zip(streams, task.encoders, scores, strict=True):
+        frozen: Features = None
+        for repeat in range(args.repeats):
+            seed, name = evaluation.repeat_seed(args.seed, repeat), trial_name(args, stream, repeat)
+            model, optimizer = build(args, encoder, num_classes, seed, task.device, checkpoint, path)
+            if not args.finetune and (frozen is None or args.random_encoder):  # once, unless each repeat has its own encoder
+                frozen = features.extract_both(task, model.encoder, stream, args.workers)
+            found.append(train(args, run, task, stream, model, optimizer, frozen, seed, checkpoint, name, log))
+            if name:
+                log.metrics(stream=stream, repeat=repeat, **evaluation.summarise(found[-1:], labels))
+            if args.save_features and repeat == 0:
+                both = frozen or features.extract_both(task, model.encoder, stream, args.workers)
+                for part, x in zip((task.train, task.test), both, strict=True):
+                    features.save_features(log, stream, part, x, model.fc(x).argmax(dim=1))
+
+    predictions = evaluation.report_scores(log, task.test, streams, scores, args.stream_weights)
+    shown = frozen[1] if frozen and len(streams) == 1 else None
+    report_classes(log, run.data_set, num_classes, task.test.names, labels, predictions, shown)
+
+
+def build(
+    args: Namespace, encoder: Encoder, num_classes: int, seed: int, device: torch.device, checkpoint: dict, path: Path | None
+) -> tuple[DownstreamModel, SGD]:
+    """Return model and optimiser, fresh from the seed or as in the checkpoint; sets all random generators."""
+    seed_everything(seed)
+    own = copy.deepcopy(encoder) if args.pretrained else get_encoder(None, flags.given_sizes(args))[0]
+    model = DownstreamModel(own, num_classes)
+    if checkpoint:
         load_weights(model, checkpoint["state_dict"], path)
-    model.to(task.device)
-    learns = model if args.finetune else model.fc
-    optimizer = SGD(learns.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
-    if path:
+    model.to(device)
+    learned = model if args.finetune else model.fc
+    optimizer = SGD(learned.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
+    if checkpoint:
         restore_optimizer(optimizer, model, checkpoint, path)
     if "random" in checkpoint:
         restore_random_states(checkpoint["random"])
-    return model, optimizer, {"start": start} | checkpoint
+    return model, optimizer
 
 
-def check_samples(args: Namespace, test_samples: int, checkpoint: dict, path: Path) -> None:
-    """Raise UserError where a checkpoint of ours was trained on another share of the labels, or tested on other clips."""
-    fraction, scores = checkpoint["options"].get("label_fraction", 1.0), checkpoint.get("best_scores")
-    if fraction != args.label_fraction:
-        raise UserError(f"{path} is of another run: --label-fraction {fraction:g}; give another --checkpoint-path")
-    if scores is not None and len(scores) != test_samples:
-        raise UserError(f"{path} was made with {len(scores)} test samples, not {test_samples}; give another --checkpoint-path")
+def train(
+    args: Namespace, run: Run, task: features.Task, stream: str, model: DownstreamModel, optimizer: Optimizer,
+    frozen: Features, seed: int, checkpoint: dict, name: str, log: RunLog,
+) -> evaluation.Scores:  # fmt: skip
+    """Train one classifier, evaluate it on the test set after each epoch, and return its test scores.
 
-
-def open_samples(
-    args: Namespace, task: Task, trial: Trial, model: DownstreamModel, features_of: Features, log: RunLog
-) -> tuple[Batches, FeatureBatches | ClipBatches, list | ClipBatches]:
-    """Return the order of the training samples, these samples, and the test samples: features, or clips for the long way."""
-    (train, test), seed = task.parts, args.seed + trial.repeat
-    rows = balanced_subset(train.labels, args.label_fraction, seed)
-    if args.label_fraction < 1:
-        log.print(describe_subset(train.labels, rows, seed))
-    batches = Batches(len(rows), args.batch_size, seed)
-    if args.finetune or args.no_feature_cache:
-        pin = task.device.type == "cuda"
-        train_loader = make_loader(Subset(train, rows), batches, args.workers, pin)
-        test_loader = make_loader(test, Batches(len(test), CLIPS), args.workers, pin)
-        how = model, trial.stream, task.device, not args.finetune
-        return batches, ClipBatches(train_loader, *how), ClipBatches(test_loader, *how)
-    (features, labels), tested = features_of(trial.stream, model.encoder)
-    taken = torch.from_numpy(rows).to(task.device)
-    return batches, FeatureBatches(features, labels, batches, taken), [tested]
-
-
-def train_one(args: Namespace, run: Run, task: Task, trial: Trial, features_of: Features, log: RunLog) -> Outcome:
-    """Train on the training part from where the checkpoint stands, evaluate on the test part after each epoch.
-
-    Raises:
-        UserError: the loss or a score is not finite; the last checkpoint stands.
+    `seed` decides the label subset and the order of the batches; `name` is that of this training among several, or "".
     """
-    model, optimizer, checkpoint = build(args, run, task, trial)
-    batches, train, test = open_samples(args, task, trial, model, features_of, log)
-    classifier = model if args.finetune else model.fc
-    start_epoch, before = checkpoint.get("epoch", args.start_epoch), f"{trial.label}/" if trial.label else ""
+    classifier, labels = model if args.finetune else model.fc, torch.from_numpy(task.test.labels)
+    if name:
+        log.print(f"{name}, seed {seed}")
+    rows = evaluation.balanced_subset(task.train.labels, args.label_fraction, seed)
+    if args.label_fraction < 1:
+        log.print(evaluation.describe_subset(task.train.labels, rows, seed))
+
+    # samples: features on the device, or clips from loaders
+    batches = Batches(len(rows), args.batch_size, seed)
+    if frozen:
+        x = frozen[0][torch.from_numpy(rows).to(task.device)]
+        y = torch.from_numpy(task.train.labels[rows]).to(task.device)
+        train_samples, test_samples = features.FeatureBatches(x, y, batches), [(frozen[1], None)]
+    else:
+        how, in_order = (args.workers, stream, model.encoder.sizes, task.device), Batches(len(task.test), features.BATCH_SIZE)
+        train_samples = features.ClipBatches(Subset(task.train, rows), batches, *how)
+        test_samples = features.ClipBatches(task.test, in_order, *how)
+
+    start_epoch, prefix = checkpoint.get("epoch", args.start_epoch), f"{name}/" if name else ""
     best_acc1, best_scores = checkpoint.get("best_acc1", -1.0), checkpoint.get("best_scores")
-    if trial.label:
-        log.print(f"{trial.label}, seed {args.seed + trial.repeat}")
     for epoch in range(start_epoch, args.epochs):
-        batches.epoch = epoch
-        set_learning_rate(optimizer, learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos))
-        loss = train_epoch(classifier, train, optimizer, epoch, args.print_freq, log)
-        scores, labels = evaluate(classifier, test, epoch)
-        acc1, acc5 = accuracy(scores, labels), accuracy(scores, labels, k=5)
+        # train
+        batches.epoch, lr = epoch, learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos)
+        set_learning_rate(optimizer, lr)
+        loss = train_epoch(classifier, train_samples, optimizer, epoch, args.print_freq, log)
+
+        # evaluate
+        scores = class_scores(classifier, test_samples)
+        acc1, acc5 = evaluation.accuracy(scores, labels), evaluation.accuracy(scores, labels, k=5)
         if acc1 > best_acc1:
             best_acc1, best_scores = acc1, scores
         log.print(f" * Acc@1 {acc1:.3f} Acc@5 {acc5:.3f}")
-        log.metrics(epoch, **{f"{before}loss": loss, f"{before}acc1": acc1, f"{before}acc5": acc5,
-                              f"{before}lr": optimizer.param_groups[0]["lr"]})  # fmt: skip
-        if not rank() and ((epoch + 1) % args.save_freq == 0 or epoch + 1 == args.epochs):
-            save_checkpoint(trial.folder / NAME, dict(
+        log.metrics(epoch, **{f"{prefix}loss": loss, f"{prefix}acc1": acc1, f"{prefix}acc5": acc5, f"{prefix}lr": lr})
+
+        # save
+        if (epoch + 1) % args.save_freq == 0 or epoch + 1 == args.epochs:
+            save_checkpoint(Path(args.checkpoint_path, name, NAME), dict(
                 epoch=epoch + 1, state_dict=model.state_dict(), optimizer=optimizer.state_dict(), seed=args.seed,
                 sizes={"encoder": model.encoder.sizes}, options=vars(args), best_acc1=best_acc1, best_scores=best_scores,
-                run=list(run), log_folder=str(log.folder), random=random_states(), start=checkpoint["start"],
+                run=list(run), log_folder=str(log.folder), random=random_states(),
             ))  # fmt: skip
-    if start_epoch >= args.epochs:
-        scores, labels = evaluate(classifier, test, start_epoch)
-    outcome = Outcome(scores, scores if best_scores is None else best_scores)
-    if trial.label:
-        log.metrics(stream=trial.stream, repeat=trial.repeat, **figures_of([outcome], labels))
-    if args.save_features and trial.repeat == 0:
-        for part, (features, _) in zip(task.parts, features_of(trial.stream, model.encoder), strict=True):
-            save_features(log, trial.stream, part, features, model.fc(features).argmax(dim=1))
-    return outcome
+    if start_epoch >= args.epochs:  # the earlier run stopped before it had written its result
+        scores = class_scores(classifier, test_samples)
+    return evaluation.Scores(scores, scores if best_scores is None else best_scores)
 
 
-def evaluate(classifier: torch.nn.Module, test: list | ClipBatches, epoch: int) -> tuple[Tensor, Tensor]:
-    """Return the scores (N, classes) of the test samples and their labels (N,), on the CPU.
+def train_step(classifier: nn.Module, x: Tensor, y: Tensor, optimizer: Optimizer) -> tuple[Tensor, Tensor]:
+    """Take one step; return the loss and the accuracy in percent, as 0-d tensors. Nothing here waits for the device."""
+    scores = classifier(x)
+    loss = F.cross_entropy(scores, y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach(), 100 * (scores.detach().argmax(dim=1) == y).float().mean()
 
-    Raises:
-        UserError: a score is not finite.
-    """
-    scores, labels = class_scores(classifier, test)
+
+def train_epoch(
+    classifier: nn.Module, samples: Samples, optimizer: Optimizer, epoch: int, print_freq: int, log: RunLog
+) -> float:
+    """Train for one epoch, print a line every `print_freq` steps, return the mean loss; raise UserError if it is not finite."""
+    classifier.train()
+    time_meter, loss_meter, acc_meter = meters = [Meter("Time", "6.3f"), Meter("Loss", ".4e"), Meter("Acc@1", "6.2f")]
+    before = time.perf_counter()
+    for step, (x, y) in enumerate(samples):
+        loss, acc1 = train_step(classifier, x, y, optimizer)
+        loss_meter.update(loss, len(x))
+        acc_meter.update(acc1, len(x))
+        time_meter.update(time.perf_counter() - before)
+        before = time.perf_counter()
+        if step % print_freq == 0:  # reads the meters from the device
+            log.print(progress_line(epoch, step, len(samples), meters))
+    if not math.isfinite(loss_meter.mean):
+        raise UserError(f"the loss is {loss_meter.mean} in epoch {epoch}: stopped; a lower --lr may help")
+    return loss_meter.mean
+
+
+def class_scores(classifier: nn.Module, samples: Samples) -> Tensor:
+    """Return the scores (N, classes) of all samples, in evaluation mode, on the CPU; raise UserError if one is not finite."""
+    classifier.eval()
+    with torch.no_grad():
+        scores = torch.cat([classifier(x) for x, _ in samples]).cpu()
     if not torch.isfinite(scores).all():
-        raise UserError(f"scores are not finite after epoch {epoch}: stopped; a lower --lr may help")
-    return scores.cpu(), labels.cpu()
+        raise UserError("class scores are not finite: stopped; a lower --lr may help")
+    return scores
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The flags that several scripts share, one function a group."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from options.parser import (
     natural,
     natural_float,
     positive_float,
-    positive_fraction,
     positive_int,
     seed,
 )
@@ -55,10 +55,8 @@ def add_encoder_flags(parser: Parser, raw: bool = False) -> None:
     if raw:
         group.add_argument("--raw-coordinates", action="store_true", help="no encoder: the cropped clips themselves")
     group = parser.add_argument_group("streams and features")
-    group.add_argument("--stream-weights", type=natural_float, nargs="+", metavar="W", help="of each stream in their fusion "
+    group.add_argument("--stream-weights", type=positive_float, nargs="+", metavar="W", help="of each stream in their fusion "
                        "(all 1)")  # fmt: skip
-    group.add_argument("--feature-cache", metavar="DIR", help="keep features here and take them from here where encoder and "
-                       "data are the same (none)")  # fmt: skip
     group.add_argument("--save-features", action="store_true", help="write features, labels, names and predictions as .npz "
                        "into the run's folder")  # fmt: skip
     add_size_flags(
@@ -69,7 +67,15 @@ def add_encoder_flags(parser: Parser, raw: bool = False) -> None:
 
 
 def check_encoder_flags(parser: Parser, args: argparse.Namespace) -> None:
-    """Exit with status 2 unless exactly one encoder is chosen for each stream, on the command line or in --config."""
+    """Exit with status 2 unless exactly one encoder is chosen for each stream, on the command line or in --config.
+
+    Evaluation runs in one process: a single GPU computes the features of a data set in minutes.
+    """
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
+        parser.error("evaluation runs in one process: start it without torchrun")
+    for name in ("pretrained", "finetune_skeleton_representation", "stream_weights", "knn_neighbours"):
+        if getattr(args, name, None) == []:
+            parser.error(f"--{name.replace('_', '-')} has no value: give at least one")
     choices = [name for name in ("pretrained", "random_encoder", "raw_coordinates") if hasattr(args, name)]
     flags = ", ".join(f"--{name.replace('_', '-')}" for name in choices)
     if sum(getattr(args, name) not in (None, False) for name in choices) != 1:
@@ -83,37 +89,6 @@ def check_encoder_flags(parser: Parser, args: argparse.Namespace) -> None:
         parser.error(f"{DOWNSTREAM_REPRESENTATION[0]} {' '.join(streams)}: give each stream once")
     if args.stream_weights is not None and len(args.stream_weights) != len(streams):
         parser.error(f"{len(args.stream_weights)} --stream-weights for {len(streams)} {DOWNSTREAM_REPRESENTATION[0]}")
-    if args.stream_weights is not None and not sum(args.stream_weights):
-        parser.error("--stream-weights are all 0")
-
-
-def add_training_flags(parser: Parser) -> None:
-    """Add what a classification trains, and on which labels."""
-    group = parser.add_argument_group("training")
-    group.add_argument("--finetune", action="store_true", help="train encoder and linear layer together, by the recipe "
-                       "options/finetune.yaml; with --random-encoder: supervised training")  # fmt: skip
-    group.add_argument("--label-fraction", type=positive_fraction, default=1.0, metavar="F", help="train on this share of the "
-                       "labels, as many of each class (%(default)s)")  # fmt: skip
-    group.add_argument("--repeats", type=positive_int, default=1, metavar="R", help="trainings with seeds of their own, and "
-                       "subsets; prints mean and standard deviation (%(default)s)")  # fmt: skip
-    group.add_argument("--no-feature-cache", action="store_true", help="run the frozen encoder in every epoch: slow, the same "
-                       "result")  # fmt: skip
-
-
-def check_training_flags(parser: Parser, args: argparse.Namespace) -> None:
-    """Exit with status 2 where flags of a classification contradict each other."""
-    if args.finetune and (args.feature_cache or args.no_feature_cache):
-        parser.error("--finetune changes the encoder in every step: leave --feature-cache and --no-feature-cache out")
-    if args.feature_cache and args.no_feature_cache:
-        parser.error("--feature-cache and --no-feature-cache contradict each other")
-    several = args.repeats > 1 or len(listed(args.finetune_skeleton_representation)) > 1
-    if several and args.resume not in (None, "auto"):
-        parser.error("several streams or --repeats have a checkpoint each: give --resume auto and --checkpoint-path")
-
-
-def task_name(args: argparse.Namespace) -> str:
-    """Return the name of a classification: linear, finetune, or supervised, which is the latter from a random encoder."""
-    return "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
 
 
 def given_folder(parser: Parser, args: argparse.Namespace, data_set: str) -> Path:

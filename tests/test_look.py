@@ -7,27 +7,29 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from google.protobuf import text_format
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
-from engine.confusion import class_accuracies, confused_pairs, confusion_matrix, describe
-from engine.confusion_image import cell_size, draw_confusion, shade, shorten
 from engine.contrast_statistics import ContrastStatistics, step_statistics
-from engine.projector import main_axes, write_projector
-from engine.report import report_classes
+from engine.evaluation import confusion_matrix, describe_classes
 from engine.runlog import Run, RunLog
-from engine.stick_figures import (
+from engine.visualisation import (
+    BLUE,
     CELL,
     CLIPS,
     COLOURS,
     LABEL,
     PALE,
     WHITE,
+    describe_view,
+    draw_confusion,
     draw_strip,
-    neutral,
-    place,
+    no_augmentation,
+    report_classes,
     show_views,
-    told,
-    unmasked,
+    to_pixels,
+    without_masks,
 )
 from feeder.augmentations import PretrainingViews, ViewParameters
 from feeder.class_names import class_names
@@ -120,56 +122,34 @@ def test_confusion_against_slow_python(seed):
     matrix = confusion_matrix(labels, predictions, 7)
     pairs = list(zip(labels.tolist(), predictions.tolist(), strict=True))
     assert matrix.tolist() == [[pairs.count((i, j)) for j in range(7)] for i in range(7)]
-    accuracies = class_accuracies(matrix)
-    for i in range(6):
-        mine = [p for label, p in pairs if label == i]
-        assert accuracies[i] == pytest.approx(100 * mine.count(i) / len(mine))
-    assert np.isnan(accuracies[6]), "no clip has class 6"
+    lines = describe_classes(matrix, "abcdefg")
+    recognised = {i: (pairs.count((i, i)), sum(label == i for label, _ in pairs)) for i in range(6)}
+    expected = {f"{100 * right / n:5.1f}  {right}/{n}  {i} {'abcdefg'[i]}" for i, (right, n) in recognised.items()}
+    assert {line.strip().rjust(5) for line in lines[1:7]} == {line.strip().rjust(5) for line in expected}, (
+        "no sample has class 6"
+    )
     errors = {(pairs.count(pair), *pair) for pair in pairs if pair[0] != pair[1]}
-    assert confused_pairs(matrix, 5) == sorted(errors, key=lambda e: (-e[0], e[1], e[2]))[:5]
+    errors = sorted(errors, key=lambda e: (-e[0], e[1], e[2]))[:10]
+    assert lines[8:] == [f"  {n}/{recognised[i][1]}  {i} {'abcdefg'[i]} -> {j} {'abcdefg'[j]}" for n, i, j in errors]
 
 
 def test_description_of_few_classes_and_of_many():
     matrix = np.array([[4, 0, 0], [1, 1, 2], [0, 0, 0]])
-    assert describe(matrix, ("a", "b", "class 2")) == [
+    assert describe_classes(matrix, ("a", "b", "class 2")) == [
         "Acc@1 of each class, mean 62.5:",
         "   25.0  1/4  1 b",
         "  100.0  4/4  0 a",
-        "most confused (clips, class -> taken for):",
+        "most confused (clips, class -> predicted as):",
         "  2/4  1 b -> class 2",
         "  1/4  1 b -> 0 a",
     ]
     many = np.eye(60, dtype=int)
     many[7] = 0
     many[7, 8] = 3
-    lines = describe(many, class_names("ntu60", 60))
+    lines = describe_classes(many, class_names("ntu60", 60))
     assert lines[0] == "Acc@1 of each class, mean 98.3; the worst 10 of 60:" and len(lines) == 13
     assert lines[1] == "    0.0  0/3  7 sitting down"
     assert lines[-1] == "  3/3  7 sitting down -> 8 standing up (from sitting position)"
-
-
-@pytest.mark.parametrize("classes", [2, 10, 51, 120])
-def test_the_confusion_image_shows_each_cell(classes):
-    rng = np.random.default_rng(0)
-    matrix = rng.integers(0, 3, (classes, classes))
-    matrix[1] = 0
-    matrix[1, 0] = 5
-    size = cell_size(classes)
-    image = draw_confusion(matrix, tuple(f"name {i}" for i in range(classes)))
-    assert image.dtype == np.uint8 and max(image.shape[:2]) < 2000
-    side = size * classes
-    top, left = image.shape[0] - 10 - side, image.shape[1] - 10 - side  # the margin is 10
-    corners = image[top + 2 : top + side : size, left + 2 : left + side : size]  # beside the numbers in the cells
-    for i in range(classes):
-        for j in range(classes):
-            assert tuple(corners[i, j]) == shade(matrix[i, j] / matrix[i].sum())
-    assert tuple(corners[1, 0]) == (8, 81, 156) and tuple(corners[1, 1]) == WHITE
-
-
-def test_long_names_are_cut_in_the_middle():
-    assert shorten("short") == "short"
-    cut = shorten("finger-guessing game (playing rock-paper-scissors)")
-    assert len(cut) <= 38 and cut.startswith("finger-guessing") and cut.endswith("scissors)")
 
 
 # stick figures
@@ -189,12 +169,12 @@ def person(frames=16, bodies=2):
 def test_a_joint_is_never_outside_its_cell():
     rng = np.random.default_rng(1)
     for frames in (rng.normal(size=(4, 2, 25, 3)) * 100, np.full((1, 1, 25, 3), 7.0), np.zeros((2, 2, 25, 3))):
-        points = place(frames, border=6)
+        points = to_pixels(frames, border=6)
         there = points[frames.any(axis=(2, 3))]
         assert ((there >= 6 - 1e-6) & (there <= np.array(CELL) - 7 + 1e-6)).all()
     upright = np.zeros((1, 1, 25, 3))
     upright[0, 0, :2] = [[-1, 0, 0], [1, 0, 3]]  # the second joint is to the right and above
-    first, second = place(upright)[0, 0, :2]
+    first, second = to_pixels(upright)[0, 0, :2]
     assert second[0] > first[0] and second[1] < first[1]
 
 
@@ -234,14 +214,14 @@ def test_a_bone_has_its_length_in_pixels():
     assert np.flatnonzero(column).min() <= 10 and np.flatnonzero(column).max() >= CELL[1] - 12
 
 
-def test_what_fell_on_a_sample_is_told():
-    p = neutral(torch.tensor([70]))
-    assert told(p, 0) == "frames 0 .. 70"
+def test_the_augmentations_of_a_sample_are_described():
+    p = no_augmentation(torch.tensor([70]))
+    assert describe_view(p, 0) == "frames 0 .. 70"
     p = ViewParameters(torch.tensor([3]), torch.tensor([64]), torch.tensor([[0.5, 21.4, 0.2]]), torch.tensor([True]),
                        torch.ones(1, 6), torch.ones(1, 25, dtype=torch.bool), torch.ones(1, 16, dtype=torch.bool))  # fmt: skip
     turned = "rotated 21\N{DEGREE SIGN} about y"
-    assert told(p, 0) == f"frames 3 .. 67\n{turned}\nleft and right swapped\nsheared\nmasked: joints, frames"
-    assert not unmasked(p).joints.any() and not unmasked(p).blocks.any() and p.joints.all()
+    assert describe_view(p, 0) == f"frames 3 .. 67\n{turned}\nleft and right swapped\nsheared\nmasked: joints, frames"
+    assert not without_masks(p).joints.any() and not without_masks(p).blocks.any() and p.joints.all()
 
 
 def test_views_are_shown_and_training_draws_as_before(data, tmp_path):
@@ -255,7 +235,7 @@ def test_views_are_shown_and_training_draws_as_before(data, tmp_path):
     assert (image.width, image.height) == (LABEL + 16 * CELL[0], CLIPS * (3 * CELL[1] + 8))
 
 
-# TensorBoard, projector, report
+# TensorBoard, report
 
 
 def test_scalars_are_grouped(tmp_path):
@@ -269,41 +249,34 @@ def test_scalars_are_grouped(tmp_path):
     assert [(event.step, event.value) for event in found.Scalars("loss/total")] == [(0, 2.5), (1, 2.0)]
 
 
-def test_main_axes_keep_the_cosines():
-    x = torch.randn(30, 50, generator=torch.Generator().manual_seed(0)) + 3
-    axes, cosines = main_axes(x), F.normalize(x, dim=1) @ F.normalize(x, dim=1).T
-    assert axes.shape == (30, 30) and torch.allclose(axes @ axes.T, cosines, atol=1e-5)
-    values = np.linalg.svd(F.normalize(x, dim=1).numpy(), compute_uv=False)
-    assert np.allclose(axes.norm(dim=0), values, atol=1e-4)
-    assert main_axes(x, 4).shape == (30, 4) and torch.allclose(main_axes(x, 4), axes[:, :4])
-
-
-def test_the_projector_finds_features_and_labels(tmp_path):
-    n = 1200
-    x = torch.randn(n, 70, generator=torch.Generator().manual_seed(0))
-    write_projector(tmp_path, x, {"class": [f"class\t{i % 7}" for i in range(n)], "sample": list(range(n))})
-    config = (tmp_path / "projector_config.pbtxt").read_text()
-    from google.protobuf import text_format
-    from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
-
-    (embedding,) = text_format.Parse(config, ProjectorConfig()).embeddings
-    points = np.loadtxt(tmp_path / embedding.tensor_path, delimiter="\t")
-    heading, *labels = (tmp_path / embedding.metadata_path).read_text().splitlines()
-    assert points.shape == (1000, 64) and len(labels) == 1000 and heading == "class\tsample"
-    chosen = [int(line.split("\t")[1]) for line in labels]
-    assert all(line.split("\t")[0] == f"class {i % 7}" for line, i in zip(labels, chosen, strict=True))
-    assert len(set(chosen)) == 1000
-    cosine = F.normalize(x[chosen[:2]], dim=1).prod(dim=0).sum().item()
-    assert points[0] @ points[1] == pytest.approx(cosine, abs=0.1), "70 dimensions turned to 64"
-    assert not list(tmp_path.glob("*.tmp"))
-
-
-def test_a_report_leaves_text_image_and_features(tmp_path):
-    labels, predictions = torch.tensor([0, 1, 1, 9]), torch.tensor([0, 1, 2, 9])
-    names = ["a", "b\N{LATIN SMALL LETTER E WITH ACUTE}", "c", "d"]
+def test_a_report_leaves_text_heat_map_and_embeddings(tmp_path):
+    labels, predictions = torch.arange(1200) % 10, torch.arange(1200) % 7
+    x = torch.randn(1200, 70, generator=torch.Generator().manual_seed(0)) + 3
     with RunLog(str(tmp_path), RUN, Namespace()) as log:
-        report_classes(log, "ui_prmd", 10, names, labels, predictions, torch.randn(4, 5))
+        report_classes(log, "ui_prmd", 10, [f"clip\t{i}" for i in range(1200)], labels, predictions, x)
     text = (log.folder / "log.txt").read_text()
-    assert "1/2  1 hurdle step" in text and "  1/2  1 hurdle step -> 2 inline lunge" in text
+    assert "Acc@1 of each class, mean 10.5:" in text and "0/120  9 shoulder scaption" in text
     assert [event.step for event in events(log.folder).Images("confusion/test")] == [0]
-    assert (log.folder / "projector_labels.tsv").read_text().splitlines()[0] == "class\ttaken for\tright\tlabel\tsample"
+
+    config = (log.folder / "projector_config.pbtxt").read_text()
+    (embedding,) = text_format.Parse(config, ProjectorConfig()).embeddings
+    points = np.loadtxt(log.folder / embedding.tensor_path, delimiter="\t")
+    heading, *rows = (log.folder / embedding.metadata_path).read_text().splitlines()
+    assert heading == "class\tpredicted as\tcorrect\tlabel\tsample" and points.shape == (1000, 64) and len(rows) == 1000
+    chosen = [int(row.split()[-1]) for row in rows]
+    assert len(set(chosen)) == 1000 and all(row.split("\t")[3] == str(i % 10) for row, i in zip(rows, chosen, strict=True))
+    unit = F.normalize(x[chosen[:50]], dim=1).numpy()
+    np.testing.assert_allclose(points[:50] @ points[:50].T, unit @ unit.T, atol=0.1)  # 70 dimensions rotated to 64
+
+
+@pytest.mark.parametrize("classes", [2, 120])
+def test_the_heat_map_shows_each_cell(classes):
+    matrix = np.diag(np.full(classes, 4))
+    matrix[1] = 0
+    matrix[0, 1] = 4
+    image = draw_confusion(matrix)
+    size = len(image) // classes
+    cells = image[size // 2 :: size, size // 2 :: size]
+    assert image.dtype == np.uint8 and image.shape == (size * classes, size * classes, 3) and len(image) <= 1320
+    assert (cells[1] == WHITE).all() and tuple(cells[0, 0]) == tuple(cells[0, 1]) != BLUE
+    assert classes == 2 or (tuple(cells[2, 2]) == BLUE and tuple(cells[2, 3]) == WHITE)

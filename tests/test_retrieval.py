@@ -5,64 +5,63 @@ import pytest
 import torch
 from conftest import Golden
 
-from engine.retrieval import retrieve
-from engine.subset import balanced_subset, describe_subset
+from engine.evaluation import balanced_subset, describe_subset, repeat_seed
+from engine.retrieval import knn_predict, mean_average_precision, nearest, recall, vote
 from feeder.cli import UserError
 
 
-def slow(gallery, gallery_labels, query, query_labels, k):
-    """Return recall at k and mean average precision in percent, term by term as the docstring of `retrieve` has them."""
-    recalls, averages = [], []
-    for q, label in zip(query, query_labels, strict=True):
-        s = np.array([g @ q / np.linalg.norm(g) / np.linalg.norm(q) for g in gallery]).round(6)
-        relevant = gallery_labels == label
-        recalls.append(relevant[np.argsort(-s, kind="stable")[:k]].any())
-        terms = [(relevant & (s >= s[r])).sum() / (s >= s[r]).sum() for r in np.flatnonzero(relevant)]
-        averages.append(np.mean(terms) if terms else 0.0)
-    return 100 * np.mean(recalls), 100 * np.mean(averages)
-
-
-@pytest.mark.parametrize("memory", [1, 1000, 10**9])
-def test_votes_are_the_goldens_whatever_the_memory(memory):
+@pytest.mark.parametrize("k", [1, 2, 5, 20])
+def test_votes_are_the_goldens(k, monkeypatch):
     golden = Golden("knn")
-    arrays = golden["gallery"], golden["gallery_labels"], golden["query"]
-    found = retrieve(*arrays, torch.zeros(len(golden["query"]), dtype=torch.long), (20, 1, 5, 2), memory)
-    assert found.neighbours.shape == (len(golden["query"]), 20)
-    for k in (1, 2, 5, 20):
-        assert torch.equal(found.predictions[k], golden[f"pred_k{k}"]), k
+    for chunk in (7, 256):
+        monkeypatch.setattr("engine.retrieval.CHUNK", chunk)
+        found = knn_predict(golden["gallery"], golden["gallery_labels"], golden["query"], k)
+        assert torch.equal(found, golden[f"pred_k{k}"])
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_recall_and_average_precision_against_plain_numpy(seed):
+def test_retrieval_against_plain_numpy(seed):
     rng = np.random.default_rng(seed)
     arrays = rng.normal(size=(40, 4)), rng.integers(0, 5, 40), rng.normal(size=(13, 4)), rng.integers(0, 5, 13)
     arrays[3][0] = 9  # a class that the gallery lacks
-    found = retrieve(*map(torch.from_numpy, arrays), ks=(1, 3, 40), memory=8 * 40 * 5)
-    for k in (1, 3, 40):
-        recall, average = slow(*arrays, k)
-        assert found.recall[k] == pytest.approx(recall) and found.mean_average_precision == pytest.approx(average)
+    gallery, gallery_labels, query, labels = arrays
+    recalls, averages, votes = {1: [], 3: [], 40: []}, [], []
+    for q, label in zip(query, labels, strict=True):
+        ranking = np.argsort([-g @ q / np.linalg.norm(g) for g in gallery])
+        hits = gallery_labels[ranking] == label
+        for k, found in recalls.items():
+            found.append(100 * hits[:k].any())
+        terms = [hits[: r + 1].mean() for r in np.flatnonzero(hits)]
+        averages.append(100 * np.mean(terms) if terms else 0.0)
+        votes.append(np.bincount(gallery_labels[ranking[:7]]).argmax())
+    tensors = gallery, gallery_labels, query, labels = tuple(map(torch.from_numpy, arrays))
+    neighbours = nearest(gallery, query, 40)
+    for k, expected in recalls.items():
+        assert recall(gallery_labels, neighbours[:, :k], labels).item() == pytest.approx(np.mean(expected))
+    assert mean_average_precision(*tensors).item() == pytest.approx(np.mean(averages))
+    assert knn_predict(gallery, gallery_labels, query, 7).tolist() == votes
 
 
-def test_equal_similarities_share_a_rank():
-    # the query's similarities: 1 for three samples of which one is relevant, 0 for a relevant one
-    gallery = torch.tensor([[1.0, 0], [2, 0], [3, 0], [0, 1]])
-    for order in ([0, 1, 2, 3], [2, 0, 1, 3], [3, 2, 1, 0]):
-        labels = torch.tensor([7, 8, 8, 7])[order]
-        found = retrieve(gallery[order], labels, torch.tensor([[1.0, 0]]), torch.tensor([7]), (1,))
-        assert found.mean_average_precision == pytest.approx(100 * (1 / 3 + 2 / 4) / 2)
+def test_tied_votes_go_to_the_smallest_label_and_equal_similarities_keep_the_order_of_the_gallery():
+    assert vote(torch.tensor([[5, 2, 5, 2], [9, 3, 1, 7], [4, 4, 0, 0]])).tolist() == [2, 1, 0]
+    gallery, labels = torch.tensor([[1.0, 0], [2, 0], [0, 1]]), torch.tensor([7, 8, 8])
+    for wanted, expected in ((7, 1), (8, (1 / 2 + 2 / 3) / 2)):
+        found = mean_average_precision(gallery, labels, torch.tensor([[1.0, 0]]), torch.tensor([wanted]))
+        assert found.item() == pytest.approx(100 * expected)
+    perfect = torch.eye(3).repeat(2, 1), torch.tensor([0, 1, 2, 0, 1, 2]), torch.eye(3), torch.arange(3)
+    assert mean_average_precision(*perfect) == 100
 
 
-def test_a_perfect_ranking_has_average_precision_1_and_without_it_there_is_none():
-    gallery, labels = torch.eye(3).repeat(2, 1), torch.tensor([0, 1, 2, 0, 1, 2])
-    found = retrieve(gallery, labels, torch.eye(3), torch.arange(3), (1, 2))
-    assert found.mean_average_precision == 100 and found.recall == {1: 100, 2: 100}
-    assert retrieve(gallery, labels, torch.eye(3), torch.arange(3), (1,), mean_average_precision=False)[3] is None
+@pytest.mark.parametrize("k", [0, 7])
+def test_a_k_beyond_the_gallery_is_refused(k):
+    with pytest.raises(ValueError, match="size of the gallery"):
+        knn_predict(torch.eye(6), torch.arange(6), torch.eye(6), k)
 
 
-@pytest.mark.parametrize("ks", [(0,), (1, 7)])
-def test_a_k_beyond_the_gallery_is_refused(ks):
-    with pytest.raises(ValueError, match="gallery of 6"):
-        retrieve(torch.eye(6), torch.arange(6), torch.eye(6), torch.arange(6), ks)
+def test_runs_with_repeats_share_no_subset():
+    labels = np.repeat(np.arange(10), 30)
+    subsets = {tuple(balanced_subset(labels, 0.1, repeat_seed(seed, repeat))) for seed in range(3) for repeat in range(5)}
+    assert len(subsets) == 15 and repeat_seed(7, 0) == 7
 
 
 def test_a_subset_is_seeded_and_as_balanced_as_its_classes_allow():
