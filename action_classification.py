@@ -20,8 +20,17 @@ from torch.optim import SGD, Optimizer
 from torch.utils.data import Subset
 
 from engine import evaluation, features
-from engine.checkpoint import NAME, check_run, find_checkpoint, get_encoder, load_weights, restore_optimizer, save_checkpoint
-from engine.checkpoint_folder import CheckpointFolder
+from engine.checkpoint import (
+    NAME,
+    check_run,
+    find_checkpoint,
+    get_encoder,
+    load_weights,
+    lock_folder,
+    restore_optimizer,
+    resumed_log,
+    save_checkpoint,
+)
 from engine.device import pick_device
 from engine.meters import Meter, progress_line
 from engine.records import read_run
@@ -73,31 +82,26 @@ def main(argv: list[str] | None = None) -> None:
     name = "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
     run = Run(name, args.finetune_dataset, args.protocol, "+".join(streams))
 
-    # whatever does not fit ends the run before it writes anything
-    with CheckpointFolder(args.checkpoint_path) as checkpoints:
-        checkpoint, path = find_checkpoint(args.resume, args.checkpoint_path)
-        check_run(checkpoint, run, vars(args), path)
-        epoch = checkpoint.get("epoch", args.start_epoch)
-        if epoch >= args.epochs and (not checkpoint or read_run(Path(checkpoint.get("log_folder", "")))):
-            print(f"nothing left to do: epoch {epoch} of --epochs {args.epochs}")
-            return
-        task = features.open_task(folder, num_classes, streams, listed(args.pretrained), flags.given_sizes(args), device,
-                                  checkpoint.get("seed", args.seed))  # fmt: skip
-        args.seed, args.data, args.origins = task.seed, task.data, task.origins
-        evaluation.balanced_subset(task.train.labels, args.label_fraction, args.seed)
-        features.check_continuation(checkpoint, path, args.label_fraction, args.data, args.origins)
-        file = Path(args.checkpoint_path, trial_name(args, streams[0], 0), NAME)
-        own = path is not None and path.resolve() == file.resolve()  # then its log is continued as well
-        if args.finetune and file.exists() and not own:
-            raise UserError(f"{file} is of an earlier run: --resume auto continues it, another --checkpoint-path keeps it")
-        checkpoints.claim()
-        earlier = (checkpoint["log_folder"], checkpoint["epoch"]) if own and "run" in checkpoint else (None, 0)
-        with RunLog(args.log_dir, run, args, *earlier) as log:
-            log.print(f"{len(task.train)} training and {len(task.test)} test samples of {folder}, {device}, seed {args.seed}")
-            log.print(f"log in {log.folder}")
-            for note in features.notes_of(task, run, streams, listed(args.pretrained)):
-                log.print(note)
-            classify(args, run, task, checkpoint, path, log)
+    # checkpoint to resume; a linear layer is quickly trained again and replaces that of an earlier run
+    checkpoint, path = find_checkpoint(args.resume, args.checkpoint_path, replace=not args.finetune)
+    notes = check_run(checkpoint, run, vars(args), path)
+    epoch = checkpoint.get("epoch", args.start_epoch)
+    if epoch >= args.epochs and (not checkpoint or read_run(Path(checkpoint.get("log_folder", "")))):
+        return print(f"nothing left to do: epoch {epoch} of --epochs {args.epochs}")
+
+    # data and encoders; whatever does not fit ends the run before it writes anything
+    task = features.open_task(folder, num_classes, streams, listed(args.pretrained), flags.given_sizes(args), device,
+                              checkpoint.get("seed", args.seed))  # fmt: skip
+    args.seed, args.data, args.origins = task.seed, task.data, task.origins
+    evaluation.balanced_subset(task.train.labels, args.label_fraction, args.seed)
+    features.check_continuation(checkpoint, path, args.label_fraction, args.data, args.origins)
+    log_folder = resumed_log(checkpoint, path, args.checkpoint_path)
+    with lock_folder(args.checkpoint_path), RunLog(args.log_dir, run, args, log_folder, epoch) as log:
+        log.print(f"{len(task.train)} training and {len(task.test)} test samples of {folder}, {device}, seed {args.seed}")
+        log.print(f"log in {log.folder}")
+        for note in notes + features.notes_of(task, run, streams, listed(args.pretrained)):
+            log.print(note)
+        classify(args, run, task, checkpoint, path, log)
 
 
 def trial_name(args: Namespace, stream: str, repeat: int) -> str:
@@ -221,19 +225,20 @@ def train_epoch(
 ) -> float:
     """Train for one epoch, print a line every `print_freq` steps, return the mean loss; raise UserError if it is not finite."""
     classifier.train()
-    time_meter, loss_meter, acc_meter = meters = [Meter("Time", "6.3f"), Meter("Loss", ".4e"), Meter("Acc@1", "6.2f")]
+    meters = {"Time": Meter("6.3f"), "Loss": Meter(".4e"), "Acc@1": Meter("6.2f")}
     before = time.perf_counter()
     for step, (x, y) in enumerate(samples):
         loss, acc1 = train_step(classifier, x, y, optimizer)
-        loss_meter.update(loss, len(x))
-        acc_meter.update(acc1, len(x))
-        time_meter.update(time.perf_counter() - before)
+        meters["Loss"].update(loss, len(x))
+        meters["Acc@1"].update(acc1, len(x))
+        meters["Time"].update(time.perf_counter() - before)
         before = time.perf_counter()
         if step % print_freq == 0:  # reads the meters from the device
             log.print(progress_line(epoch, step, len(samples), meters))
-    if not math.isfinite(loss_meter.mean):
-        raise UserError(f"the loss is {loss_meter.mean} in epoch {epoch}: stopped; a lower --lr may help")
-    return loss_meter.mean
+    loss = meters["Loss"].mean()
+    if not math.isfinite(loss):
+        raise UserError(f"the loss is {loss} in epoch {epoch}: stopped; a lower --lr may help")
+    return loss
 
 
 def class_scores(classifier: nn.Module, samples: Samples) -> Tensor:

@@ -26,8 +26,8 @@ from engine.checkpoint import NAME, check_run, find_checkpoint, lock_folder, res
 from engine.device import PRECISIONS, autocast, keep_freed_memory, peak_memory, pick_device, set_precision
 from engine.meters import contrast_statistics, progress_line, top1
 from engine.runlog import NoLog, Run, RunLog
-from engine.visualisation import show_views
 from engine.training import StopSignals, Training, learning_rate, seed_everything, set_learning_rate
+from engine.visualisation import show_views
 from feeder.augmentations import STREAMS, PretrainingViews
 from feeder.cli import UserError, script
 from feeder.dataset import Batches, SkeletonDataset, make_loader

@@ -37,8 +37,6 @@ IDENTITY = (
 RESULT = (
     "epochs", "batch_size", "lr", "schedule", "cos", "momentum", "weight_decay", "precision", "no_sync_batchnorm", "data_path",
 )  # fmt: skip
-# Options of pre-training that a result of the encoder depends on.
-ORIGIN = ("pre_dataset", "protocol", "skeleton_representation", "pairs", "no_masks")
 
 
 def save_checkpoint(path: Path, checkpoint: dict) -> None:
@@ -109,21 +107,22 @@ def _check_entries(checkpoint: Any, path: Path) -> None:
         raise UserError(f"{path} is damaged: wrong or missing entry {wrong[0]!r}")
 
 
-def find_checkpoint(resume: str | None, folder: str | Path) -> tuple[dict, Path | None]:
+def find_checkpoint(resume: str | None, folder: str | Path, replace: bool = False) -> tuple[dict, Path | None]:
     """Return the checkpoint to resume and its path, or ({}, None) to start a new run.
 
     Args:
         resume: a path, "auto" for the checkpoint in `folder` if there is one, or None.
         folder: where the run keeps its checkpoint.
+        replace: whether the run may replace another checkpoint there.
 
     Raises:
-        UserError: see `load_checkpoint`; or `folder` has another checkpoint.
+        UserError: see `load_checkpoint`; or `folder` has another checkpoint that may not be replaced.
     """
     own = Path(folder) / NAME
     path = own if resume == "auto" else None if resume is None else Path(resume)
     if path and path.is_dir():
         path = path / NAME
-    if own.exists() and (path is None or path.resolve() != own.resolve()):
+    if not replace and own.exists() and (path is None or path.resolve() != own.resolve()):
         raise UserError(f"{own} exists: --resume auto continues that run, another --checkpoint-path starts a new one")
     if path is None or (resume == "auto" and not own.exists()):
         return {}, None
@@ -245,22 +244,21 @@ def get_encoder(pretrained: str | Path | None, given: dict[str, Any]) -> tuple[E
             that do not record it.
 
     Returns:
-        The (query) encoder, and {"task", options of `ORIGIN`} for a checkpoint of ours, {"task": "reference"} for the
-        reference's, {"task": "unknown"} for any other, {"task": "random"} without a checkpoint.
+        The (query) encoder, and the options of the run that made it, with its "task"; {"task": "reference"} for a checkpoint of
+        the reference, {} for a random encoder or one of unknown origin.
 
     Raises:
         UserError: see `load_checkpoint`; there is no encoder in it, or one of other sizes; or sizes do not fit together.
     """
     if pretrained is None:
         try:
-            return Encoder(**given), {"task": "random"}
+            return Encoder(**given), {}
         except ValueError as error:
             raise UserError(str(error)) from None
     checkpoint = load_checkpoint(pretrained)
-    origin: dict[str, Any] = {"task": "reference" if "reference" in checkpoint else "unknown"}
+    origin: dict[str, Any] = {"task": "reference"} if "reference" in checkpoint else {}
     if "run" in checkpoint:
-        options = checkpoint["options"]
-        origin = {"task": checkpoint["run"][0]} | {name: options[name] for name in ORIGIN if name in options}
+        origin = checkpoint["options"] | {"task": checkpoint["run"][0]}
     return _encoder_of(checkpoint, pretrained, given), origin
 
 

@@ -1,7 +1,6 @@
 """Pictures for TensorBoard: stick figures of clips and their augmented views, confusion matrix, embeddings."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -79,7 +78,7 @@ def add_embedding(log: RunLog, features: Tensor, rows: Sequence[list[str]], head
     x = F.normalize(features[torch.from_numpy(chosen).to(features.device)].detach().double().cpu(), dim=1)
     values, vectors = torch.linalg.eigh(x @ x.T)  # ascending; much faster than the SVD of x
     points = (vectors * values.clamp(min=0).sqrt()).flip(1)[:, :DIMENSIONS].float()
-    log._events.add_embedding(points, [rows[i] for i in chosen], tag="test", metadata_header=header)
+    log.events.add_embedding(points, [rows[i] for i in chosen], tag="test", metadata_header=header)
 
 
 def show_views(log: RunLog, dataset: SkeletonDataset, views: PretrainingViews, seed: int) -> None:
@@ -127,7 +126,7 @@ def no_augmentation(num_frames: Tensor) -> ViewParameters:
 
 def without_masks(p: ViewParameters) -> ViewParameters:
     """Return the parameters without masks: a masked joint is at the origin, where a visible one may be too."""
-    return replace(p, joints=torch.zeros_like(p.joints), blocks=torch.zeros_like(p.blocks))
+    return p._replace(joints=torch.zeros_like(p.joints), blocks=torch.zeros_like(p.blocks))
 
 
 def describe_view(p: ViewParameters, n: int) -> str:

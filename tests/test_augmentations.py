@@ -151,7 +151,7 @@ def test_bad_parameters_are_refused():
     for start, length in ((0, 21), (-1, 5), (3, 0), (15, 6)):
         with pytest.raises(ValueError, match="leaves its clip of 20 frames"):
             A.crop_resize(x, torch.full((3,), start), torch.full((3,), length))
-    with pytest.raises(ValueError, match="no stream 'velocity'"):
+    with pytest.raises(ValueError, match="unknown stream 'velocity'"):
         A.PretrainingViews("velocity")
     with pytest.raises(ValueError, match="blocks"):
         A.PretrainingViews(size=60)

@@ -11,8 +11,8 @@ from google.protobuf import text_format
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
-from engine.contrast_statistics import ContrastStatistics, step_statistics
 from engine.evaluation import confusion_matrix, describe_classes
+from engine.meters import contrast_statistics
 from engine.runlog import Run, RunLog
 from engine.visualisation import (
     BLUE,
@@ -57,7 +57,7 @@ def test_statistics_against_plain_numpy():
         q, k = torch.randn(2, 4, 3, 64, 25, 2)
         queues = {domain: keys.clone() for domain, keys in net.queues.items()}
         logits = net.eval()(q, k)
-    figures = step_statistics(logits, net.loss(logits), queues, net.T)
+    figures = contrast_statistics(logits, net.loss(logits), queues, net.T)
     for pair, x in logits.items():
         cosine = x.numpy() * 0.5
         rank_first = [row[0] > max(row[1:]) for row in cosine]
@@ -72,28 +72,6 @@ def test_statistics_against_plain_numpy():
         assert figures[f"queue/mean_norm_{domain}"] == pytest.approx(np.linalg.norm(mean), abs=1e-5)
         assert figures[f"queue/spread_{domain}"] == pytest.approx(math.sqrt(1 - mean @ mean), abs=1e-5)
         assert figures[f"queue/dimensions_{domain}"] == pytest.approx(variances.sum() ** 2 / (variances**2).sum(), rel=1e-4)
-
-
-def test_statistics_tell_collapse_from_an_even_queue():
-    even = torch.cat([torch.eye(5), -torch.eye(5)], dim=1)  # the keys point along every axis, both ways
-    collapsed = F.normalize(torch.ones(5, 1), dim=0).expand(5, 10)
-    queues = {"t": even, "s": collapsed}
-    figures = {name: float(value) for name, value in step_statistics({}, {}, queues, 0.2).items()}
-    assert figures["queue/mean_norm_t"] == 0 and figures["queue/spread_t"] == pytest.approx(1)
-    assert figures["queue/dimensions_t"] == pytest.approx(5)
-    assert figures["queue/mean_norm_s"] == pytest.approx(1) and figures["queue/spread_s"] == pytest.approx(0, abs=1e-6)
-
-
-def test_statistics_are_means_over_the_logged_steps():
-    statistics = ContrastStatistics(T=0.2)
-    assert statistics.means() == {}
-    for loss in (1.0, 3.0):
-        statistics.update({"ti": torch.zeros(2, 3)}, {"ti": torch.tensor(loss, requires_grad=True)}, {})
-    assert statistics.means()["loss/ti"] == 2
-    assert statistics.means() == {}, "an epoch starts afresh"
-
-
-# class names
 
 
 def test_every_data_set_has_a_name_for_each_class():

@@ -5,8 +5,6 @@ import torch
 import torch.nn.functional as F
 
 from model import DownstreamModel, Encoder, SCDNet
-from model.backbone import max_of_three
-from model.batchnorm import BatchNorm
 from model.reference import from_reference, is_reference, sizes, to_reference
 
 SMALL = dict(hidden_size=16, num_head=2, channels=4)
@@ -172,41 +170,3 @@ def test_bad_reference_is_named():
         sizes({"fc.weight": torch.zeros(3, 4)})
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_batch_norm_is_torchs(seed):
-    torch.manual_seed(seed)
-    ours, theirs = BatchNorm(6), torch.nn.BatchNorm2d(6)
-    with torch.no_grad():
-        ours.weight.normal_(), ours.bias.normal_()
-    theirs.load_state_dict(ours.state_dict())
-    for mode in (True, True, False):
-        a = (torch.randn(4, 6, 5, 7) * 3 + 40).requires_grad_()
-        b = a.detach().clone().requires_grad_()
-        weights = torch.randn(4, 6, 5, 7)
-        ya, yb = ours.train(mode)(a), theirs.train(mode)(b)
-        torch.testing.assert_close(ya, yb, rtol=1e-4, atol=1e-4)
-        for y, module in ((ya, ours), (yb, theirs)):
-            module.zero_grad()
-            (y * weights).sum().backward()
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-3)
-        torch.testing.assert_close(ours.bias.grad, theirs.bias.grad, rtol=1e-4, atol=1e-4)
-        for name, buffer in ours.named_buffers():
-            torch.testing.assert_close(buffer, theirs.get_buffer(name), rtol=1e-4, atol=1e-5)
-
-
-def test_batch_norm_gradients_in_double_precision():
-    module = BatchNorm(3).double()
-    x = torch.randn(2, 3, 4, 5, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(module, (x,))
-
-
-def test_max_of_three_is_max_pooling_with_ties():
-    x = torch.randint(0, 3, (4, 2, 5, 9)).float()  # many ties
-    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
-    ours, theirs = max_of_three(a), F.max_pool2d(b, (1, 3), stride=1, padding=(0, 1))
-    weights = torch.randn_like(x)
-    (ours * weights).sum().backward()
-    (theirs * weights).sum().backward()
-    assert torch.equal(ours, theirs)
-    torch.testing.assert_close(a.grad, b.grad)
