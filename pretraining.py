@@ -252,6 +252,7 @@ def main(argv: list[str] | None = None) -> None:
                 save_checkpoint(path, state | about)
 
         status = train(training, model, views, loader, args, device, log, save)
+        del loader  # ends the workers
         if status:
             raise SystemExit(status)
         log.print(f"checkpoint: {path}")

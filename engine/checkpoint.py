@@ -67,11 +67,11 @@ def load_checkpoint(path: str | Path) -> dict:
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}: give the file, or the folder that holds {NAME}")
     try:
-        if zipfile.is_zipfile(path):  # torch does not verify checksums
+        if zipfile.is_zipfile(path):  # torch verifies no checksums, and reads nothing from an entry marked as a folder
             with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-            if damaged:
-                raise ValueError(f"wrong checksum of {damaged}")
+                folders = [entry.filename for entry in archive.infolist() if entry.external_attr & 0x10]
+                if damaged := folders[0] if folders else archive.testzip():
+                    raise ValueError(f"wrong checksum of {damaged}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles that are no checkpoint: the error below says so
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
