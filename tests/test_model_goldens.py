@@ -10,7 +10,7 @@ from model.reference import from_reference, to_reference
 
 
 def golden_state(golden):
-    """The reference checkpoint of the golden network, before the first step."""
+    """Return the reference checkpoint of the golden network before the first step."""
     meta, state = golden.meta, {}
     for name, shape in golden.meta["state_dict"]:
         if name.endswith("_queue"):
