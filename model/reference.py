@@ -66,12 +66,12 @@ def rules(state_dict: dict[str, Tensor]) -> Iterator[Rule]:
     if {"t_queue", "queue_t"} & state_dict.keys():
         found += [(f"queue_{d}", [f"{d}_queue"], "one") for d in DOMAINS]
         found.append(("queue_pointer", [f"{d}_queue_ptr" for d in DOMAINS], "one"))
-    for network, part in product(("encoder_q.", "encoder_k.", ""), ("encoder.", "")):
-        pattern = re.compile(rf"{network}{part}(?:t_encoder|transformer_t)\.layers\.(\d+)\.")
-        layers = {int(match[1]) for name in state_dict if (match := pattern.match(name))}
-        if layers:
-            found += encoder_rules(network + part, sorted(layers))
     for network in ("encoder_q.", "encoder_k.", ""):
+        for prefix in (f"{network}encoder.", network):
+            pattern = re.compile(rf"{prefix}(?:t_encoder|transformer_t)\.layers\.(\d+)\.")
+            layers = {int(match[1]) for name in state_dict if (match := pattern.match(name))}
+            if layers:
+                found += encoder_rules(prefix, sorted(layers))
         if any(name.startswith((f"{network}t_proj.", f"{network}decoder.t.")) for name in state_dict):
             found += [(f"{network}decoder.{d}.{i}.*", [f"{network}{d}_proj.{i}.*"], "one") for d in DOMAINS for i in (0, 2)]
     if "fc.weight" in state_dict:
@@ -146,8 +146,11 @@ def momentum_from_reference(state_dict: dict[str, Tensor], optimizer: dict) -> d
             if number >= len(names) or buffer.shape != state_dict[names[number]].shape:
                 raise ValueError(f"momentum {number} of its optimiser does not fit the parameters")
             buffers[names[number]] = buffer
-    found = ((ours, [buffers.get(name) for name in theirs], how) for ours, theirs, how in rules(state_dict))
-    return {ours: join(parts, how) for ours, parts, how in found if all(part is not None for part in parts)}
+    return {
+        ours: join([buffers[name] for name in theirs], how)
+        for ours, theirs, how in rules(state_dict)
+        if buffers.keys() >= set(theirs)
+    }
 
 
 def is_reference(state_dict: dict[str, Tensor]) -> bool:

@@ -4,8 +4,6 @@ Classes differ in which limbs move, how fast and in which course over a cycle. E
 the posture wanders; so views of one clip share its motion more than its poses, which is what pre-training can learn here.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from feeder.skeleton import SPINE_MID
@@ -15,16 +13,7 @@ CAMERA_YAW = {1: -45.0, 2: 0.0, 3: 45.0}  # degrees, about as in NTU RGB+D
 _STRENGTH = 0.5  # factor on all swings, which keeps them small against the wandering posture
 
 
-class Action(NamedTuple):
-    """A periodic motion on top of the posture."""
-
-    name: str
-    hertz: float
-    sides: str  # which limbs of a pair: "one", "both", or "alternate" (both, half a cycle apart)
-    course: str  # of a cycle: "swing" (a sine) or "strike" (out quickly, back slowly)
-    swings: dict[tuple[str, str], tuple[float, float]]  # (part, axis) -> (degrees, lag in cycles)
-
-
+# (part of the body, axis) -> (degrees, lag in cycles)
 _ARM = {("shoulder", "z"): (44, 0), ("shoulder", "y"): (44, 0.1), ("elbow", "x"): (40, 0)}
 _CLAP = {("shoulder", "y"): (52, 0), ("shoulder", "x"): (20, 0), ("elbow", "x"): (32, 0)}
 _LEGS = {("hip", "x"): (42, 0), ("knee", "x"): (-55, 0.04), ("ankle", "x"): (12, 0)}
@@ -33,55 +22,55 @@ _DRINK = {("shoulder", "x"): (25, 0), ("elbow", "x"): (50, 0), ("neck", "x"): (1
 _CIRCLE = {("shoulder", "x"): (55, 0), ("shoulder", "z"): (50, 0.25)}
 _BOW = {("spine base", "x"): (-26, 0), ("spine mid", "x"): (-22, 0), ("neck", "x"): (-15, 0.05)}
 
-# Several pass through the same poses, at another speed or in another order.
+# Name, Hz, limbs of a pair ("alternate": both, half a cycle apart), course of a cycle ("strike": out quickly, back slowly) and
+# swings on top of the posture. Several actions pass through the same poses, at another speed or in another order.
 ACTIONS = (
-    Action("wave", 1.7, "one", "swing", _ARM),
-    Action("raise one arm", 0.4, "one", "swing", _ARM),
-    Action("clap", 1.7, "both", "swing", _CLAP),
-    Action("squat", 0.5, "both", "swing", _LEGS),
-    Action("walk on the spot", 1.0, "alternate", "swing", _LEGS),
-    Action("punch", 0.9, "one", "strike", _PUNCH),
-    Action("drink", 0.5, "one", "swing", _DRINK),
-    Action("arm circles", 0.8, "both", "swing", _CIRCLE),
-    Action("kick", 0.9, "one", "strike", _LEGS),
-    Action("bow", 0.5, "both", "swing", _BOW),
+    ("wave", 1.7, "one", "swing", _ARM),
+    ("raise one arm", 0.4, "one", "swing", _ARM),
+    ("clap", 1.7, "both", "swing", _CLAP),
+    ("squat", 0.5, "both", "swing", _LEGS),
+    ("walk on the spot", 1.0, "alternate", "swing", _LEGS),
+    ("punch", 0.9, "one", "strike", _PUNCH),
+    ("drink", 0.5, "one", "swing", _DRINK),
+    ("arm circles", 0.8, "both", "swing", _CIRCLE),
+    ("kick", 0.9, "one", "strike", _LEGS),
+    ("bow", 0.5, "both", "swing", _BOW),
 )
-IDLE = Action("idle", 0.5, "both", "swing", {})
+IDLE: tuple[str, float, str, str, dict] = ("idle", 0.5, "both", "swing", {})
 
 
 def make_clip(rng: np.random.Generator, action: int, subject: int, camera: int = 2, frames: int = 0) -> np.ndarray:
     """Return a recorded clip, (T, 25, 3) metres in the camera's frame, zeros where the sensor lost the body.
 
-    The same generator state gives the same performance to every camera.
-
     Args:
-        rng: source of everything that varies from clip to clip.
+        rng: source of everything that varies; the same state gives the same performance to every camera.
         action: index into `ACTIONS`, or -1 for a person who does nothing.
         subject: number of the performer, 0 or more.
         camera: 1, 2 or 3.
-        frames: length, at least 12; 0 draws it.
+        frames: T, at least 12; 0 draws it.
     """
     frames = frames or int(rng.integers(60, 111))  # NTU RGB+D has about 80
     rng.integers(1000, 2000)  # unused; keeps the clips of earlier versions
-    world = _perform(rng, ACTIONS[action] if action >= 0 else IDLE, subject, frames)
+    world = _perform(rng, action, subject, frames)
     turn = rng.uniform(-40, 40) + 5 * drift(rng, frames)
     return _record(np.random.default_rng([int(rng.integers(2**32)), camera]), _turn(world, turn), camera)
 
 
-def _perform(rng: np.random.Generator, act: Action, subject: int, frames: int) -> np.ndarray:
-    """Return one person's performance, (T, 25, 3) metres, in the person's own frame."""
+def _perform(rng: np.random.Generator, action: int, subject: int, frames: int) -> np.ndarray:
+    """Return a performance, (T, 25, 3) metres, in the person's own frame."""
+    _, hertz, limbs, course, swings = ACTIONS[action] if action >= 0 else IDLE
     person = make_person(subject)
     angles = draw_posture(rng, person, frames)
-    cycles = act.hertz * person.tempo * rng.uniform(0.97, 1.03) * np.arange(frames) / FPS + rng.random()
+    cycles = hertz * person.tempo * rng.uniform(0.97, 1.03) * np.arange(frames) / FPS + rng.random()
     strength = _STRENGTH * person.amplitude * rng.uniform(0.95, 1.05) * _presence(rng, frames)
     right = rng.random() < person.right_handed
-    for (part, axis), (degrees, lag) in act.swings.items():
+    for (part, axis), (degrees, lag) in swings.items():
         joints = sides(part)
-        if act.sides == "one" and len(joints) == 2:
+        if limbs == "one" and len(joints) == 2:
             joints = [joints[int(right)]]
         for side, joint in enumerate(joints):
-            shift = lag + (0.5 if act.sides == "alternate" and side else 0)
-            angles[:, joint, "xyz".index(axis)] += degrees * strength * _course(act.course, cycles + shift)
+            shift = lag + (0.5 if limbs == "alternate" and side else 0)
+            angles[:, joint, "xyz".index(axis)] += degrees * strength * _course(course, cycles + shift)
     return pose(person, angles) @ person.skew
 
 
