@@ -2,9 +2,9 @@
 
     python pretraining.py --pre-dataset ntu60 --protocol cross_subject
 
-Without further flags this is the paper's recipe. The checkpoint is written to --checkpoint-path after
-every epoch and every --save-minutes, the log to a new folder in --log-dir. SIGTERM and Ctrl-C end the
-run after the current step; the same command with `--resume auto` continues it. On N GPUs:
+Without further flags this is the paper's recipe. The checkpoint is written to --checkpoint-path
+after every epoch and every --save-minutes, the log to a new folder in --log-dir. SIGTERM and Ctrl-C
+end the run after the current step; the same command with `--resume auto` continues it. On N GPUs:
 
     torchrun --nproc_per_node N pretraining.py --pre-dataset ntu60
 """
