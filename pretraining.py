@@ -21,19 +21,18 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader
 
-from engine import distributed
-from engine.checkpoint import NAME, check_run, find_checkpoint, lock_folder, resumed_log, save_checkpoint
-from engine.device import PRECISIONS, autocast, keep_freed_memory, peak_memory, pick_device, set_precision
-from engine.meters import contrast_statistics, progress_line, top1
+from engine import checkpoint as checkpoints
+from engine import distributed, meters
+from engine.device import autocast, keep_freed_memory, peak_memory, pick_device, set_precision
 from engine.runlog import Run, RunLog
-from engine.training import StopSignals, Training, learning_rate, seed_everything, set_learning_rate
+from engine.training import StopSignals, Training, seed_everything, set_learning_rate
 from engine.visualisation import show_views
 from feeder.augmentations import STREAMS, PretrainingViews
 from feeder.cli import UserError, script
 from feeder.dataset import Batches, SkeletonDataset, make_loader
 from model import SCDNet
 from options import flags
-from options.parser import Parser, fraction, positive_float, positive_int
+from options.parser import Parser
 
 
 def get_parser() -> Parser:
@@ -41,27 +40,10 @@ def get_parser() -> Parser:
     parser = Parser("pretraining", __doc__)
     flags.add_data_flags(parser, "--pre-dataset", ("--skeleton-representation",), STREAMS)
     flags.add_size_flags(parser, note="the defaults are the paper's: 2048, 8, 1, 64, 64, 2")
-    add = parser.add_argument_group("contrast").add_argument
-    add("--encoder-dim", type=positive_int, metavar="N", help="size of the embeddings (%(default)s)")
-    add("--encoder-k", type=positive_int, metavar="K", help="keys in each queue, a multiple of the batch (%(default)s)")
-    add("--encoder-m", type=fraction, metavar="m", help="momentum of the key encoder (%(default)s)")
-    add("--encoder-t", type=positive_float, metavar="T", help="temperature (%(default)s)")
-    add("--pairs", nargs="+", metavar="PAIR", help="domains of query and key in each term of the loss; others than ti si it is "
-        "are an ablation")  # fmt: skip
-    add("--no-masks", action="store_true", help="views without spatial and temporal masks, an ablation")
+    flags.add_contrast_flags(parser)
     flags.add_optimizer_flags(parser)
-    add = flags.add_checkpoint_flags(parser, save_freq=1).add_argument
-    add("--save-minutes", type=positive_float, default=10, metavar="X", help="minutes between checkpoints within an epoch "
-        "(%(default)s)")  # fmt: skip
-    add = parser.add_argument_group("speed").add_argument
-    add("--precision", choices=PRECISIONS, default="fp32", metavar="NAME", help=f"{', '.join(PRECISIONS)}; fp32 has the "
-        "reference's numerics, tf32 needs a GPU (%(default)s)")  # fmt: skip
-    add("--compile", action="store_true", help="torch.compile of the encoders, for GPUs")
-    add(
-        "--no-sync-batchnorm",
-        action="store_true",
-        help="with several GPUs: BatchNorm statistics of each GPU's part of the batch",
-    )
+    flags.add_checkpoint_flags(parser, save_freq=1, save_minutes=10)
+    flags.add_speed_flags(parser)
     flags.add_run_flags(parser)
     parser.load_recipe()
     return parser
@@ -133,29 +115,28 @@ def train(
     Raises:
         UserError: the loss is not finite.
     """
-    net, meters, batches, steps = training.net.train(), training.meters, loader.sampler, len(loader)
+    net, batches, steps = training.net.train(), loader.sampler, len(loader)
     saved, stopping = time.monotonic(), False
     with StopSignals() as stop:
         while training.epoch < args.epochs and not stopping:
-            lr = learning_rate(args.lr, training.epoch, args.epochs, args.schedule, args.cos)
-            set_learning_rate(training.optimizer, lr)
+            lr = set_learning_rate(training.optimizer, args, training.epoch)
             batches.epoch, batches.start = training.epoch, training.step
             clock = time.perf_counter()
             for batch in loader:
-                meters["Data"].update(time.perf_counter() - clock)
+                training.meters["Data"].update(time.perf_counter() - clock)
                 logits, losses = train_step(
                     model, training.optimizer, views, batch.x, batch.num_frames, training.generator, device, args.precision
                 )
 
                 # log; the meters stay on the device until a line is printed
-                loss, acc1 = distributed.average(torch.stack([sum(losses.values()).detach(), top1(logits)]))
-                meters["Loss"].update(loss, args.batch_size)
-                meters["Acc@1"].update(acc1, args.batch_size)
-                meters["Time"].update(time.perf_counter() - clock)
+                loss, acc1 = distributed.average(torch.stack([sum(losses.values()).detach(), meters.top1(logits)]))
+                training.meters["Loss"].update(loss, args.batch_size)
+                training.meters["Acc@1"].update(acc1, args.batch_size)
+                training.meters["Time"].update(time.perf_counter() - clock)
                 if training.step % args.print_freq == 0 or training.step + 1 == steps:
-                    log.print(progress_line(training.epoch, training.step, steps, meters))
+                    log.print(meters.progress_line(training.epoch, training.step, steps, meters))
                     training.check_loss()
-                    training.add_statistics(contrast_statistics(logits, losses, net.queues, net.T))
+                    training.add_statistics(meters.contrast_statistics(logits, losses, net.queues, net.T))
                 training.step += 1
 
                 # stop if signalled, save if due: all processes after the same step
@@ -198,8 +179,8 @@ def main(argv: list[str] | None = None) -> None:
 
     # checkpoint to resume
     run = Run("pretraining", args.pre_dataset, args.protocol, args.skeleton_representation)
-    checkpoint, resumed = find_checkpoint(args.resume, args.checkpoint_path)
-    notes = check_run(checkpoint, run, vars(args), resumed)
+    checkpoint, resumed = checkpoints.find_checkpoint(args.resume, args.checkpoint_path)
+    notes = checkpoints.check_run(checkpoint, run, vars(args), resumed)
     start = [checkpoint.get("epoch", args.start_epoch), checkpoint.get("step", 0)]
     if any(other != start for other in distributed.gather_objects(start)):
         raise UserError("the processes find different checkpoints: --checkpoint-path must be one folder for all of them")
@@ -232,8 +213,8 @@ def main(argv: list[str] | None = None) -> None:
         training.restore(checkpoint, resumed, len(loader), dataset.digest())
 
     # checkpoint folder and log
-    lock = lock_folder(args.checkpoint_path) if rank == 0 else nullcontext()
-    log_folder = resumed_log(checkpoint, resumed, args.checkpoint_path)
+    lock = checkpoints.lock_folder(args.checkpoint_path) if rank == 0 else nullcontext()
+    log_folder = checkpoints.resumed_log(checkpoint, resumed, args.checkpoint_path)
     del checkpoint  # frees its memory
     with lock, RunLog(args.log_dir, run, args, log_folder, start[0], enabled=rank == 0) as log:
         where = f"{world_size} x {device.type}" if world_size > 1 else device
@@ -243,19 +224,18 @@ def main(argv: list[str] | None = None) -> None:
             log.print(note)
         if not resumed and rank == 0:
             show_views(log, dataset, views, args.seed)
-        path, about = Path(args.checkpoint_path, NAME), dict(run=list(run), options=vars(args), log_folder=str(log.folder))
-        about |= dict(seed=args.seed, steps=len(loader), data=dataset.digest())
+        about = dict(run=list(run), options=vars(args), log_folder=str(log.folder), seed=args.seed, data=dataset.digest())
 
         def save() -> None:
-            state = training.state()  # of all processes
+            state = training.state() | about  # of all processes
             if rank == 0:
-                save_checkpoint(path, state | about)
+                checkpoints.save_checkpoint(Path(args.checkpoint_path, checkpoints.NAME), state | {"steps": len(batches)})
 
         status = train(training, model, views, loader, args, device, log, save)
         del loader  # ends the workers
         if status:
             raise SystemExit(status)
-        log.print(f"checkpoint: {path}")
+        log.print(f"checkpoint in {args.checkpoint_path}")
     distributed.close_processes()
 
 

@@ -13,7 +13,6 @@ import torch
 from engine.distributed import local_rank
 from feeder.cli import UserError
 
-PRECISIONS = ("fp32", "tf32", "bf16")
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 

@@ -5,6 +5,7 @@ import random
 import secrets
 import signal
 import threading
+from argparse import Namespace
 from pathlib import Path
 from types import FrameType
 
@@ -67,10 +68,12 @@ def learning_rate(lr: float, epoch: int, epochs: int, schedule: list[int], cos: 
     return lr * 0.1 ** sum(epoch >= milestone for milestone in schedule)
 
 
-def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
-    """Set the learning rate of every parameter group."""
+def set_learning_rate(optimizer: Optimizer, args: Namespace, epoch: int) -> float:
+    """Set the learning rate of an epoch by the options lr, schedule, cos and epochs, and return it."""
+    lr = learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos)
     for group in optimizer.param_groups:
         group["lr"] = lr
+    return lr
 
 
 class StopSignals:

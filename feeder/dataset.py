@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -133,13 +134,14 @@ def make_loader(dataset: Dataset[Batch], batches: Batches, workers: int, pin_mem
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         generator=generator,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_defer_signals,
     )
 
 
-def _ignore_signals(_worker: int) -> None:
-    """Ignore signals that are meant for the run, which ends its workers itself after the step."""
+def _defer_signals(_worker: int) -> None:
+    """Let a worker outlive a signal that is meant for the run, which ends its workers itself after the step."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C and torchrun signal the whole process group
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # long enough for the batch that the run may be waiting for; ignoring it could keep a failed run from ending
+    signal.signal(signal.SIGTERM, lambda *_: threading.Timer(5, os._exit, (0,)).start())

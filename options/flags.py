@@ -87,10 +87,9 @@ def given_sizes(args: argparse.Namespace) -> dict[str, int]:
     return {name: value for name in SIZES if (value := getattr(args, name)) is not None}
 
 
-def add_optimizer_flags(parser: Parser) -> argparse._ArgumentGroup:
+def add_optimizer_flags(parser: Parser) -> None:
     """Add epochs, batch and SGD."""
-    group = parser.add_argument_group("optimisation (SGD)")
-    add = group.add_argument
+    add = parser.add_argument_group("optimisation (SGD)").add_argument
     add("--epochs", type=positive_int, metavar="N", help="passes over the training set")
     add("--start-epoch", type=natural, default=0, metavar="N", help="count epochs from here")
     add("-b", "--batch-size", type=positive_int, metavar="N", help="clips in a step, over all processes")
@@ -99,19 +98,39 @@ def add_optimizer_flags(parser: Parser) -> argparse._ArgumentGroup:
     add("--cos", action="store_true", help="half a cosine for the lr instead of --schedule")
     add("--momentum", type=fraction, metavar="X", help="of SGD")
     add("--wd", "--weight-decay", type=natural_float, dest="weight_decay", metavar="X", help="on all weights")
-    return group
 
 
-def add_checkpoint_flags(parser: Parser, save_freq: int) -> argparse._ArgumentGroup:
-    """Add where a run keeps its checkpoint, what it resumes, and how often it saves: `save_freq` epochs unless given."""
-    group = parser.add_argument_group("checkpoints")
-    add = group.add_argument
+def add_contrast_flags(parser: Parser) -> None:
+    """Add the contrast of pre-training and its ablations."""
+    add = parser.add_argument_group("contrast").add_argument
+    add("--encoder-dim", type=positive_int, metavar="N", help="size of the embeddings")
+    add("--encoder-k", type=positive_int, metavar="K", help="keys in each queue, a multiple of the batch")
+    add("--encoder-m", type=fraction, metavar="m", help="momentum of the key encoder")
+    add("--encoder-t", type=positive_float, metavar="T", help="temperature")
+    add("--pairs", nargs="+", metavar="PAIR", help="query and key of each term of the loss; other pairs are an ablation")
+    add("--no-masks", action="store_true", help="views without spatial and temporal masks, an ablation")
+
+
+def add_speed_flags(parser: Parser) -> None:
+    """Add what changes the speed of pre-training."""
+    add = parser.add_argument_group("speed").add_argument
+    precisions = "fp32 (the reference's numerics), tf32 (GPU) or bf16"
+    add("--precision", choices=("fp32", "tf32", "bf16"), default="fp32", metavar="NAME", help=precisions)
+    add("--compile", action="store_true", help="torch.compile of the encoders, for GPUs")
+    add("--no-sync-batchnorm", action="store_true", help="several GPUs: BatchNorm statistics of each GPU alone")
+
+
+def add_checkpoint_flags(parser: Parser, save_freq: int, save_minutes: float | None = None) -> None:
+    """Add where a run keeps its checkpoint, what it resumes, and the defaults of how often it saves."""
+    add = parser.add_argument_group("checkpoints").add_argument
     add("--checkpoint-path", metavar="DIR", help="folder of checkpoint.pth.tar")
     resume = "checkpoint of this script to continue, ours or the reference's; auto: the one in --checkpoint-path, if any"
     add("--resume", metavar="PATH", help=resume)
     saved = "epochs between checkpoints; the last epoch is always saved"
     add("--save-freq", type=positive_int, default=save_freq, metavar="N", help=saved)
-    return group
+    if save_minutes is not None:
+        minutes = "minutes between checkpoints within an epoch"
+        add("--save-minutes", type=positive_float, default=save_minutes, metavar="X", help=minutes)
 
 
 def add_run_flags(parser: Parser) -> None:

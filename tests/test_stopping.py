@@ -96,13 +96,13 @@ def test_kills_at_random_moments(data, here):
 
 
 def test_checkpoints_within_an_epoch(data, here, monkeypatch):
-    positions, inside = [], pretraining.save_checkpoint
+    positions, inside = [], pretraining.checkpoints.save_checkpoint
 
     def save_checkpoint(path, checkpoint):
         inside(path, checkpoint)
         positions.append((checkpoint["epoch"], checkpoint["step"]))
 
-    monkeypatch.setattr(pretraining, "save_checkpoint", save_checkpoint)
+    monkeypatch.setattr(pretraining.checkpoints, "save_checkpoint", save_checkpoint)
     pretrain(data, "--epochs", "2", "--save-minutes", "1e-9", "--save-freq", "2")
     assert positions == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3), (2, 0)]
     assert load_checkpoint("ck")["meters"]["Loss"] == [0.0, 0.0, 0]
@@ -172,14 +172,14 @@ def test_a_full_disk_keeps_the_older_checkpoint(data, here, capsys, full_disk):
 
 
 def test_a_full_log_disk_does_not_end_training(data, here, capsys, monkeypatch, full_disk):
-    unlimited, inside = resource.getrlimit(resource.RLIMIT_FSIZE)[0], pretraining.save_checkpoint
+    unlimited, inside = resource.getrlimit(resource.RLIMIT_FSIZE)[0], pretraining.checkpoints.save_checkpoint
 
     def save_checkpoint(*args):
         full_disk(unlimited)
         inside(*args)
         full_disk(5_000)
 
-    monkeypatch.setattr(pretraining, "save_checkpoint", save_checkpoint)
+    monkeypatch.setattr(pretraining.checkpoints, "save_checkpoint", save_checkpoint)
     at_step(monkeypatch, 2, lambda: full_disk(5_000))
     pretrain(data, "--epochs", "6", "--print-freq", "1")
     output = capsys.readouterr()

@@ -17,7 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import pretraining  # noqa: E402
-from engine.device import PRECISIONS, keep_freed_memory, peak_memory, pick_device, set_precision  # noqa: E402
+from engine.device import keep_freed_memory, peak_memory, pick_device, set_precision  # noqa: E402
 from feeder.augmentations import PretrainingViews  # noqa: E402
 from feeder.cli import script  # noqa: E402
 from model import SCDNet  # noqa: E402
@@ -44,7 +44,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=3, help="timed ones; the median counts (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     parser.add_argument("--compile", action="store_true", help="torch.compile of the encoders")
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, help="(all that the device has)")
+    parser.add_argument("--precision", nargs="+", choices=("fp32", "tf32", "bf16"), help="(all that the device has)")
     return parser
 
 
