@@ -24,7 +24,7 @@ from torch.utils.data import Subset
 from engine import checkpoint as checkpoints
 from engine import evaluation
 from engine.device import pick_device
-from engine.features import BATCH_SIZE, Task, clip_batches, extract_both, feature_batches, open_task, save_features
+from engine.features import BATCH_SIZE, Task, clip_batches, extract_features, feature_batches, open_task, save_features
 from engine.meters import Meter, progress_line
 from engine.results import RESULT, mean_of
 from engine.runlog import Run, RunLog
@@ -95,8 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     with checkpoints.lock_folder(args.checkpoint_path), RunLog(args.log_dir, run, args, log_folder, epoch) as log:
         (log.folder / RESULT).unlink(missing_ok=True)
         log.print(f"{len(task.train)} training and {len(task.test)} test samples of {folder}, {device}, seed {args.seed}")
-        log.print(f"log in {log.folder}")
-        for note in (*task.train.notes, *task.test.notes, *notes):
+        for note in (f"log in {log.folder}", *task.train.notes, *task.test.notes, *notes):
             log.print(note)
 
         # for each stream: features once, then a classifier for each repeat
@@ -108,19 +107,13 @@ def main(argv: list[str] | None = None) -> None:
                 seed = evaluation.repeat_seed(args.seed, repeat)
                 model, optimizer = build(args, task, encoder, seed, checkpoint, path)
                 if not args.finetune and (features is None or args.random_encoder):  # each repeat has its own random encoder
-                    features = extract_both(task, model.encoder, stream, args.workers)
-                name = trial_name(args, streams, stream, repeat)
-                scores.append(train(args, task, stream, model, optimizer, features, seed, name, checkpoint, log))
+                    features = extract_features(task, model.encoder, stream, args.workers)
+                words = ([stream] if len(streams) > 1 else []) + ([f"repeat{repeat}"] if args.repeats > 1 else [])
+                scores.append(train(args, task, stream, model, optimizer, features, seed, "/".join(words), checkpoint, log))
             if args.save_features:
-                save_features(log.folder, task, stream, features or extract_both(task, model.encoder, stream, args.workers))
+                save_features(log.folder, task, stream, features or extract_features(task, model.encoder, stream, args.workers))
         found = torch.stack(scores).unflatten(0, (len(streams), args.repeats))
         report(args, task, found, features[1] if features and len(streams) == 1 else None, log)
-
-
-def trial_name(args: Namespace, streams: list[str], stream: str, repeat: int) -> str:
-    """Return the name of one of several trainings, such as "bone/repeat1"; "" for a single one."""
-    words = [stream] if len(streams) > 1 else []
-    return "/".join([*words, f"repeat{repeat}"] if args.repeats > 1 else words)
 
 
 def build(
@@ -152,12 +145,10 @@ def train(
     checkpoint: dict,
     log: RunLog,
 ) -> Tensor:
-    """Train one classifier, on features if given, else on clips; evaluate it on the test set after each epoch.
+    """Train one classifier, on features if given, else on clips, and evaluate it on the test set after each epoch.
 
-    `seed` decides the label subset and the order of the batches; `name` is that of this training among several, or "".
-
-    Returns:
-        Scores (2, N, classes) of the test set after the last epoch and after that with the best accuracy, on the CPU.
+    `seed` decides the label subset and the order of the batches; `name` is that of this training among several, or "". Return
+    the scores (2, N, classes) of the test set after the last epoch and after that with the best accuracy, on the CPU.
     """
     labels, rows = torch.from_numpy(task.test.labels), evaluation.balanced_subset(task.train.labels, args.label_fraction, seed)
     if name or args.label_fraction < 1:
@@ -245,12 +236,8 @@ def class_scores(classifier: nn.Module, samples: Samples) -> Tensor:
 def report(args: Namespace, task: Task, scores: Tensor, features: Tensor | None, log: RunLog) -> None:
     """Print the accuracies of the streams, of their fusion and of the classes; write the scores, then the result.
 
-    Args:
-        args: options of the run.
-        task: the data.
-        scores: (streams, repeats, 2, N, classes), of the last and of the best epoch of each training.
-        features: of the test set, shown in TensorBoard; None shows none.
-        log: of the run.
+    `scores` are (streams, repeats, 2, N, classes), of the last and of the best epoch of each training; `features` those of the
+    test set to show in TensorBoard.
     """
     test, run, labels = task.test, task.run, torch.from_numpy(task.test.labels)
     fused, rows = evaluation.fuse(scores, args.stream_weights), []  # (repeats, 2, N, classes)
@@ -266,7 +253,7 @@ def report(args: Namespace, task: Task, scores: Tensor, features: Tensor | None,
     last, best = scores[:, 0].unbind(dim=1)  # (streams, N, classes)
     log.arrays("predictions", names=np.array(test.names), labels=test.labels, predictions=predictions.numpy(),
                streams=np.array(task.streams), scores=last.numpy(), best_scores=best.numpy())  # fmt: skip
-    report_classes(log, run.data_set, task.num_classes, test.names, labels, predictions, features)
+    report_classes(log, task, predictions, features)
     log.metrics(best_acc1=rows[-1]["best_acc1"], last_acc1=rows[-1]["acc1"])
     evaluation.write_result(log.folder, rows)
 

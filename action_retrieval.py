@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from engine.device import pick_device
 from engine.evaluation import describe_encoder, result_row, write_result
-from engine.features import extract_both, open_task, save_features
+from engine.features import extract_features, open_task, save_features
 from engine.retrieval import knn_predict, mean_average_precision, nearest
 from engine.runlog import Run, RunLog
 from engine.visualisation import report_classes
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
         features = {}
         for stream, encoder, origin in zip(streams, task.encoders, task.record["origins"], strict=True):
             log.print(f"{stream} stream, encoder: {describe_encoder(origin, args.protocol, stream)}")
-            features[stream] = extract_both(task, encoder, stream, args.workers, args.batch_size)
+            features[stream] = extract_features(task, encoder, stream, args.workers, args.batch_size)
             if args.save_features:
                 save_features(log.folder, task, stream, features[stream])
 
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
         predicted, neighbours = predictions[ks[0]], nearest(gallery, query, max(ks))
         log.arrays("predictions", names=np.array(test.names), labels=test.labels, predictions=predicted.cpu().numpy(),
                    neighbours=neighbours.cpu().numpy(), gallery_names=np.array(train.names))  # fmt: skip
-        report_classes(log, run.data_set, num_classes, test.names, labels, predicted, query)
+        report_classes(log, task, predicted, query)
         log.metrics(knn_acc1=rows[-len(ks)]["acc1"], knn_neighbours=ks[0])
         write_result(log.folder, rows)
 

@@ -80,11 +80,11 @@ def describe_encoder(origin: dict, protocol: str, stream: str) -> str:
 
 
 def result_row(run: Run, options: dict[str, Any], stream: str, task: str, **figures: float | None) -> dict[str, Any]:
-    """Return a row of result.json, whose entries `engine.results.FIELDS` lists.
+    """Return a row of result.json, with the entries of `engine.results.FIELDS`.
 
     Args:
         run: what the run does.
-        options: all its options, with the numbers and digests of its data and, for each stream, the origin of the encoder.
+        options: all its options, and "seed", "data" and "origins" of its `Task`.
         stream: the stream of this row, or "joint+motion" etc. for their fusion.
         task: such as "linear" or "1-NN retrieval".
         figures: accuracies in percent.

@@ -49,17 +49,10 @@ def open_task(
     seed: int | None = None,
     raw: bool = False,
 ) -> Task:
-    """Open data and encoders, after all checks that need no computing.
+    """Open the data in `folder` and an encoder for each stream, after all checks that need no computing.
 
-    Args:
-        run: what the run does.
-        folder: holds the arrays.
-        num_classes: labels must be below it.
-        pretrained: a checkpoint for each stream; empty for random encoders, each drawn from the seed.
-        sizes: sizes of the encoders that the user has given.
-        device: where the task computes.
-        seed: None draws one.
-        raw: use no encoders.
+    Without `pretrained`, the encoders are random and drawn from the seed; with `raw` there are none. `sizes` are those that the
+    user has given; without a seed one is drawn.
 
     Raises:
         UserError: arrays or a checkpoint are missing, damaged or do not fit.
@@ -115,14 +108,9 @@ def clip_batches(
 
 @torch.no_grad()
 def extract_features(
-    encoder: Encoder | None,
-    dataset: SkeletonDataset,
-    stream: str,
-    device: torch.device,
-    workers: int = 0,
-    batch_size: int = BATCH_SIZE,
-) -> Tensor:
-    """Return [v_t, v_s] of all clips, (N, 2 d), on the device, in the order of the data set.
+    task: Task, encoder: Encoder | None, stream: str, workers: int, batch_size: int = BATCH_SIZE
+) -> tuple[Tensor, Tensor]:
+    """Return [v_t, v_s] of all training and of all test clips, (N, 2 d), on the device, in the order of the data set.
 
     The encoder is in evaluation mode and the crop deterministic, so a clip has the same features in every epoch. Without an
     encoder, return the cropped clips themselves, (N, 3 * 64 * V * M) in metres.
@@ -130,28 +118,21 @@ def extract_features(
     Raises:
         UserError: a feature is NaN or infinite; the message names the first such sample.
     """
-    sizes = RAW_SIZES if encoder is None else encoder.eval().to(device).sizes
-    loader = make_loader(dataset, Batches(len(dataset), batch_size), workers, pin_memory=device.type == "cuda")
-    clips = clip_batches(loader, stream, sizes, device)
-    features = []
-    for x, _ in tqdm(clips, f"features of {dataset.part}", len(loader), leave=False, disable=None):
-        features.append(x.flatten(1) if encoder is None else torch.cat(encoder(x), dim=1))
-    finite = torch.cat([torch.isfinite(x).all(dim=1) for x in features]).cpu()  # the first to wait for the device
-    if not finite.all():
-        bad = int(finite.int().argmin())
-        sample = f"{dataset.part} sample {bad} ({dataset.names[bad]})"
-        raise UserError(f"{dataset.folder}: the features of {sample} are not finite: the encoder's weights are damaged")
-    return torch.cat(features)
-
-
-def extract_both(
-    task: Task, encoder: Encoder | None, stream: str, workers: int, batch_size: int = BATCH_SIZE
-) -> tuple[Tensor, Tensor]:
-    """Return `extract_features` of the training and of the test set."""
-    train, test = (
-        extract_features(encoder, part, stream, task.device, workers, batch_size) for part in (task.train, task.test)
-    )
-    return train, test
+    sizes = RAW_SIZES if encoder is None else encoder.eval().to(task.device).sizes
+    both = []
+    for dataset in (task.train, task.test):
+        loader = make_loader(dataset, Batches(len(dataset), batch_size), workers, pin_memory=task.device.type == "cuda")
+        clips = clip_batches(loader, stream, sizes, task.device)
+        features = []
+        for x, _ in tqdm(clips, f"features of {dataset.part}", len(loader), leave=False, disable=None):
+            features.append(x.flatten(1) if encoder is None else torch.cat(encoder(x), dim=1))
+        both.append(torch.cat(features))
+        finite = torch.cat([torch.isfinite(x).all(dim=1) for x in features]).cpu()  # the first to wait for the device
+        if not finite.all():
+            bad = int(finite.int().argmin())
+            sample = f"{dataset.part} sample {bad} ({dataset.names[bad]})"
+            raise UserError(f"{dataset.folder}: the features of {sample} are not finite: the encoder's weights are damaged")
+    return both[0], both[1]
 
 
 def save_features(folder: Path, task: Task, stream: str, both: Sequence[Tensor]) -> None:

@@ -39,21 +39,25 @@ def read_scores(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-@script
-def main(argv: list[str] | None = None) -> None:
-    """Print the accuracy of each stream and of their sum."""
+def get_parser() -> CommandLine:
+    """Return the command line."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = CommandLine(prog="python -m engine.fuse", description=__doc__, formatter_class=formatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or a file like its predictions.npz")
     parser.add_argument("--stream-weights", type=float, nargs="+", metavar="W", help="one for each stream, in order (equal)")
+    return parser
+
+
+@script
+def main(argv: list[str] | None = None) -> None:
+    """Print the accuracy of each stream and of their sum."""
+    parser = get_parser()
     args = parser.parse_args(argv)
     found = [read_scores(run) for run in args.runs]
     for run, content in zip(args.runs, found, strict=True):
-        for field in ("names", "labels"):
-            if not np.array_equal(content[field], found[0][field]):
-                raise UserError(f"{run} has other {field} than {args.runs[0]}: only runs on the same test samples can be fused")
-        if (classes := content["scores"].shape[2]) != (expected := found[0]["scores"].shape[2]):
-            raise UserError(f"{run} has {classes} classes, {args.runs[0]} {expected}")
+        same = all(np.array_equal(content[field], found[0][field]) for field in ("names", "labels"))
+        if not same or content["scores"].shape[2] != found[0]["scores"].shape[2]:
+            raise UserError(f"{run} and {args.runs[0]} have other test samples or classes: they cannot be fused")
     streams = [stream for content in found for stream in content["streams"]]
     weights = args.stream_weights or [1.0] * len(streams)
     if len(weights) != len(streams) or not all(0 < weight < float("inf") for weight in weights):

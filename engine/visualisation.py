@@ -8,42 +8,32 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from engine.features import Task
 from engine.runlog import RunLog
 from feeder.augmentations import NUM_BLOCKS, PretrainingViews, ViewParameters, centre_crop
 from feeder.class_names import class_names
 from feeder.dataset import SkeletonDataset
 from feeder.skeleton import JOINT_NAMES, LINKS
 
-ALL_CLASSES, WORST, PAIRS = 20, 10, 10  # classes of which each is listed; otherwise the worst, and the most confused pairs
+WORST, PAIRS = 20, 10  # classes and confused pairs that are listed
 POINTS, DIMENSIONS = 1000, 64  # of the embeddings: a browser draws them smoothly
 CLIPS = 4  # shown with their views
 CELL, TEXT = (76, 96), 150  # width and height of the picture of a frame, width of the text in front of a strip
 COLOURS = {"left": (31, 119, 180), "right": (214, 92, 20)}
 
 
-def report_classes(
-    log: RunLog,
-    data_set: str,
-    num_classes: int,
-    names: Sequence[str],
-    labels: Tensor,
-    predictions: Tensor,
-    features: Tensor | None,
-) -> None:
+def report_classes(log: RunLog, task: Task, predictions: Tensor, features: Tensor | None) -> None:
     """Print the accuracy of the classes and the most confused pairs; show the confusion matrix and the features in TensorBoard.
 
     Args:
         log: log of the run.
-        data_set: its name in the table of data sets.
-        num_classes: number of classes of the data set.
-        names: names of the N test samples.
-        labels: (N,) ints, 0 .. num_classes - 1.
+        task: the data, with N test samples.
         predictions: (N,) ints, 0 .. num_classes - 1.
         features: (N, D); None leaves the embeddings out.
     """
-    classes = class_names(data_set, num_classes)
-    truth, predicted = labels.cpu().numpy(), predictions.cpu().numpy()
-    matrix = np.bincount(truth * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
+    num_classes, labels, predictions = task.num_classes, task.test.labels, predictions.cpu().numpy()
+    classes = class_names(task.run.data_set, num_classes)
+    matrix = np.bincount(labels * num_classes + predictions, minlength=num_classes**2).reshape(num_classes, num_classes)
     for line in describe_classes(matrix, classes):
         log.print(line)
 
@@ -57,27 +47,19 @@ def report_classes(
         chosen = torch.from_numpy(np.random.default_rng(0).permutation(len(features))[:POINTS])
         x = F.normalize(features[chosen.to(features.device)].detach().float().cpu(), dim=1)
         u, s, _ = torch.pca_lowrank(x, min(DIMENSIONS, *x.shape), center=False)
-        rows = [[classes[truth[i]], classes[predicted[i]], " ".join(names[i].split())] for i in chosen]
+        rows = [[classes[labels[i]], classes[predictions[i]], " ".join(task.test.names[i].split())] for i in chosen]
         log.events.add_embedding(u * s, rows, tag="test", metadata_header=["class", "predicted as", "sample"])
 
 
 def describe_classes(matrix: np.ndarray, names: Sequence[str]) -> list[str]:
-    """Return lines of text: the accuracy of each class, or of the worst if there are many, and the most confused pairs.
-
-    Args:
-        matrix: counts (classes, classes), [class, prediction].
-        names: names of the classes.
-    """
+    """Return lines on a confusion matrix [class, prediction]: the worst classes and the most confused pairs."""
     titles = [name if name == f"class {label}" else f"{label} {name}" for label, name in enumerate(names)]
     counts, correct = matrix.sum(axis=1), matrix.diagonal()
     tested = np.flatnonzero(counts)
     accuracies = 100 * correct[tested] / counts[tested]
     order = tested[np.argsort(accuracies, kind="stable")]
-    heading = f"Acc@1 of each class, mean {accuracies.mean():.1f}"
-    if len(order) > ALL_CLASSES:
-        heading, order = f"{heading}; the worst {WORST} of {len(order)}", order[:WORST]
-    lines = [f"{heading}:"]
-    lines += [f"  {100 * correct[i] / counts[i]:5.1f}  {correct[i]}/{counts[i]}  {titles[i]}" for i in order]
+    lines = [f"Acc@1 of each class, mean {accuracies.mean():.1f}" + (f"; the worst {WORST}:" if len(order) > WORST else ":")]
+    lines += [f"  {100 * correct[i] / counts[i]:5.1f}  {correct[i]}/{counts[i]}  {titles[i]}" for i in order[:WORST]]
 
     # the most frequent errors first, ties by label
     errors = sorted((-matrix[i, j], i, j) for i, j in zip(*np.nonzero(matrix), strict=True) if i != j)

@@ -2,6 +2,7 @@
 
 import math
 from argparse import Namespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -97,7 +98,7 @@ def test_description_of_few_classes_and_of_many():
     many[7] = 0
     many[7, 8] = 3
     lines = describe_classes(many, class_names("ntu60", 60))
-    assert lines[0] == "Acc@1 of each class, mean 98.3; the worst 10 of 60:" and len(lines) == 13
+    assert lines[0] == "Acc@1 of each class, mean 98.3; the worst 20:" and len(lines) == 23
     assert lines[1] == "    0.0  0/3  7 sitting down"
     assert lines[-1] == "  3/3  7 sitting down -> 8 standing up (from sitting position)"
 
@@ -181,7 +182,8 @@ def test_a_report_leaves_text_heat_map_and_embeddings(tmp_path):
     labels, predictions = torch.arange(1200) % 10, torch.arange(1200) % 7
     x = torch.randn(1200, 70, generator=torch.Generator().manual_seed(0)) + 3
     with RunLog(str(tmp_path), RUN, Namespace()) as log:
-        report_classes(log, "ui_prmd", 10, [f"clip\t{i}" for i in range(1200)], labels, predictions, x)
+        test = SimpleNamespace(names=[f"clip\t{i}" for i in range(1200)], labels=labels.numpy())
+        report_classes(log, SimpleNamespace(run=RUN, num_classes=10, test=test), predictions, x)
     text = (log.folder / "log.txt").read_text()
     assert "Acc@1 of each class, mean 10.5:" in text and "0/120  9 shoulder scaption" in text
     (image,) = events(log.folder).Images("confusion/test")

@@ -221,12 +221,7 @@ def test_only_runs_on_the_same_samples_are_fused(tmp_path, capsys):
     for name, change in changes.items():
         arrays = {field: np.array(value) for field, value in (fields | change).items()}
         np.savez(tmp_path / f"{name}.npz", best_scores=arrays["scores"], **arrays)
-    for name, message in (
-        ("two", "has other names"),
-        ("three", "has other labels"),
-        ("four", "has 3 classes"),
-        ("no", "no file"),
-    ):
+    for name, message in (*((name, "other test samples or classes") for name in ("two", "three", "four")), ("no", "no file")):
         with pytest.raises(SystemExit) as stop:
             fuse.main([str(tmp_path / "one.npz"), str(tmp_path / f"{name}.npz")])
         assert stop.value.code == 1 and message in capsys.readouterr().err

@@ -22,11 +22,11 @@ sys.path.insert(0, str(ROOT))
 
 import action_classification  # noqa: E402
 from engine.checkpoint import save_checkpoint  # noqa: E402
-from engine.device import keep_freed_memory, pick_device  # noqa: E402
-from engine.features import extract_features  # noqa: E402
+from engine.device import pick_device  # noqa: E402
+from engine.features import extract_features, open_task  # noqa: E402
 from engine.retrieval import CHUNK, knn_predict, mean_average_precision  # noqa: E402
+from engine.runlog import Run  # noqa: E402
 from feeder.arrays import write_splits  # noqa: E402
-from feeder.dataset import SkeletonDataset  # noqa: E402
 from model import Encoder  # noqa: E402
 
 
@@ -55,9 +55,8 @@ def linear_evaluation(args: argparse.Namespace, root: Path, device: torch.device
     save_checkpoint(root / "x.tar", {"state_dict": state_dict, "sizes": {"encoder": encoder.sizes}})
     flags = ["--data-path", str(root), "--pretrained", str(root / "x.tar"), "--checkpoint-path", str(root / "ck"),
              "--log-dir", str(root / "log"), "--workers", "0", "--device", str(device), "--seed", "0"]  # fmt: skip
-    parts = [SkeletonDataset(folder / "xsub", part) for part in ("train", "val")]
-    keep_freed_memory()
-    one = seconds(lambda: [extract_features(encoder, part, "joint", device) for part in parts], 3)
+    task = open_task(Run("linear", "ntu60", "cross_subject", "joint"), folder / "xsub", 60, [root / "x.tar"], {}, device, 0)
+    one = seconds(lambda: extract_features(task, encoder, "joint", 0), 3)
     whole = seconds(lambda: action_classification.main(flags))
     print(f"linear evaluation: one feature pass {one:.2f} s, whole {whole:.2f} s, ratio {whole / one:.2f}")
 
@@ -73,12 +72,17 @@ def retrieval(args: argparse.Namespace, device: torch.device) -> None:
           f"mAP {precision:.2f} s, ratio {precision / one:.2f}")  # fmt: skip
 
 
-if __name__ == "__main__":
+def get_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     defaults = dict(train=600, test=300, hidden_size=256, channels=16, gallery=40091, queries=1024, width=4096)
     for flag, default in defaults.items():
         parser.add_argument(f"--{flag.replace('_', '-')}", type=int, default=default, metavar="N", help="(%(default)s)")
-    args, device = parser.parse_args(), pick_device()
+    return parser
+
+
+if __name__ == "__main__":
+    args, device = get_parser().parse_args(), pick_device()
     print(f"{device}, {torch.get_num_threads()} threads, {vars(args)}")
     with tempfile.TemporaryDirectory() as root:
         linear_evaluation(args, Path(root), device)
