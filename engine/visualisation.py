@@ -31,9 +31,9 @@ def report_classes(log: RunLog, task: Task, predictions: Tensor, features: Tenso
         predictions: (N,) ints, 0 .. num_classes - 1.
         features: (N, D); None leaves the embeddings out.
     """
-    num_classes, labels, predictions = task.num_classes, task.test.labels, predictions.cpu().numpy()
+    num_classes, labels, predicted = task.num_classes, task.test.labels, predictions.cpu().numpy()
     classes = class_names(task.run.data_set, num_classes)
-    matrix = np.bincount(labels * num_classes + predictions, minlength=num_classes**2).reshape(num_classes, num_classes)
+    matrix = np.bincount(labels * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
     for line in describe_classes(matrix, classes):
         log.print(line)
 
@@ -47,7 +47,7 @@ def report_classes(log: RunLog, task: Task, predictions: Tensor, features: Tenso
         chosen = torch.from_numpy(np.random.default_rng(0).permutation(len(features))[:POINTS])
         x = F.normalize(features[chosen.to(features.device)].detach().float().cpu(), dim=1)
         u, s, _ = torch.pca_lowrank(x, min(DIMENSIONS, *x.shape), center=False)
-        rows = [[classes[labels[i]], classes[predictions[i]], " ".join(task.test.names[i].split())] for i in chosen]
+        rows = [[classes[labels[i]], classes[predicted[i]], " ".join(task.test.names[i].split())] for i in chosen]
         log.events.add_embedding(u * s, rows, tag="test", metadata_header=["class", "predicted as", "sample"])
 
 

@@ -13,7 +13,6 @@ from conftest import ROOT, failure
 
 import action_classification
 import action_retrieval
-import ntu_gendata
 import pku_gendata
 from engine import evaluation, features, fuse, retrieval
 from engine.checkpoint import load_checkpoint, save_checkpoint
@@ -21,7 +20,7 @@ from engine.results import RESULT, read_rows
 from feeder.arrays import open_split
 from feeder.augmentations import centre_crop
 from feeder.dataset import Batches, SkeletonDataset, make_loader
-from feeder.synthetic import write_ntu, write_pku
+from feeder.synthetic import write_pku
 from model import DownstreamModel, Encoder, SCDNet
 from options.parser import listed
 
@@ -32,15 +31,12 @@ STREAMS = ["joint", "motion", "bone"]
 
 
 @pytest.fixture(scope="session")
-def arrays(tmp_path_factory):
-    """A root of array folders: NTU-60 with 4 classes, PKU-MMD I with 3."""
-    root = tmp_path_factory.mktemp("downstream")
-    write_ntu(root / "ntu", classes=4, subjects=6, repetitions=2)
-    write_pku(root / "pku", part=1, classes=3, subjects=4, cameras=3)
-    ntu, pku = root / "data" / "NTU-RGB-D-60-AGCN", root / "data" / "pku_v1"
-    ntu_gendata.main(["--data-path", str(root / "ntu"), "--out-folder", str(ntu), "--benchmark", "xsub", "--workers", "1"])
-    pku_gendata.main(["--data-path", str(root / "pku"), "--out-folder", str(pku), "--part", "1", "--workers", "1"])
-    return root / "data"
+def arrays(data, tmp_path_factory):
+    """The root of array folders: NTU-60 with 4 classes, PKU-MMD I with 3."""
+    raw = tmp_path_factory.mktemp("downstream")
+    write_pku(raw, part=1, classes=3, subjects=4, cameras=3)
+    pku_gendata.main(["--data-path", str(raw), "--out-folder", str(data / "pku_v1"), "--part", "1", "--workers", "1"])
+    return data
 
 
 @pytest.fixture
@@ -222,9 +218,11 @@ def test_repeats_are_the_single_runs_with_their_seeds(arrays, here):
     assert f"repeat1: 8 of 32 labels, drawn with seed {seeds[1]}\n" in (folder / "log.txt").read_text()
 
 
-@pytest.mark.parametrize("flags", [[], ["--finetune"]], ids=["linear", "finetune"])
+@pytest.mark.parametrize(
+    "flags", [["--random-encoder", *SIZES], ["--pretrained", "joint.tar", "--finetune"]], ids=["linear", "finetune"]
+)
 def test_resuming_is_as_if_never_stopped(arrays, here, flags, capsys, monkeypatch):
-    flags = ["--pretrained", "joint.tar", "--label-fraction", "0.5", *flags]
+    flags = ["--label-fraction", "0.5", *flags]
     classify(arrays, *flags, "--epochs", "3", "--checkpoint-path", "whole")
     whole = newest(here)
     classify(arrays, *flags, "--epochs", "1", "--checkpoint-path", "part")
@@ -239,6 +237,8 @@ def test_resuming_is_as_if_never_stopped(arrays, here, flags, capsys, monkeypatc
         assert torch.equal(state["momentum_buffer"], other["optimizer"]["state"][number]["momentum_buffer"])
     assert metrics(newest(here))[-1] == metrics(whole)[-1]
     assert [line["epoch"] for line in metrics(newest(here))[:-1]] == [0, 1, 2], "in the log folder of the first part"
+    one, other = (read_rows(folder / RESULT)[0] for folder in (whole, newest(here)))
+    assert one["acc1"] == other["acc1"] and one["group"] != other["group"], "the second was begun with other --epochs"
     capsys.readouterr()
     classify(arrays, *more, seed=None)
     assert "nothing left to do: epoch 3" in capsys.readouterr().out
@@ -251,8 +251,16 @@ def test_mistakes_are_one_line_and_write_nothing(arrays, here, capsys, monkeypat
         (here / f"{key}.yaml").write_text(f"{key}: []\n")
     joint, two = ["--pretrained", "joint.tar"], ["--finetune-skeleton-representation", "joint", "bone"]
     both = ["--pretrained", "joint.tar", "bone.tar", *two]
+    np.save(here / "array.npy", np.zeros(3))
     before = sorted(os.listdir(here))
+    random = ["--random-encoder", *SIZES]
     cases = [
+        (["--pretrained", "nowhere.tar"], 1, "no checkpoint at nowhere.tar"),
+        (["--pretrained", ""], 1, "no checkpoint at"),
+        (["--pretrained", "array.npy"], 1, "damaged"),
+        (["--random-encoder", "--hidden-size", "9", "--num-head", "2"], 1, "9 is not a multiple of num_head 2"),
+        ([*random, "--protocol", "cross_setup"], 2, "no protocol cross_setup"),
+        ([*random, "--finetune-dataset", "pku_part2"], 1, "pku_v2/xsub"),
         ([*joint, "--hidden-size", "32"], 1, "has hidden_size 16, not 32"),
         (["--pretrained", "linear.tar"], 1, "linear.tar: "),
         (["--pretrained", "pickle.tar"], 1, "damaged"),

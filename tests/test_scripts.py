@@ -172,15 +172,6 @@ def test_raw_coordinates_are_a_nearest_neighbour_baseline(data, here):
     assert records(here, "retrieval")[-1]["knn_acc1"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_linear_evaluation_resumes(data, here):
-    flags = ["--data-path", str(data), "--random-encoder", *SIZES, "--workers", "0", "--device", "cpu", "--batch-size", "8"]
-    action_classification.main([*flags, "--seed", "5", "--epochs", "4", "--checkpoint-path", "whole"])
-    action_classification.main([*flags, "--seed", "5", "--epochs", "2", "--checkpoint-path", "part"])
-    action_classification.main([*flags, "--epochs", "4", "--checkpoint-path", "part", "--resume", "auto"])
-    whole, part = (load_checkpoint(here / folder)["state_dict"] for folder in ("whole", "part"))
-    assert all(torch.equal(tensor, part[name]) for name, tensor in whole.items()), "the encoder is the checkpoint's"
-
-
 def test_nan_stops_and_keeps_the_last_checkpoint(data, here, capsys):
     pretrain(data, "--epochs", "1")
     capsys.readouterr()
@@ -217,25 +208,6 @@ def test_a_checkpoint_of_other_sizes_is_refused(data, here, capsys):
     ]:
         code, line = failure(capsys, pretrain, data, "--resume", "ck", "--epochs", "2", *flags)
         assert code == 1 and message in line, line
-
-
-def test_mistakes_downstream_are_one_line(data, here, capsys):
-    np.save("wrong.pth.tar", np.zeros(3))
-    flags = ["--data-path", str(data), *COMMON]
-    for run in (action_classification.main, action_retrieval.main):
-        for extra, code, message in [
-            (["--pretrained", "nowhere.tar"], 1, "no checkpoint at nowhere.tar"),
-            (["--pretrained", ""], 1, "no checkpoint at"),
-            (["--random-encoder", "--hidden-size", "9", "--num-head", "2"], 1, "9 is not a multiple of num_head 2"),
-            (["--pretrained", "wrong.pth.tar.npy"], 1, "damaged"),
-            (["--random-encoder", *SIZES, "--protocol", "cross_setup"], 2, "no protocol cross_setup"),
-            (["--random-encoder", *SIZES, "--finetune-dataset", "pku_part1"], 1, "pku_v1/xsub"),
-        ]:
-            found, line = failure(capsys, run, [*flags, *extra])
-            assert found == code and message in line, line
-    code, line = failure(capsys, action_retrieval.main, [*flags, "--random-encoder", *SIZES, "--knn-neighbours", "999"])
-    assert code == 1 and "more than the gallery's" in line
-    assert not (here / "log").exists()
 
 
 def test_a_label_beyond_the_table_is_named(data, here, capsys, monkeypatch):
