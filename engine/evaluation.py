@@ -96,7 +96,7 @@ def result_row(run: Run, options: dict[str, Any], stream: str, task: str, **figu
     row = dict(task=task, data_set=run.data_set, protocol=run.protocol, stream=stream, encoder=encoder, labels=labels)
 
     # the published figure may be shown next to the paper's method on the whole data set
-    full, found = FULL.get((run.data_set, SPLITS[run.protocol])), options["data"]
+    full, found = FULL.get((run.data_set, SPLITS.get(run.protocol))), options["data"]
     whole = full and all(abs(found[part] - n) <= TOLERANCE * n for part, n in zip(("train", "test"), full, strict=True))
     comparable = bool(whole) and (stream, labels, encoder) == ("joint", 1, f"pre-trained on {run.data_set}")
 

@@ -117,9 +117,8 @@ def test_streams_are_their_single_runs_and_their_fusion_the_sum_of_scores(arrays
     assert found["streams"].tolist() == STREAMS
     for i, file in enumerate(files):
         np.testing.assert_array_equal(found["scores"][i], file["scores"][0])
-        assert metrics(singles[i])[-1]["last_acc1"] == pytest.approx(
-            100 * (file["scores"][0].argmax(1) == split.labels).mean(), abs=1e-4
-        )
+        acc1 = 100 * (file["scores"][0].argmax(1) == split.labels).mean()
+        assert metrics(singles[i])[-1]["last_acc1"] == pytest.approx(acc1, abs=1e-4)
     total = found["scores"][0] + 0.5 * found["scores"][1] + 2 * found["scores"][2]
     np.testing.assert_array_equal(found["predictions"], total.argmax(1))
     expected = 100 * (total.argmax(1) == split.labels).mean()
@@ -163,12 +162,11 @@ def test_exported_features_explain_the_predictions(arrays, here, flags):
     np.testing.assert_allclose(np.load(folder / "predictions.npz")["scores"][0], scores, atol=1e-3)
 
 
-@pytest.mark.parametrize("flags", [[], ["--finetune"]], ids=["linear", "finetune"])
-def test_transfer_to_another_data_set_needs_flags_alone(arrays, here, flags):
+def test_transfer_to_another_data_set_needs_flags_alone(arrays, here):
     classify(arrays, "--pretrained", "joint.tar", "--epochs", "1", "--checkpoint-path", "ntu")
     target = ["--finetune-dataset", "pku_part1", "--epochs", "1", "--checkpoint-path"]
     for pretrained in ("joint.tar", "ntu"):  # of pre-training, and of an evaluation on 60 classes
-        classify(arrays, "--pretrained", pretrained, *target, f"pku/{pretrained}", *flags)
+        classify(arrays, "--pretrained", pretrained, *target, f"pku/{pretrained}")
         assert weights(f"pku/{pretrained}")["fc.weight"].shape == (51, 32)
     retrieve(arrays, "--pretrained", "ntu", "--finetune-dataset", "pku_part1")
 
@@ -275,11 +273,7 @@ def test_mistakes_are_one_line_and_write_nothing(arrays, here, capsys, monkeypat
     ]  # fmt: skip
     only = {
         classify: [
-            (
-                [*joint, "--label-fraction", "0.1"],
-                1,
-                "is 3, which leaves some of the 4 classes empty: at least 0.125 is needed",
-            ),
+            ([*joint, "--label-fraction", "0.1"], 1, "is 3, which leaves some of the 4 classes empty: at least 0.125"),
             ([*joint, "--label-fraction", "0"], 2, "0 is not above 0"),
             ([*joint, "--repeats", "0"], 2, "0 is not at least 1"),
             ([*joint, "--repeats", "2", "--resume", "auto"], 2, "--resume continues a single training"),
@@ -307,7 +301,7 @@ def test_a_checkpoint_of_another_run_is_not_continued(arrays, here, capsys):
     save_checkpoint(here / "pretraining.tar", {**content, "run": ["pretraining", *content["run"][1:]], "options": {}})
     options = content["options"] | {"data": content["options"]["data"] | {"digest": "other"}}
     save_checkpoint(here / "data.tar", {**content, "options": options})
-    before = sorted(os.listdir(here / "log"))
+    log = sorted(os.listdir(here / "log"))
     for flags, message in [
         (["--resume", "auto"], "belongs to another run: finetune ntu60 cross_subject joint, not linear"),
         (["--finetune"], "--resume auto continues that run"),
@@ -319,16 +313,15 @@ def test_a_checkpoint_of_another_run_is_not_continued(arrays, here, capsys):
     ]:
         code, line = failure(capsys, classify, arrays, *joint, *flags)
         assert code == 1 and message in line, line
-    assert sorted(os.listdir(here / "log")) == before and not (here / "new").exists()
+    assert sorted(os.listdir(here / "log")) == log and not (here / "new").exists()
     assert load_checkpoint("ck")["epoch"] == 1
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_sample_that_is_not_finite_is_named(arrays, here, capsys, value):
+def test_a_sample_that_is_not_finite_is_named(arrays, here, capsys):
     root = here / "data" / "NTU-RGB-D-60-AGCN" / "xsub"
     shutil.copytree(arrays / "NTU-RGB-D-60-AGCN" / "xsub", root)
     clips = np.load(root / "train_data_joint.npy", mmap_mode="r+")
-    clips[5, 1, 20, 3, 0] = value
+    clips[5, 1, 20, 3, 0] = np.nan
     clips.flush()
     name = open_split(root, "train").names[5]
     for run, *flags in ((classify,), (classify, "--finetune"), (retrieve,)):
@@ -336,7 +329,7 @@ def test_a_sample_that_is_not_finite_is_named(arrays, here, capsys, value):
         assert code == 1 and f"train sample 5 ({name}) is not finite" in line
     assert not list(here.rglob("checkpoint.pth.tar"))
     net = load_checkpoint("joint.tar")
-    net["state_dict"]["encoder_q.encoder.embed_t.3.bias"][0] = value
+    net["state_dict"]["encoder_q.encoder.embed_t.3.bias"][0] = np.inf
     save_checkpoint(here / "bad.tar", net)
     code, line = failure(capsys, retrieve, arrays, "--pretrained", "bad.tar")
     assert code == 1 and "features of train sample 0" in line and "the encoder's weights are damaged" in line
