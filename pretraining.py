@@ -2,9 +2,9 @@
 
     python pretraining.py --pre-dataset ntu60 --protocol cross_subject
 
-Without further flags this is the paper's recipe. The checkpoint is written to --checkpoint-path after
-every epoch and every --save-minutes, the log to a new folder in --log-dir. SIGTERM and Ctrl-C end the
-run after the current step; the same command with `--resume auto` continues it. On N GPUs:
+Without further flags this is the paper's recipe. The checkpoint is written to --checkpoint-path
+after every epoch and every --save-minutes, the log to a new folder in --log-dir. SIGTERM and Ctrl-C
+end the run after the current step; the same command with `--resume auto` continues it. On N GPUs:
 
     torchrun --nproc_per_node N pretraining.py --pre-dataset ntu60
 """
@@ -25,7 +25,7 @@ from engine import distributed
 from engine.checkpoint import NAME, check_run, find_checkpoint, lock_folder, resumed_log, save_checkpoint
 from engine.device import PRECISIONS, autocast, keep_freed_memory, peak_memory, pick_device, set_precision
 from engine.meters import contrast_statistics, progress_line, top1
-from engine.runlog import NoLog, Run, RunLog
+from engine.runlog import Run, RunLog
 from engine.training import StopSignals, Training, learning_rate, seed_everything, set_learning_rate
 from engine.visualisation import show_views
 from feeder.augmentations import STREAMS, PretrainingViews
@@ -204,7 +204,7 @@ def main(argv: list[str] | None = None) -> None:
     if any(other != start for other in distributed.gather_objects(start)):
         raise UserError("the processes find different checkpoints: --checkpoint-path must be one folder for all of them")
     if start[0] >= args.epochs:
-        return print(f"nothing left to do: epoch {start[0]} of --epochs {args.epochs}")
+        return print(f"nothing left to do: epoch {start[0]} of --epochs {args.epochs}") if rank == 0 else None
 
     # data: each process reads its rows of every batch
     args.seed = distributed.gather_objects(seed_everything(checkpoint.get("seed", args.seed)))[0]
@@ -223,7 +223,8 @@ def main(argv: list[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     model = prepare(net, args, device)
-    optimizer = SGD(net.encoder_q.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
+    fused = device.type == "cuda"  # one pass over the weights
+    optimizer = SGD(net.encoder_q.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay, fused=fused)
     torch.manual_seed(args.seed + rank)  # dropout and views differ between processes
     generator = torch.Generator().manual_seed(args.seed + rank)
     training = Training(net, optimizer, generator, *start)
@@ -234,10 +235,9 @@ def main(argv: list[str] | None = None) -> None:
     lock = lock_folder(args.checkpoint_path) if rank == 0 else nullcontext()
     log_folder = resumed_log(checkpoint, resumed, args.checkpoint_path)
     del checkpoint  # frees its memory
-    with lock, RunLog(args.log_dir, run, args, log_folder, start[0]) if rank == 0 else NoLog() as log:
-        log.print(
-            f"{len(dataset)} samples of {folder}, {len(loader)} steps per epoch on {world_size} x {device}, seed {args.seed}"
-        )
+    with lock, RunLog(args.log_dir, run, args, log_folder, start[0], enabled=rank == 0) as log:
+        where = f"{world_size} x {device.type}" if world_size > 1 else device
+        log.print(f"{len(dataset)} samples of {folder}, {len(loader)} steps per epoch on {where}, seed {args.seed}")
         log.print(f"log in {log.folder}")
         for note in [*dataset.notes, *notes, *([f"resumed from {resumed} at {training}"] if resumed else [])]:
             log.print(note)
@@ -252,6 +252,7 @@ def main(argv: list[str] | None = None) -> None:
                 save_checkpoint(path, state | about)
 
         status = train(training, model, views, loader, args, device, log, save)
+        del loader  # ends the workers
         if status:
             raise SystemExit(status)
         log.print(f"checkpoint: {path}")

@@ -23,35 +23,24 @@ from model.reference import from_reference, is_reference, momentum_from_referenc
 
 NAME = "checkpoint.pth.tar"
 # Entries of a checkpoint and their types. One that has "run" is ours and has all of OURS.
-ENTRIES: dict[str, type | tuple[type, ...]] = {
-    "epoch": int, "step": int, "steps": int, "seed": int, "run": list, "options": dict, "sizes": dict, "optimizer": dict,
-    "meters": dict, "random": (list, dict), "log_folder": str, "data": str,
-}  # fmt: skip
+ENTRIES: dict[str, type | tuple[type, ...]] = dict.fromkeys(("epoch", "step", "steps", "seed"), int)
+ENTRIES |= dict.fromkeys(("options", "sizes", "optimizer", "meters"), dict)
+ENTRIES |= {"run": list, "random": (list, dict), "log_folder": str, "data": str}
 OURS = ("epoch", "seed", "run", "options", "sizes", "optimizer", "random", "log_folder")
-# Options that make a run another one: a checkpoint with other values is refused.
-IDENTITY = (
-    "pre_dataset", "finetune_dataset", "protocol", "skeleton_representation", "pairs", "no_masks", "encoder_k", "encoder_m",
-    "encoder_t", "encoder_dim", "label_fraction",
-)  # fmt: skip
-# Options that change the result of a resumed run: other values are reported.
-RESULT = (
-    "epochs", "batch_size", "lr", "schedule", "cos", "momentum", "weight_decay", "precision", "no_sync_batchnorm", "data_path",
-)  # fmt: skip
+# Options that a resumed run cannot change, and others that change its result: these are reported.
+IDENTITY = ("pre_dataset", "finetune_dataset", "protocol", "skeleton_representation", "pairs", "no_masks", "label_fraction")
+IDENTITY += ("encoder_k", "encoder_m", "encoder_t", "encoder_dim")
+RESULT = ("epochs", "batch_size", "lr", "schedule", "cos", "momentum", "weight_decay", "precision", "no_sync_batchnorm")
 
 
 def save_checkpoint(path: Path, checkpoint: dict) -> None:
-    """Write a checkpoint of plain types and tensors atomically: `path` is always either the old file or the new one.
-
-    Raises:
-        UserError: the file cannot be written; the old one is unchanged.
-    """
+    """Write a checkpoint of plain types and tensors atomically; raise UserError, with the old file unchanged, if that fails."""
     try:
         with atomic_write(path) as file:
             torch.save(checkpoint, file)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; an older checkpoint there is unchanged") from None
-    except RuntimeError:  # torch's own message on a full disk names a line of its source
-        raise UserError(f"cannot write {path}: is the disk full? An older checkpoint there is unchanged") from None
+    except (OSError, RuntimeError) as error:  # on a full disk torch's own message names a line of its source
+        reason = getattr(error, "strerror", None) or "is the disk full?"
+        raise UserError(f"cannot write {path} ({reason}); an older checkpoint there is unchanged") from None
 
 
 def load_checkpoint(path: str | Path) -> dict:
@@ -67,11 +56,11 @@ def load_checkpoint(path: str | Path) -> dict:
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}: give the file, or the folder that holds {NAME}")
     try:
-        if zipfile.is_zipfile(path):  # torch does not verify checksums
+        if zipfile.is_zipfile(path):  # torch verifies no checksums, and reads nothing from an entry marked as a folder
             with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-            if damaged:
-                raise ValueError(f"wrong checksum of {damaged}")
+                folders = [entry.filename for entry in archive.infolist() if entry.external_attr & 0x10]
+                if damaged := folders[0] if folders else archive.testzip():
+                    raise ValueError(f"wrong checksum of {damaged}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles that are no checkpoint: the error below says so
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -152,10 +141,7 @@ def check_run(checkpoint: dict, run: Sequence[str], options: dict[str, Any], pat
 
 
 def resumed_log(checkpoint: dict, path: Path | None, folder: str | Path) -> Path | None:
-    """Return the log folder that a resumed run continues; None if it needs a new one.
-
-    It is continued only if the log itself names `folder`: not that of a copied checkpoint, nor one that a foreign file names.
-    """
+    """Return the log folder that a resumed run continues, or None for a new one: the log itself must name `folder`."""
     if path is None or path.resolve().parent != Path(folder).resolve() or "log_folder" not in checkpoint:
         return None
     log_folder = Path(checkpoint["log_folder"])
@@ -168,16 +154,13 @@ def resumed_log(checkpoint: dict, path: Path | None, folder: str | Path) -> Path
 
 
 def lock_folder(folder: str | Path) -> TextIO:
-    """Make a checkpoint folder and lock it until the returned file is closed or the process ends.
+    """Make a checkpoint folder and lock it until the returned file is closed; raise UserError if another run has locked it.
 
-    Workers that outlive a killed run do not hold it, unlike a lock of `flock`. File systems without locks are not locked.
-
-    Raises:
-        UserError: another run has locked it.
+    Unlike a lock of `flock`, workers that outlive a killed run do not hold it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # a link named .lock is not followed: its target would be overwritten
+    # do not follow a link named .lock, whose target would be overwritten
     file = open(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+", encoding="utf-8")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -185,7 +168,7 @@ def lock_folder(folder: str | Path) -> TextIO:
         holder = file.read().strip()
         raise UserError(f"{folder} is used by another run ({holder}): stop it or give another --checkpoint-path") from None
     except OSError:
-        return file
+        return file  # a file system without locks
     with contextlib.suppress(OSError):  # a full disk does not prevent the lock
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -194,11 +177,7 @@ def lock_folder(folder: str | Path) -> TextIO:
 
 
 def load_weights(module: nn.Module, state_dict: dict, path: str | Path) -> None:
-    """Load a whole state dict into a module, or nothing.
-
-    Raises:
-        UserError: a tensor is missing, unknown or of another shape; the message names the first.
-    """
+    """Load a whole state dict; raise UserError, with the module unchanged, that names the first tensor that does not fit."""
     own = module.state_dict()
     for name in [*own, *state_dict]:
         if name not in state_dict:
@@ -211,11 +190,7 @@ def load_weights(module: nn.Module, state_dict: dict, path: str | Path) -> None:
 
 
 def restore_optimizer(optimizer: Optimizer, module: nn.Module, checkpoint: dict, path: str | Path) -> None:
-    """Load the optimiser's state of a checkpoint; without one in it the optimiser starts fresh.
-
-    Raises:
-        UserError: the state belongs to other parameters.
-    """
+    """Load the optimiser's state, if the checkpoint has one; raise UserError if it belongs to other parameters."""
     if "optimizer" not in checkpoint:
         return
     try:

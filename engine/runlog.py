@@ -44,33 +44,42 @@ class Run(NamedTuple):
 
 
 class RunLog:
-    """The folder of a run: log.txt, options.yaml, metrics.jsonl and TensorBoard events.
+    """The folder of a run.
 
-    log.txt has the printed lines, options.yaml all options with command line, commit and versions, metrics.jsonl one line per
-    epoch and a last line with the result. As a context manager it also records the error that ends the run. A disk that is
-    full does not end a run: one line says so, and the run continues without its log.
+    log.txt has the printed lines and the error that ended the run, options.yaml all options with command line, commit and
+    versions, metrics.jsonl one line per epoch and a last line with the result; TensorBoard's events are next to them. A full
+    disk does not end the run: one line on standard error, and it continues without its log.
 
     Args:
         log_dir: where the folder is made.
         run: what the run does; also the start of the folder's name.
         options: all options of the run.
-        folder: log folder of a run to continue; None starts a new one.
+        folder: log folder of a run to continue; None makes a new one.
         start_epoch: with `folder`, the epoch that runs next; lines of it and of later epochs are removed.
-
-    Raises:
-        UserError: tensorboard is not installed.
+        enabled: False in all processes but the main one: nothing is printed or written.
     """
 
-    def __init__(self, log_dir: str, run: Run, options: Namespace, folder: Path | None = None, start_epoch: int = 0) -> None:
+    def __init__(
+        self,
+        log_dir: str,
+        run: Run,
+        options: Namespace,
+        folder: Path | None = None,
+        start_epoch: int = 0,
+        enabled: bool = True,
+    ) -> None:
+        self.enabled, self._failed, self.folder = enabled, False, folder or Path(os.devnull)
+        if not enabled:
+            return
         try:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed here only
         except ImportError as error:
             raise UserError(f"{error.name or 'tensorboard'} is not installed: pip install -r requirements.txt") from None
         threading.excepthook = _hide_os_errors
-        self._failed = False
-        self.folder = folder or _new_folder(Path(log_dir), "_".join(run))
         if folder:
             self._drop_epochs(start_epoch)
+        else:
+            self.folder = _new_folder(Path(log_dir), "_".join(run))
         record = {"run": run._asdict()} | environment() | {"options": vars(options)}
         if "checkpoint_path" in options:  # a resumed run continues this log if its checkpoint is still in this folder
             record["checkpoint_folder"] = str(Path(options.checkpoint_path).resolve())
@@ -83,18 +92,21 @@ class RunLog:
 
     def __exit__(self, kind: type | None, error: BaseException | None, _traceback: object) -> None:
         with self._or_continue():
-            if kind is not None:
+            if kind is not None and self.enabled:
                 self._text.write(f"stopped: {error or kind.__name__}\n")
         self.close()
 
     def print(self, line: str) -> None:
         """Print a line and add it to log.txt."""
-        print(line, flush=True)
-        with self._or_continue():
-            self._text.write(line + "\n")
+        if self.enabled:
+            print(line, flush=True)
+            with self._or_continue():
+                self._text.write(line + "\n")
 
     def metrics(self, epoch: int | None = None, /, **figures: float | str) -> None:
         """Record the figures of an epoch, or of the whole run if no epoch is given."""
+        if not self.enabled:
+            return
         record = figures if epoch is None else {"epoch": epoch, **figures}
         with self._or_continue(), open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -104,26 +116,22 @@ class RunLog:
 
     def image(self, name: str, pixels: np.ndarray, epoch: int = 0) -> None:
         """Add an image (height, width, 3) uint8 to TensorBoard."""
-        with self._or_continue():
-            self.events.add_image(name, pixels, epoch, dataformats="HWC")
+        if self.enabled:
+            with self._or_continue():
+                self.events.add_image(name, pixels, epoch, dataformats="HWC")
 
     def arrays(self, name: str, **arrays: np.ndarray) -> None:
-        """Write arrays to `name`.npz in the folder.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
+        """Write arrays to `name`.npz in the folder; raise OSError if that fails."""
         save_npz(self.folder / f"{name}.npz", **arrays)
 
     def close(self) -> None:
         """Flush and close the files."""
-        for close in (self.events.close, self._text.close):
+        for close in (self.events.close, self._text.close) if self.enabled else ():
             with self._or_continue():
                 close()
 
     @contextlib.contextmanager
     def _or_continue(self) -> Iterator[None]:
-        """Let the run continue after an error of the disk, with one line the first time."""
         try:
             yield
         except OSError as error:
@@ -138,25 +146,6 @@ class RunLog:
         path = self.folder / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         write_text(path, "".join(f"{line}\n" for line in lines if _epoch(line) < start_epoch))
-
-
-class NoLog(RunLog):
-    """The log of a process that is not the main one: it writes nothing."""
-
-    def __init__(self) -> None:
-        self.folder = Path(os.devnull)
-
-    def __exit__(self, *_error: object) -> None:
-        pass
-
-    def print(self, line: str) -> None:
-        """Do nothing."""
-
-    def metrics(self, epoch: int | None = None, /, **figures: float | str) -> None:
-        """Do nothing."""
-
-    def image(self, name: str, pixels: np.ndarray, epoch: int = 0) -> None:
-        """Do nothing."""
 
 
 def scalar_tag(name: str) -> str:

@@ -1,8 +1,8 @@
 """Graph-convolution backbone: channel-wise topologies over joints, multi-scale convolutions over frames.
 
-The arithmetic is the reference's; its layout is not. Inside, tensors are (N M, C, V, T), frames contiguous, so that the
-1x1 convolutions and the joint mixing are plain matrix products. Layers of the reference that read the same input are one
-parameter here (the three subsets, the four temporal branches); `model.reference` joins and splits them.
+The arithmetic is the reference's, the layout is not. Tensors are (N * M, C, V, T), so that 1x1 convolutions and the mixing
+of joints are matrix products. Layers of the reference that read the same input (the three subsets, the four temporal
+branches) are one parameter here; `model.reference` joins and splits them.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from model.graph import NUM_SUBSETS, adjacency
 
 
 class GraphConvolution(nn.Module):
-    """Mixes joints by topologies that depend on channel and sample.
+    """Mix joints by topologies that depend on channel and sample.
 
     For each subset k (self, inward, outward) with a = conv1(x), b = conv2(x), both averaged over frames:
     topology_k[c, u, v] = alpha * conv4(tanh(a[u] - b[v])) + PA_k[u, v]; the output is BN(sum_k topology_k conv3(x)) + down(x).
@@ -30,7 +30,7 @@ class GraphConvolution(nn.Module):
         self.relation_bias = nn.Parameter(torch.zeros(2, NUM_SUBSETS, r))
         self.topology_weight = nn.Parameter(_kaiming(NUM_SUBSETS, out_channels, r, fan_out=out_channels))
         self.topology_bias = nn.Parameter(torch.zeros(NUM_SUBSETS, out_channels))
-        # Subset innermost, so that (subset, joint) is one contiguous axis of the joint mixing.
+        # subset innermost: then (subset, joint) is one contiguous axis of the mixing
         self.value_weight = nn.Parameter(_kaiming(out_channels, NUM_SUBSETS, in_channels, fan_out=out_channels))
         self.value_bias = nn.Parameter(torch.zeros(out_channels, NUM_SUBSETS))
         self.bn = nn.BatchNorm2d(out_channels)
@@ -48,20 +48,20 @@ class GraphConvolution(nn.Module):
     def topology(self, x: Tensor) -> Tensor:
         """Return the mixing matrices (N * C_out, 3 * V, V) of x (N, C_in, V, T), from joint v to joint u.
 
-        Transposed, because the batched product and its gradients are fastest in this form.
+        They are transposed, which is the fastest form for the batched product and its gradients.
         """
         n, _, v, _ = x.shape
         # a 1x1 convolution commutes with the mean over frames: average first, then convolve V instead of V T columns
         ab = torch.einsum("jkrc,ncv->jnkrv", self.relation_weight, x.mean(dim=-1))
         a, b = ab + self.relation_bias[:, None, :, :, None]  # (N, 3, r, V) each
         relation = torch.tanh(a.unsqueeze(-2) - b.unsqueeze(-1)).flatten(3)  # (N, 3, r, V * V), from v to u
-        relation = relation.to(ab.dtype)  # under autocast, where the float32 bias has promoted it
-        # bias and PA become two more channels, of ones and of PA, so that one product makes the complete matrices
+        relation = relation.to(ab.dtype)  # under autocast the bias has promoted it to float32
+        # bias and PA as two more channels, of ones and of PA: then one product computes the complete matrices
         constant = torch.stack([torch.ones_like(self.PA), self.PA.mT], dim=1).flatten(2)  # (3, 2, V * V)
         relation = torch.cat([relation, constant.to(relation.dtype).expand(n, -1, -1, -1)], dim=2)  # (N, 3, r + 2, V * V)
         one = torch.ones_like(self.topology_bias)[..., None]
         weight = torch.cat([self.topology_weight * self.alpha, self.topology_bias[..., None] * self.alpha, one], dim=2)
-        # block-diagonal over the subsets, so that they are adjacent in the result and need no copy
+        # block-diagonal over the subsets, which are then adjacent in the result without a copy
         blocks = torch.eye(NUM_SUBSETS, dtype=relation.dtype, device=x.device)[:, None, :, None]  # (3, 1, 3, 1)
         relation = (relation.unsqueeze(3) * blocks).flatten(3).flatten(1, 2)  # (N, 3 * (r + 2), 3 * V * V)
         mix = torch.bmm(weight.transpose(0, 1).flatten(1).expand(n, -1, -1), relation)  # (N, C, 3 * V * V)
@@ -69,7 +69,7 @@ class GraphConvolution(nn.Module):
 
 
 class TemporalConvolution(nn.Module):
-    """Four branches over frames, a quarter of the channels each: kernel 5, kernel 5 dilated by 2, max-pool 3, identity."""
+    """Apply four branches over frames to a quarter of the channels each: kernel 5, dilated by 2, max-pool 3, identity."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -91,7 +91,7 @@ class TemporalConvolution(nn.Module):
 
 
 class Projection(nn.Module):
-    """1x1 convolution and BatchNorm; `fan_out` is that of the reference's single layer where this joins several."""
+    """1x1 convolution and BatchNorm; `fan_out` is that of one layer of the reference where this joins several."""
 
     def __init__(self, in_channels: int, out_channels: int, fan_out: int | None = None):
         super().__init__()
@@ -149,8 +149,8 @@ class Backbone(nn.Module):
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return the 1x1 convolution (N, C_out, V, T) of x (N, C_in, V, T) by weight (C_out, C_in) and bias (C_out,).
 
-    One batched product in the tensor's own layout, while a convolution may reorder its input: the full-size step on a CPU with
-    bfloat16 units takes 4.0 instead of 5.3 s of CPU time (float32: 8.8 and 9.0 s; batch 16, one thread, AMX).
+    One batched product instead of a convolution, which may reorder its input: the full-size step in bfloat16 on a CPU takes
+    4.0 instead of 5.3 s of CPU time (float32: 8.8 instead of 9.0 s; batch 16, one thread, AMX).
     """
     n, _, v, t = x.shape
     y = torch.baddbmm(bias[:, None].expand(n, -1, 1), weight.expand(n, -1, -1), x.flatten(2))

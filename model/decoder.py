@@ -1,4 +1,4 @@
-"""Disentangling decoders: the features of an encoder become the embeddings that are contrasted."""
+"""Disentangling decoders: from the features of an encoder to the embeddings that are contrasted."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from model.encoder import xavier_
 
 
 class Decoder(nn.Module):
-    """Maps v_t and v_s to z_t, z_s and the global anchor z_i, which depends on both.
+    """Map v_t and v_s to z_t, z_s and the global anchor z_i, which depends on both.
 
     Args:
         hidden_size: d of the encoder.
@@ -23,8 +23,7 @@ class Decoder(nn.Module):
 
     def forward(self, v_t: Tensor, v_s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return z_t, z_s, z_i, each (N, dim) and not normalised, of v_t and v_s (N, d)."""
-        z_i = self.i(torch.cat([v_t, v_s], dim=1))
-        return self.t(v_t), self.s(v_s), z_i
+        return self.t(v_t), self.s(v_s), self.i(torch.cat([v_t, v_s], dim=1))
 
 
 def _projection(in_size: int, hidden_size: int, dim: int) -> nn.Sequential:

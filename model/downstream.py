@@ -1,4 +1,4 @@
-"""The encoder at work: features for retrieval, a linear layer for classification."""
+"""Downstream model: features of the encoder for retrieval, a linear layer for classification."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ class DownstreamModel(nn.Module):
 
     Args:
         encoder: an `Encoder` or its arguments.
-        num_classes: outputs of the linear layer; its weights start N(0, 0.01), its bias 0.
+        num_classes: outputs of the linear layer; its weights are initialised N(0, 0.01), its bias 0.
     """
 
     def __init__(self, encoder: Encoder | dict, num_classes: int):

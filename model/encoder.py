@@ -1,4 +1,4 @@
-"""Spatial and temporal transformer encoders behind the decoupling of a clip into joints and frames."""
+"""Spatial and temporal encoders: a backbone and a transformer for each domain."""
 
 from collections.abc import Sequence
 
@@ -9,25 +9,24 @@ from model.backbone import Backbone
 
 
 class Encoder(nn.Module):
-    """Maps a clip to a temporal and a spatial feature, v_t and v_s.
+    """Map a clip to a temporal and a spatial feature, v_t and v_s.
 
-    Each domain has a backbone of its own over the whole clip. Temporal tokens are frames, spatial tokens are the joints of
-    both bodies; each token is embedded, all attend to each other (no positional encoding, no class token), the maximum
-    over tokens is the feature.
+    Each domain has its own backbone. Temporal tokens are frames, spatial tokens are joints of all bodies. The embedded
+    tokens attend to each other, without positional encoding or class token; the feature is their maximum.
 
     Args:
-        hidden_size: d, width of tokens and features.
-        num_head: attention heads; divides d.
+        hidden_size: d, width of tokens and features, a multiple of num_head.
+        num_head: attention heads.
         num_layer: transformer layers in each domain.
         channels: c of the backbone, a multiple of 4.
         frames: T.
         joints: V.
         bodies: M.
-        links: (joint, parent) pairs of the skeleton with V joints.
+        links: (joint, parent) pairs of the skeleton.
         dropout: of the transformer layers.
 
     Raises:
-        ValueError: sizes that do not fit together.
+        ValueError: sizes do not fit together.
     """
 
     def __init__(
@@ -49,8 +48,8 @@ class Encoder(nn.Module):
             raise ValueError(f"hidden_size {hidden_size} is not a multiple of num_head {num_head}")
         if channels % 4:
             raise ValueError(f"channels {channels} is not a multiple of 4, the number of temporal branches")
-        self.sizes = dict(hidden_size=hidden_size, num_head=num_head, num_layer=num_layer, channels=channels,
-                          frames=frames, joints=joints, bodies=bodies)  # fmt: skip
+        self.sizes = dict(hidden_size=hidden_size, num_head=num_head, num_layer=num_layer)
+        self.sizes |= dict(channels=channels, frames=frames, joints=joints, bodies=bodies)
         self.backbone_t = Backbone(channels, joints, bodies, links)
         self.backbone_s = Backbone(channels, joints, bodies, links)
         self.embed_t = _embedding(bodies * joints * channels, hidden_size)
@@ -60,11 +59,7 @@ class Encoder(nn.Module):
         xavier_(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return v_t and v_s, each (N, d), of clips x (N, 3, T, V, M) in metres.
-
-        Raises:
-            ValueError: x has another shape.
-        """
+        """Return v_t and v_s, each (N, d), of clips x (N, 3, T, V, M) in metres."""
         expected = (3, self.sizes["frames"], self.sizes["joints"], self.sizes["bodies"])
         if x.dim() != 5 or x.shape[1:] != expected:
             raise ValueError(f"clips are (N, {', '.join(map(str, expected))}), not {tuple(x.shape)}")
@@ -76,7 +71,7 @@ class Encoder(nn.Module):
 
 
 def xavier_(module: nn.Module) -> None:
-    """Start every weight matrix of `module`'s linear and attention layers Xavier-uniform, as the reference does."""
+    """Initialise the weights of linear and attention layers Xavier-uniformly, as the reference does."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
@@ -85,12 +80,8 @@ def xavier_(module: nn.Module) -> None:
 
 
 def _embedding(token_size: int, hidden_size: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(token_size, hidden_size),
-        nn.LayerNorm(hidden_size),
-        nn.ReLU(inplace=True),
-        nn.Linear(hidden_size, hidden_size),
-    )
+    first, second = nn.Linear(token_size, hidden_size), nn.Linear(hidden_size, hidden_size)
+    return nn.Sequential(first, nn.LayerNorm(hidden_size), nn.ReLU(inplace=True), second)
 
 
 def _transformer(hidden_size: int, num_head: int, num_layer: int, dropout: float) -> nn.TransformerEncoder:
@@ -100,9 +91,9 @@ def _transformer(hidden_size: int, num_head: int, num_layer: int, dropout: float
 
 
 def _tokens_outermost(_attention: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return query, key and value (N, tokens, d), one tensor, laid out in memory as attention itself wants them.
+    """Return query, key and value, one tensor (N, tokens, d) with the tokens outermost in memory.
 
-    Otherwise torch makes its in-projection a product for each token, in bfloat16 with a copy of the weights for each.
+    Otherwise torch computes the in-projection token by token, in bfloat16 with a copy of the weights for each.
     """
     x = args[0].transpose(0, 1).contiguous().transpose(0, 1)
     return x, x, x

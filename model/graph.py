@@ -1,4 +1,4 @@
-"""The skeleton as a graph."""
+"""Adjacency matrices of the skeleton."""
 
 from collections.abc import Sequence
 
@@ -9,22 +9,15 @@ NUM_SUBSETS = 3
 
 
 def adjacency(num_joints: int, links: Sequence[tuple[int, int]]) -> Tensor:
-    """Return the three adjacency subsets (3, V, V): self, inward, outward, each column scaled to sum to 1 (or 0).
+    """Return the three adjacency subsets (3, V, V): self, inward, outward, with columns that sum to 1 or 0.
 
     Args:
         num_joints: V.
         links: pairs (joint, parent), 0-based; inward goes from a joint to its parent.
-
-    Raises:
-        ValueError: a link names a joint outside 0 .. V - 1.
     """
     inward = torch.zeros(num_joints, num_joints)
     for joint, parent in links:
         if not (0 <= joint < num_joints and 0 <= parent < num_joints):
             raise ValueError(f"link ({joint}, {parent}) is outside a skeleton of {num_joints} joints")
         inward[parent, joint] = 1
-    return torch.stack([torch.eye(num_joints), _normalise_columns(inward), _normalise_columns(inward.T)])
-
-
-def _normalise_columns(a: Tensor) -> Tensor:
-    return a / a.sum(dim=0).clamp(min=1)
+    return torch.stack([torch.eye(num_joints), *(a / a.sum(dim=0).clamp(min=1) for a in (inward, inward.T))])

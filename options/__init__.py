@@ -1,1 +1,1 @@
-"""What a run may choose: flags, YAML recipes, the table of data sets."""
+"""Options of the scripts: flags, YAML recipes, the table of data sets."""

@@ -1,25 +1,19 @@
-"""The one table of data sets. A data set of your own is one more row here (and arrays in its folder)."""
+"""The table of data sets. To add one, add a row here and its arrays in that folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-# A protocol's name on the command line and its folder beside the others, as the whole family of repositories names them.
+# Protocols on the command line -> folders, named as in related repositories.
 PROTOCOL_FOLDERS = {"cross_subject": "xsub", "cross_view": "xview", "cross_setup": "xsetup"}
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set as the scripts know it.
+    """A row of the table."""
 
-    Args:
-        folder: below `--data-path`; it holds one folder a protocol.
-        num_classes: outputs of the linear layer.
-        protocols: those that the data set is evaluated by.
-    """
-
-    folder: str
-    num_classes: int
-    protocols: tuple[str, ...]
+    folder: str  # below --data-path, with one folder for each protocol
+    num_classes: int  # outputs of the linear layer
+    protocols: tuple[str, ...]  # by which the data set is evaluated
 
 
 DATA_SETS = {
@@ -33,11 +27,7 @@ DATA_SETS = {
 
 
 def split_folder(data_path: str | Path, name: str, protocol: str) -> Path:
-    """Return the folder that holds the arrays of a data set under a protocol.
-
-    Raises:
-        ValueError: the data set is not evaluated by that protocol; the message names those it is.
-    """
+    """Return the folder with the arrays of a data set and protocol; raise ValueError if the data set has no such protocol."""
     data_set = DATA_SETS[name]
     if protocol not in data_set.protocols:
         raise ValueError(f"{name} has no protocol {protocol}: choose from {', '.join(data_set.protocols)}")

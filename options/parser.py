@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,13 +14,14 @@ RECIPES = Path(__file__).resolve().parent
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Print the value of a flag once: `-j, --workers N`, as Python 3.13 does."""
+    """Print the default of each flag that has one, unless its help ends with a remark in parentheses."""
 
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        if not action.option_strings or action.nargs == 0:
-            return super()._format_action_invocation(action)
-        value = self._format_args(action, self._get_default_metavar_for_optional(action))
-        return f"{', '.join(action.option_strings)} {value}"
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if action.nargs == 0 or default is None or text.endswith(")"):
+            return text
+        shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+        return f"{text} ({shown.replace('%', '%%')})"
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,26 +36,26 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, recipe: str | None = None, description: str | None = None, variants: Sequence[str] = ()) -> None:
-        super().__init__(
-            usage="%(prog)s [--flag value ...]", description=description, allow_abbrev=False, formatter_class=HelpFormatter
-        )
+        usage = "%(prog)s [--flag value ...]"
+        super().__init__(usage=usage, description=description, allow_abbrev=False, formatter_class=HelpFormatter)
         self.recipe, self.variants, self._source = recipe, variants, ""
         self.add_argument("--config", metavar="FILE.yaml", help="defaults of this run, by the names of these flags")
 
     def load_recipe(self) -> None:
         """Make the recipe's values the defaults; call it after all flags are added."""
-        self._set_defaults_from(RECIPES / f"{self.recipe}.yaml")
+        self._load(RECIPES / f"{self.recipe}.yaml")
 
     def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:  # argparse's own types are overloads
         """Return the values of all flags; exit with status 2 and one line if the command line is wrong."""
-        words = [_kebab(word) for word in (sys.argv[1:] if args is None else args)]
-        first = self._parse(words)
-        given = _read_yaml(self, first.config) if first.config else {}
-        for switch in self.variants:
-            if getattr(first, switch) or given.get(switch) is True:
-                self._set_defaults_from(RECIPES / f"{switch}.yaml")
-        if first.config:
-            self._set_defaults_from(Path(first.config))
+        given = sys.argv[1:] if args is None else args
+        words = [re.sub("^--[^=]*", lambda flag: flag[0].replace("_", "-"), word) for word in given]
+        config = self._parse(words).config
+        files = [Path(config)] if config else []
+        for path in files:
+            self._load(path)
+        variants = [RECIPES / f"{switch}.yaml" for switch in self.variants if getattr(self._parse(words), switch)]
+        for path in variants + files if variants else []:  # again --config, whose values override the variant's
+            self._load(path)
         return self._parse(words, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -63,31 +65,38 @@ class Parser(argparse.ArgumentParser):
     def _parse(self, words: list[str], namespace: Any = None) -> argparse.Namespace:
         values, unknown = self.parse_known_args(words, namespace)
         if unknown:
-            flags = [name for name in self._option_string_actions if name.startswith("--")]
-            near = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1)
-            self.error(f"unknown {unknown[0]}{f', did you mean {near[0]}?' if near else ''}")
+            flag = unknown[0].split("=")[0]
+            near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+            self.error(f"unknown {flag}{f', did you mean {near[0]}?' if near else ''}")
         return values
 
-    def _set_defaults_from(self, path: Path) -> None:
+    def _load(self, path: Path) -> None:
+        """Make the values of a YAML file the defaults."""
         self._source = f"{path}: "
-        words: list[str] = []
-        switches: dict[str, bool] = {}
-        for key, value in _read_yaml(self, path).items():
-            flag = f"--{str(key).replace('_', '-')}"
+        try:
+            with open(path, encoding="utf-8") as file:
+                entries = yaml.safe_load(file) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            self.error(getattr(error, "strerror", None) or str(error))
+        if not isinstance(entries, dict):
+            self.error("has no 'flag: value' lines")
+        words, off = [], {}
+        for key, value in entries.items():
+            flag = f"--{key}".replace("_", "-")
             action = self._option_string_actions.get(flag)
-            if flag in ("--config", "--help"):
-                self.error(f"{key} cannot be set in a file")
-            elif action and action.nargs == 0:
-                if not isinstance(value, bool):
-                    self.error(f"{key} is true or false, not {value!r}")
-                switches[action.dest] = value
-            elif value is None or isinstance(value, bool | dict):
-                self.error(f"{key} has no value" if value is None else f"{key}: {value!r} is not a value of {flag}")
-            elif action and isinstance(value, list) and action.nargs not in ("*", "+"):
-                self.error(f"{key} takes one value, not {value!r}")
+            if flag == "--config":
+                self.error("config cannot be set in a file")
+            if value is False and action and action.nargs == 0:
+                off[action.dest] = False
+            elif value is None or value is False:
+                self.error(f"{key} has no value")
+            elif value is True:
+                words.append(flag)
+            elif isinstance(value, list) and action and action.nargs in ("*", "+"):
+                words += [flag, *map(str, value)]
             else:
-                words += [flag, *map(str, value if isinstance(value, list) else [value])]
-        self.set_defaults(**vars(self._parse(words)) | switches)
+                words.append(f"{flag}={value}")
+        self.set_defaults(**vars(self._parse(words)) | off)
         self._source = ""
 
 
@@ -108,19 +117,16 @@ def listed(value: Any) -> list:
 
 def number(kind: type, low: float, high: float = float("inf"), open_low: bool = False) -> Any:
     """Return an argparse type: a finite number of `kind` in low .. high, without low itself if `open_low`."""
+    bounds = f"above {low}" if open_low else f"at least {low}"
+    bounds += f" and at most {high}" if high < float("inf") else ""
 
     def convert(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {'an integer' if kind is int else 'a number'}") from None
-        if not low <= value <= high or value in (float("inf"), low if open_low else None):
-            bound = f"above {low:g}" if open_low else f"at least {low:g}"
-            raise argparse.ArgumentTypeError(
-                f"{text} is not {bound}" + (f" and at most {high:g}" if high < float("inf") else "")
-            )
+        value = kind(text)
+        if not low <= value <= high or value == float("inf") or (open_low and value == low):
+            raise argparse.ArgumentTypeError(f"{text} is not {bounds}")
         return value
 
+    convert.__name__ = "integer" if kind is int else "number"  # for argparse's own message
     return convert
 
 
@@ -131,24 +137,3 @@ positive_float = number(float, 0, open_low=True)
 natural_float = number(float, 0)
 fraction = number(float, 0, 1)
 positive_fraction = number(float, 0, 1, open_low=True)
-
-
-def _read_yaml(parser: Parser, path: str | Path) -> dict:
-    """Return the content of a YAML file of flags; exit with status 2 if it is none."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        parser.error(f"cannot read --config {path}: {getattr(error, 'strerror', None) or error}")
-    except (yaml.YAMLError, RecursionError) as error:
-        parser.error(f"{path} is not YAML: {' '.join(str(error).split())}")
-    if not isinstance(values or {}, dict):
-        parser.error(f"{path} has no 'flag: value' lines")
-    return values or {}
-
-
-def _kebab(word: str) -> str:
-    """Return a flag in kebab-case, any other word unchanged."""
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value

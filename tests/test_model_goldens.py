@@ -10,7 +10,7 @@ from model.reference import from_reference, to_reference
 
 
 def golden_state(golden):
-    """The reference checkpoint of the golden network, before the first step."""
+    """Return the reference checkpoint of the golden network before the first step."""
     meta, state = golden.meta, {}
     for name, shape in golden.meta["state_dict"]:
         if name.endswith("_queue"):
@@ -26,7 +26,7 @@ def golden_net(golden):
     meta = golden.meta
     sizes = dict(hidden_size=meta["hidden_size"], num_head=meta["num_head"], num_layer=meta["num_layer"])
     net = SCDNet(encoder=sizes, dim=meta["dim"], K=meta["K"], m=meta["m"], T=meta["T"])
-    net.load_state_dict(from_reference(golden_state(golden)))
+    net.load_state_dict(from_reference(golden_state(golden)))  # strict: all names and shapes are those of the reference
     for module in net.modules():  # the goldens were measured without dropout
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -30,29 +30,22 @@ def train(precision, steps=12):
     return torch.tensor(losses), net
 
 
-def weights(net):
-    return [p.detach() for p in net.encoder_q.parameters()]
-
-
 def test_a_short_bf16_training_follows_the_fp32_one():
     exact, exact_net = train("fp32")
     rough, rough_net = train("bf16")
     assert exact.max() - exact.min() > 0.3, "nothing happened that one could follow"
     assert not torch.equal(exact, rough), "bfloat16 was not used"
     torch.testing.assert_close(rough, exact, rtol=0.03, atol=0)
-    start, exact_end, rough_end = map(parameters_to_vector, map(weights, (train("fp32", 0)[1], exact_net, rough_net)))
-    moved, cosine = exact_end - start, torch.nn.functional.cosine_similarity
-    assert moved.norm() > 0.05 and cosine(moved, rough_end - start, dim=0) > 0.9
-    assert all(p.dtype == torch.float32 for p in rough_net.parameters())
-    assert all(queue.dtype == torch.float32 for queue in rough_net.queues.values())
+    nets = (train("fp32", 0)[1], exact_net, rough_net)
+    start, exact_end, rough_end = (parameters_to_vector(net.encoder_q.parameters()).detach() for net in nets)
+    moved = exact_end - start
+    assert moved.norm() > 0.05 and torch.cosine_similarity(moved, rough_end - start, dim=0) > 0.9
+    assert {tensor.dtype for tensor in (*rough_net.parameters(), *rough_net.queues.values())} == {torch.float32}
 
 
-def test_tf32_is_refused_on_a_cpu():
+def test_tf32_is_refused_on_a_cpu_and_forbidden_elsewhere():
     with pytest.raises(UserError, match="choose fp32 or bf16"):
         set_precision("tf32", CPU)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_other_precisions_forbid_tf32(precision):
-    set_precision(precision, CPU)
-    assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cudnn.allow_tf32
+    for precision in ("fp32", "bf16"):
+        set_precision(precision, CPU)
+        assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cudnn.allow_tf32

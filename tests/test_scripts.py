@@ -117,43 +117,6 @@ def test_pku_works_in_all_scripts(pku_data, here, data_set, protocol):
     assert records(here, "linear")[-1].keys() == {"best_acc1", "last_acc1"}
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_resuming_equals_not_stopping(data, here, workers):
-    pretrain(data, "--epochs", "3", "--checkpoint-path", "whole")
-    pretrain(data, "--epochs", "1", "--resume", "auto", "--workers", workers)
-    pretrain(data, "--epochs", "3", "--resume", "auto", "--workers", workers)
-    whole, parts = (load_checkpoint(here / folder) for folder in ("whole", "ck"))
-    assert whole["epoch"] == parts["epoch"] == 3
-    for name, tensor in whole["state_dict"].items():
-        assert torch.equal(tensor, parts["state_dict"][name]), name
-    for number, state in whole["optimizer"]["state"].items():
-        assert torch.equal(state["momentum_buffer"], parts["optimizer"]["state"][number]["momentum_buffer"])
-
-
-def test_a_resumed_run_goes_on_in_its_log_folder_and_touches_no_other(data, here, capsys):
-    pretrain(data, "--epochs", "2")
-    pretrain(data, "--epochs", "3", "--resume", "auto")
-    (folder,) = (here / "log").iterdir()
-    assert [r["epoch"] for r in records(here, "pretraining")] == [0, 1, 2]
-    assert (folder / "options.yaml").is_file() and (folder / "options-2.yaml").is_file()
-    before = (folder / "metrics.jsonl").read_text()
-    pretrain(data, "--epochs", "4", "--resume", "ck/checkpoint.pth.tar", "--checkpoint-path", "other", "--log-dir", "log2")
-    more = ["--epochs", "4", "--resume", "auto", "--skeleton-representation", "bone", "--log-dir", "log3"]
-    assert "is of another run: pretraining ntu60 cross_subject joint" in failure(capsys, pretrain, data, *more)[1]
-    assert (folder / "metrics.jsonl").read_text() == before
-    assert len(list((here / "log2").iterdir())) == 1 and not (here / "log3").exists()
-    pretrain(data, "--epochs", "3", "--resume", "auto")
-    assert "nothing left to do: epoch 3 of --epochs 3" in capsys.readouterr().out
-
-
-def test_a_line_that_a_kill_cut_short_is_dropped(data, here):
-    pretrain(data, "--epochs", "1")
-    with open(next((here / "log").glob("*/metrics.jsonl")), "a") as file:
-        file.write('{"epoch": 1, "lo')
-    pretrain(data, "--epochs", "2", "--resume", "auto")
-    assert [r["epoch"] for r in records(here, "pretraining")] == [0, 1]
-
-
 def test_a_reference_checkpoint_needs_no_flag(data, here):
     net = SCDNet(dict(hidden_size=16, num_head=8, channels=4), dim=8, K=24)
     torch.save({"epoch": 1, "state_dict": to_reference(net.state_dict()), "arch": "scd"}, "reference.pth.tar")
@@ -172,16 +135,6 @@ def test_raw_coordinates_are_a_nearest_neighbour_baseline(data, here):
     assert records(here, "retrieval")[-1]["knn_acc1"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_nan_stops_and_keeps_the_last_checkpoint(data, here, capsys):
-    pretrain(data, "--epochs", "1")
-    capsys.readouterr()
-    code, line = failure(capsys, pretrain, data, "--epochs", "2", "--resume", "auto", "--lr", "1e30")
-    assert code == 1 and ("the loss is" in line or "not finite" in line)
-    assert "stopped: " in next((here / "log").glob("pretraining_*/log.txt")).read_text()
-    checkpoint = load_checkpoint(here / "ck")
-    assert checkpoint["epoch"] == 1 and all(torch.isfinite(t).all() for t in checkpoint["state_dict"].values())
-
-
 def test_mistakes_in_pretraining_are_one_line(data, here, capsys):
     for flags, code, message in [
         (["--encoder-k", "20"], 2, "--encoder-k 20 is not a multiple of --batch-size 8"),
@@ -196,18 +149,6 @@ def test_mistakes_in_pretraining_are_one_line(data, here, capsys):
         found, line = failure(capsys, pretrain, data, "--epochs", "1", *flags)
         assert found == code and message in line, line
     assert not (here / "ck").exists()
-
-
-def test_a_checkpoint_of_other_sizes_is_refused(data, here, capsys):
-    pretrain(data, "--epochs", "1")
-    capsys.readouterr()
-    for flags, message in [
-        (["--hidden-size", "32"], "has hidden_size 16, the run 32"),
-        (["--num-head", "4"], "has num_head 2, the run 4"),
-        (["--encoder-k", "32"], "queue_t is (8, 24), this model's (8, 32)"),
-    ]:
-        code, line = failure(capsys, pretrain, data, "--resume", "ck", "--epochs", "2", *flags)
-        assert code == 1 and message in line, line
 
 
 def test_a_label_beyond_the_table_is_named(data, here, capsys, monkeypatch):

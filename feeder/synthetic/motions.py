@@ -4,8 +4,6 @@ Classes differ in which limbs move, how fast and in which course over a cycle. E
 the posture wanders; so views of one clip share its motion more than its poses, which is what pre-training can learn here.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from feeder.skeleton import SPINE_MID
@@ -15,87 +13,64 @@ CAMERA_YAW = {1: -45.0, 2: 0.0, 3: 45.0}  # degrees, about as in NTU RGB+D
 _STRENGTH = 0.5  # factor on all swings, which keeps them small against the wandering posture
 
 
-class Action(NamedTuple):
-    """A periodic motion on top of the posture."""
-
-    name: str
-    hertz: float
-    sides: str  # which limbs of a pair: "one", "both", or "alternate" (both, half a cycle apart)
-    course: str  # of a cycle: "swing" (a sine), "strike" (out quickly, back slowly) or "draw" (the reverse)
-    swings: dict[tuple[str, str], tuple[float, float]]  # (part, axis) -> (degrees, lag in cycles)
-    walk: int | None = None  # two people who approach (1), part (-1) or keep their distance (0); None: one person
-
-
-_ONE_ARM = {("shoulder", "z"): (44, 0), ("shoulder", "y"): (44, 0.1), ("elbow", "x"): (40, 0)}
-_BOTH_ARMS = {("shoulder", "y"): (52, 0), ("shoulder", "x"): (20, 0), ("elbow", "x"): (32, 0)}
-_REACH = {("shoulder", "x"): (50, 0), ("elbow", "x"): (-60, 0), ("spine mid", "y"): (12, 0)}
-_CIRCLE = {("shoulder", "x"): (55, 0), ("shoulder", "z"): (50, 0.25)}
-_CIRCLE_BACK = {("shoulder", "x"): (55, 0), ("shoulder", "z"): (50, -0.25)}
+# (part of the body, axis) -> (degrees, lag in cycles)
+_ARM = {("shoulder", "z"): (44, 0), ("shoulder", "y"): (44, 0.1), ("elbow", "x"): (40, 0)}
+_CLAP = {("shoulder", "y"): (52, 0), ("shoulder", "x"): (20, 0), ("elbow", "x"): (32, 0)}
 _LEGS = {("hip", "x"): (42, 0), ("knee", "x"): (-55, 0.04), ("ankle", "x"): (12, 0)}
-_STEP = {("hip", "x"): (30, 0), ("knee", "x"): (-40, 0.15), ("shoulder", "x"): (-12, 0)}
-_BOW = {("spine base", "x"): (-26, 0), ("spine mid", "x"): (-22, 0), ("neck", "x"): (-15, 0.05)}
+_PUNCH = {("shoulder", "x"): (50, 0), ("elbow", "x"): (-60, 0), ("spine mid", "y"): (12, 0)}
 _DRINK = {("shoulder", "x"): (25, 0), ("elbow", "x"): (50, 0), ("neck", "x"): (16, 0.1)}
+_CIRCLE = {("shoulder", "x"): (55, 0), ("shoulder", "z"): (50, 0.25)}
+_BOW = {("spine base", "x"): (-26, 0), ("spine mid", "x"): (-22, 0), ("neck", "x"): (-15, 0.05)}
 
-# The first ten are performed by one person. Several pass through the same poses, at another speed or in another order.
+# Name, Hz, limbs of a pair ("alternate": both, half a cycle apart), course of a cycle ("strike": out quickly, back slowly) and
+# swings on top of the posture. Several actions pass through the same poses, at another speed or in another order.
 ACTIONS = (
-    Action("wave", 1.7, "one", "swing", _ONE_ARM),
-    Action("raise one arm", 0.4, "one", "swing", _ONE_ARM),
-    Action("clap", 1.7, "both", "swing", _BOTH_ARMS),
-    Action("squat", 0.5, "both", "swing", _LEGS),
-    Action("walk on the spot", 1.0, "alternate", "swing", _LEGS),
-    Action("punch", 0.9, "one", "strike", _REACH),
-    Action("drink", 0.5, "one", "swing", _DRINK),
-    Action("arm circles forwards", 0.8, "both", "swing", _CIRCLE),
-    Action("kick", 0.9, "one", "strike", _LEGS),
-    Action("bow", 0.5, "both", "swing", _BOW),
-    Action("pull", 0.9, "one", "draw", _REACH),
-    Action("open both arms", 0.4, "both", "swing", _BOTH_ARMS),
-    Action("walk apart", 0.9, "alternate", "swing", _STEP, walk=-1),
-    Action("arm circles backwards", 0.8, "both", "swing", _CIRCLE_BACK),
-    Action("walk towards each other", 0.9, "alternate", "swing", _STEP, walk=1),
-    Action("handshake", 1.7, "one", "swing", _REACH, walk=0),
-    Action("push", 0.9, "both", "strike", _REACH, walk=0),
+    ("wave", 1.7, "one", "swing", _ARM),
+    ("raise one arm", 0.4, "one", "swing", _ARM),
+    ("clap", 1.7, "both", "swing", _CLAP),
+    ("squat", 0.5, "both", "swing", _LEGS),
+    ("walk on the spot", 1.0, "alternate", "swing", _LEGS),
+    ("punch", 0.9, "one", "strike", _PUNCH),
+    ("drink", 0.5, "one", "swing", _DRINK),
+    ("arm circles", 0.8, "both", "swing", _CIRCLE),
+    ("kick", 0.9, "one", "strike", _LEGS),
+    ("bow", 0.5, "both", "swing", _BOW),
 )
-IDLE = Action("idle", 0.5, "both", "swing", {})
+IDLE: tuple[str, float, str, str, dict] = ("idle", 0.5, "both", "swing", {})
 
 
 def make_clip(rng: np.random.Generator, action: int, subject: int, camera: int = 2, frames: int = 0) -> np.ndarray:
-    """Return a recorded clip, (bodies, T, 25, 3) metres in the camera's frame, zeros where the sensor lost a body.
-
-    The same generator state gives the same performance to every camera.
+    """Return a recorded clip, (T, 25, 3) metres in the camera's frame, zeros where the sensor lost the body.
 
     Args:
-        rng: source of everything that varies from clip to clip.
+        rng: source of everything that varies; the same state gives the same performance to every camera.
         action: index into `ACTIONS`, or -1 for a person who does nothing.
         subject: number of the performer, 0 or more.
         camera: 1, 2 or 3.
-        frames: length, at least 12; 0 draws it.
+        frames: T, at least 12; 0 draws it.
     """
-    act = ACTIONS[action] if action >= 0 else IDLE
     frames = frames or int(rng.integers(60, 111))  # NTU RGB+D has about 80
-    partner = int(rng.integers(1000, 2000))
-    world = _perform(rng, act, subject, frames)[None]
-    if act.walk is not None:
-        world = np.stack([world[0], _perform(rng, act, partner, frames)])
-        world = _face_each_other(rng, world, act.walk)
+    rng.integers(1000, 2000)  # unused; keeps the clips of earlier versions
+    world = _perform(rng, action, subject, frames)
     turn = rng.uniform(-40, 40) + 5 * drift(rng, frames)
     return _record(np.random.default_rng([int(rng.integers(2**32)), camera]), _turn(world, turn), camera)
 
 
-def _perform(rng: np.random.Generator, act: Action, subject: int, frames: int) -> np.ndarray:
-    """Return one person's performance, (T, 25, 3) metres, in the person's own frame."""
+def _perform(rng: np.random.Generator, action: int, subject: int, frames: int) -> np.ndarray:
+    """Return a performance, (T, 25, 3) metres, in the person's own frame."""
+    _, hertz, limbs, course, swings = ACTIONS[action] if action >= 0 else IDLE
     person = make_person(subject)
     angles = draw_posture(rng, person, frames)
-    cycles = act.hertz * person.tempo * rng.uniform(0.97, 1.03) * np.arange(frames) / FPS + rng.random()
+    cycles = hertz * person.tempo * rng.uniform(0.97, 1.03) * np.arange(frames) / FPS + rng.random()
     strength = _STRENGTH * person.amplitude * rng.uniform(0.95, 1.05) * _presence(rng, frames)
     right = rng.random() < person.right_handed
-    for (part, axis), (degrees, lag) in act.swings.items():
+    for (part, axis), (degrees, lag) in swings.items():
         joints = sides(part)
-        if act.sides == "one" and len(joints) == 2:
+        if limbs == "one" and len(joints) == 2:
             joints = [joints[int(right)]]
         for side, joint in enumerate(joints):
-            shift = lag + (0.5 if act.sides == "alternate" and side else 0)
-            angles[:, joint, "xyz".index(axis)] += degrees * strength * _course(act.course, cycles + shift)
+            shift = lag + (0.5 if limbs == "alternate" and side else 0)
+            angles[:, joint, "xyz".index(axis)] += degrees * strength * _course(course, cycles + shift)
     return pose(person, angles) @ person.skew
 
 
@@ -111,45 +86,27 @@ def _course(course: str, cycles: np.ndarray) -> np.ndarray:
     """Return the displacement, -1 .. 1, at times given in cycles; above 0 as often as below."""
     if course == "swing":
         return np.sin(2 * np.pi * cycles)
-    time = (cycles if course == "strike" else -cycles) % 1
-    out = 0.2  # share of the cycle on the way out
+    time, out = cycles % 1, 0.2  # out: share of the cycle on the way out
     return np.where(time < out, -np.cos(np.pi * time / out), np.cos(np.pi * (time - out) / (1 - out)))
 
 
-def _face_each_other(rng: np.random.Generator, world: np.ndarray, walk: int) -> np.ndarray:
-    """Place two people, (2, T, 25, 3), face to face."""
-    frames = world.shape[1]
-    distance = np.full(frames, rng.uniform(0.8, 2.6))
-    if walk:
-        course = np.linspace(-0.5, 0.5, frames) * rng.uniform(1.0, 1.8) * -walk
-        distance = distance + course - min(0, (distance + course).min() - 0.6)
-    facing = 180 + rng.uniform(-20, 20)
-    bearing = np.radians(rng.uniform(-25, 25))
-    ahead = np.stack([np.sin(bearing) * distance, 0 * distance, -np.cos(bearing) * distance], axis=-1)
-    placed = np.stack([world[0], _turn(world[1], np.full(frames, facing)) + ahead[:, None]])
-    return placed - ahead[:, None] / 2
-
-
 def _turn(joints: np.ndarray, degrees: np.ndarray) -> np.ndarray:
-    """Turn (..., T, 25, 3) about the vertical axis by (T,) degrees."""
+    """Turn (T, 25, 3) about the vertical axis by (T,) degrees."""
     radians = np.zeros((len(degrees), 3))
     radians[:, 1] = np.radians(degrees)
     return joints @ rotation(radians).swapaxes(-1, -2)
 
 
 def _record(rng: np.random.Generator, world: np.ndarray, camera: int) -> np.ndarray:
-    """Return what a camera with a body tracker records: its view, with noise and lost bodies."""
-    bodies, frames = world.shape[:2]
+    """Return what a camera with a body tracker records: its view, with noise and lost frames."""
+    frames = len(world)
     origin = np.stack([0.1 * drift(rng, frames), np.zeros(frames), 3.2 + 0.1 * drift(rng, frames)], axis=-1)
     origin[:, 1] -= rng.uniform(0.6, 1.1)  # height of the camera
     seen = _turn(world, np.full(frames, CAMERA_YAW[camera])) + origin[:, None]
     # noise, three times as much on the far side of the body
-    behind = (seen[..., 2:] - seen[:, :, SPINE_MID, None, 2:]).clip(0, 0.2) / 0.2
+    behind = (seen[..., 2:] - seen[:, SPINE_MID, None, 2:]).clip(0, 0.2) / 0.2
     seen += rng.normal(0, 0.001, seen.shape) * (1 + 2 * behind)
-    # nobody in a few frames, or the second person not from the start
-    if rng.random() < 0.05:
+    if rng.random() < 0.05:  # nobody in a few frames
         start = int(rng.integers(0, frames - 5))
-        seen[:, start : start + int(rng.integers(1, 5))] = 0
-    if bodies == 2 and rng.random() < 0.15:
-        seen[1, : int(rng.integers(2, frames // 4))] = 0
+        seen[start : start + int(rng.integers(1, 5))] = 0
     return seen

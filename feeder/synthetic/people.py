@@ -55,27 +55,15 @@ def sides(part: str) -> list[int]:
     return [joint for joint, name in enumerate(JOINT_NAMES) if name in (part, f"left {part}", f"right {part}")]
 
 
-def _expand_tree() -> tuple[np.ndarray, np.ndarray, dict[int, int]]:
-    """Return each joint's entry in `_TREE` (25,), its offset (25, 3), and its parent; parents come before their children."""
-    entries, offsets, parents = np.zeros(NUM_JOINTS, int), np.zeros((NUM_JOINTS, 3)), {}
-    for entry, (name, (above, offset)) in enumerate(_TREE.items()):
-        right, parent = JOINT_NAMES.index(name), JOINT_NAMES.index(above)
-        for joint, sign, joint_above in ((MIRROR[right], -1, MIRROR[parent]), (right, 1, parent)):
-            entries[joint], parents[joint] = entry, joint_above
-            offsets[joint] = np.multiply(offset, (sign, 1, 1))
-    return entries, offsets, parents
-
-
-def _expand_angles() -> np.ndarray:
-    """Return `_ANGLES` for all joints, (4, 25, 3)."""
-    angles = np.zeros((4, NUM_JOINTS, 3))
-    for part, rows in _ANGLES.items():
-        angles[:, sides(part)] = np.array(rows)[:, None]
-    return angles
-
-
-ENTRIES, OFFSETS, PARENTS = _expand_tree()
-LOWEST, HIGHEST, MIDDLE, WIDTH = _expand_angles()
+# joint -> its parent, parents before their children
+PARENTS = {
+    side[JOINT_NAMES.index(name)]: side[JOINT_NAMES.index(above)]
+    for name, (above, _) in _TREE.items()
+    for side in (MIRROR, range(NUM_JOINTS))
+}
+LOWEST, HIGHEST, MIDDLE, WIDTH = _LIMITS = np.zeros((4, NUM_JOINTS, 3))
+for _part, _rows in _ANGLES.items():
+    _LIMITS[:, sides(_part)] = np.array(_rows)[:, None]
 # rotations about y and z are mirrored on the left side
 SIGNS = np.array([(1, -1, -1) if name.startswith("left") else (1, 1, 1) for name in JOINT_NAMES])
 
@@ -96,8 +84,12 @@ def make_person(subject: int) -> Person:
     """Return the performer with a subject number (0 or more): the same in every data set."""
     rng = np.random.default_rng([2023, subject])
     stretch = rng.normal(1, (0.05, 0.04, 0.05), (len(_TREE), 3)).clip(0.6, 1.4)
+    offsets = np.zeros((NUM_JOINTS, 3))
+    for (name, (_, offset)), factor in zip(_TREE.items(), stretch, strict=True):
+        right = JOINT_NAMES.index(name)
+        offsets[MIRROR[right]], offsets[right] = np.multiply(offset, (-1, 1, 1)) * factor, offset * factor
     return Person(
-        offsets=OFFSETS * stretch[ENTRIES] * rng.uniform(1.6, 1.8),
+        offsets=offsets * rng.uniform(1.6, 1.8),
         tempo=rng.uniform(0.85, 1.18),
         amplitude=rng.uniform(0.8, 1.2),
         posture=rng.normal(0, 1, (NUM_JOINTS, 3)),
@@ -107,7 +99,7 @@ def make_person(subject: int) -> Person:
 
 
 def draw_posture(rng: np.random.Generator, person: Person, frames: int) -> np.ndarray:
-    """Return the joint angles of a slowly wandering posture, (frames, 25, 3) degrees."""
+    """Return the joint angles of a wandering posture, (frames, 25, 3) degrees."""
     drawn = rng.uniform(-1, 1, (NUM_JOINTS, 3))
     left, right = np.transpose([sides(part) for part in ("hip", "knee", "ankle")])
     drawn[left] = drawn[right] + rng.normal(0, 0.2, (3, 3))  # legs are bent alike
@@ -117,12 +109,10 @@ def draw_posture(rng: np.random.Generator, person: Person, frames: int) -> np.nd
 
 def drift(rng: np.random.Generator, frames: int, shape: tuple[int, ...] = ()) -> np.ndarray:
     """Return smooth noise that starts at 0, (frames, *shape): sums of three sines of 0.05 to 0.25 Hz, about 1 in size."""
-    seconds = np.arange(frames) / FPS
-    hertz = rng.uniform(0.05, 0.25, (3, *shape))
-    phase = rng.uniform(0, 2 * np.pi, (3, *shape))
+    hertz, phase = rng.uniform(0.05, 0.25, (3, *shape)), rng.uniform(0, 2 * np.pi, (3, *shape))
     size = rng.normal(0, 0.8, (3, *shape))
-    waves = np.sin(2 * np.pi * np.multiply.outer(seconds, hertz) + phase)  # (frames, 3, *shape)
-    return (waves * size).sum(axis=1) * rise(frames).reshape(-1, *([1] * len(shape)))
+    waves = np.sin(2 * np.pi * np.multiply.outer(np.arange(frames) / FPS, hertz) + phase)  # (frames, 3, *shape)
+    return ((waves * size).sum(axis=1).T * rise(frames)).T
 
 
 def rise(frames: int) -> np.ndarray:
@@ -131,10 +121,7 @@ def rise(frames: int) -> np.ndarray:
 
 
 def pose(person: Person, angles: np.ndarray) -> np.ndarray:
-    """Return the joints, (T, 25, 3) metres, of a body that touches the ground, by forward kinematics from the pelvis.
-
-    The angles, (T, 25, 3) degrees, are clipped to their limits. x points to the person's right, y up, z to the back.
-    """
+    """Return the joints, (T, 25, 3) metres, of a body on the ground with these angles, (T, 25, 3) degrees, within limits."""
     local = rotation(np.radians(angles.clip(LOWEST, HIGHEST)) * SIGNS)  # (T, 25, 3, 3), relative to the parent
     turned, joints = local.copy(), np.zeros(angles.shape)
     for joint, parent in PARENTS.items():
