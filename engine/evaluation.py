@@ -1,134 +1,125 @@
-"""Figures of classifiers: accuracy, mean over repeats, fusion of streams, report of the classes, balanced label subsets."""
+"""Figures of evaluations: accuracy, fusion of streams, balanced label subsets, and the rows of a run's result.json."""
 
-import statistics
+import hashlib
+import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.records import PREDICTIONS
-from engine.runlog import RunLog
+from engine.files import write_text
+from engine.results import RESULT
+from engine.runlog import Run
 from feeder.cli import UserError
-from feeder.dataset import SkeletonDataset
+from feeder.preparation.ntu import SAMPLE_COUNTS as NTU
+from feeder.preparation.pku import SAMPLE_COUNTS as PKU
+from model.contrast import PAIRS
 
-ALL_CLASSES = 20  # up to this number the report lists every class
-WORST, PAIRS = 10, 10  # classes and confused pairs listed otherwise
-
-
-class Scores(NamedTuple):
-    """Class scores (N, classes) of the test set, on the CPU."""
-
-    last: Tensor  # after the last epoch
-    best: Tensor  # after the epoch with the best test accuracy
+# Training and test samples of the whole data sets. PKU-MMD's depend a little on the script that prepares them.
+FULL = NTU | {(f"pku_part{part}", split): counts for (part, split), counts in PKU.items()}
+SPLITS = {"cross_subject": "xsub", "cross_view": "xview", "cross_setup": "xsetup"}
+TOLERANCE = 0.002  # of these numbers
+# Options that change where and how fast a run computes, not what. `pretrained` is a path: `origins` identify the encoders.
+INCIDENTAL = {
+    "seed", "config", "data_path", "log_dir", "checkpoint_path", "pretrained", "resume", "save_freq", "print_freq",
+    "save_minutes", "workers", "device", "gpu", "compile", "save_features",
+}  # fmt: skip
 
 
 def accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
     """Return the top-k accuracy in percent of scores (N, classes) and labels (N,); k is cut to the number of classes."""
     top = scores.topk(min(k, scores.shape[1]), dim=1).indices  # (N, k)
-    return (top == labels[:, None]).any(dim=1).float().mean().item() * 100
+    return (top == labels[:, None]).any(dim=1).double().mean().item() * 100
 
 
-def fuse(scores: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
-    """Return the weighted sum (N, classes) of the scores of several streams; weights are 1 by default."""
-    first, *others = (w * s for w, s in zip(weights or [1.0] * len(scores), scores, strict=True))
-    return sum(others, start=first)
+def fuse(scores: Tensor, weights: Sequence[float] | None = None) -> Tensor:
+    """Return the weighted sum (...) of the scores (streams, ...); weights are 1 by default."""
+    return torch.tensordot(torch.tensor(weights or [1.0] * len(scores)), scores, dims=1)
 
 
-def fuse_streams(streams: Sequence[Scores], weights: Sequence[float] | None = None) -> Scores:
-    """Return the fused scores of the last and of the best epochs of several streams."""
-    return Scores(*(fuse(kind, weights) for kind in zip(*streams, strict=True)))
-
-
-def summarise(repeats: Sequence[Scores], labels: Tensor) -> dict[str, float]:
-    """Return accuracies in percent, named as in metrics.jsonl; of repeats the mean and the standard deviation (n - 1)."""
-    figures = {}
-    for name in ("best", "last"):
-        found = [accuracy(getattr(scores, name), labels) for scores in repeats]
-        figures[f"{name}_acc1"] = statistics.fmean(found)
-        if len(repeats) > 1:
-            figures |= {f"{name}_acc1_std": statistics.stdev(found), "repeats": len(repeats)}
-    return figures
-
-
-def describe_summary(figures: dict[str, float]) -> str:
-    """Return one line on the figures of `summarise`."""
-    last, best = (
-        f"{figures[key]:.3f}" + (f" +- {figures[key + '_std']:.3f}" if "repeats" in figures else "")
-        for key in ("last_acc1", "best_acc1")
-    )
-    mean = f"; mean and standard deviation of {figures['repeats']} repeats" if "repeats" in figures else ""
-    return f"Acc@1 of the last epoch {last}; of the epoch best on the test set {best} (what papers report){mean}"
-
-
-def report_scores(
-    log: RunLog,
-    test: SkeletonDataset,
-    streams: Sequence[str],
-    scores: Sequence[Sequence[Scores]],
-    weights: Sequence[float] | None,
-) -> Tensor:
-    """Print and log the accuracies of the streams and of their fusion, write the scores; return the first repeat's predictions.
-
-    predictions.npz, or predictions_repeatR.npz for each of several repeats, holds what `engine.records.read_scores` reads, and
-    the predictions (N,) of the last epoch, fused over the streams.
+def summarise(scores: Tensor, labels: Tensor) -> dict[str, float | None]:
+    """Return the accuracies of a row of result.json: mean and deviation over repeats, last and best epoch.
 
     Args:
-        log: log of the run.
-        test: test set, N samples.
-        streams: names of the streams.
-        scores: for each stream one `Scores` for each repeat.
-        weights: weights of the streams in their fusion; 1 by default.
+        scores: (repeats, 2, N, classes), of the last epoch and of that with the best test accuracy.
+        labels: (N,) ints.
     """
-    labels = torch.from_numpy(test.labels)
-    fused = [fuse_streams(repeat, weights) for repeat in zip(*scores, strict=True)]
-    predictions = [repeat.last.argmax(dim=1) for repeat in fused]
-    for repeat, found in enumerate(zip(*scores, strict=True)):
-        last, best = (torch.stack(part).numpy() for part in zip(*found, strict=True))  # (S, N, classes)
-        log.arrays(PREDICTIONS if len(fused) == 1 else f"{PREDICTIONS}_repeat{repeat}", names=np.array(test.names),
-                   labels=test.labels, predictions=predictions[repeat].numpy(), streams=np.array(streams), scores=last,
-                   best_scores=best)  # fmt: skip
-    if len(streams) > 1:
-        for name, found in [*zip(streams, scores, strict=True), ("fusion", fused)]:
-            log.print(f"{name}: {describe_summary(summarise(found, labels))}")
-            log.metrics(stream=name, **summarise(found, labels))
-    else:
-        log.print(describe_summary(summarise(fused, labels)))
-    log.metrics(**summarise(fused, labels))
-    return predictions[0]
+    found = torch.tensor([[accuracy(epoch, labels) for epoch in repeat] for repeat in scores], dtype=torch.float64)
+    last, best = found.mean(dim=0).tolist()
+    last_std, best_std = found.std(dim=0).tolist() if len(found) > 1 else (None, None)
+    return {"acc1": last, "acc1_std": last_std, "best_acc1": best, "best_acc1_std": best_std}
 
 
-def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return how many samples of class i were predicted as class j, (classes, classes) ints, of labels and predictions (N,)."""
-    cells = labels * num_classes + predictions
-    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
-def describe_classes(matrix: np.ndarray, names: Sequence[str]) -> list[str]:
-    """Return lines of text: the accuracy of each class, or of the worst if there are many, and the most confused pairs.
+def describe_encoder(origin: dict, protocol: str, stream: str) -> str:
+    """Return how an encoder was made, and what sets it apart from the paper's pre-training under this protocol on this stream.
 
     Args:
-        matrix: counts (classes, classes), [class, prediction].
-        names: names of the classes.
+        origin: "task" and the options of the run that made the encoder; "unknown" is returned if they are incomplete.
+        protocol: of the evaluation.
+        stream: of the evaluation.
     """
-    titles = [name if name == f"class {label}" else f"{label} {name}" for label, name in enumerate(names)]
-    counts, correct = matrix.sum(axis=1), matrix.diagonal()
-    tested = np.flatnonzero(counts)
-    accuracies = 100 * correct[tested] / counts[tested]
-    order = tested[np.argsort(accuracies, kind="stable")]
-    heading = f"Acc@1 of each class, mean {accuracies.mean():.1f}"
-    if len(order) > ALL_CLASSES:
-        heading, order = f"{heading}; the worst {WORST} of {len(order)}", order[:WORST]
-    lines = [f"{heading}:"]
-    lines += [f"  {100 * correct[i] / counts[i]:5.1f}  {correct[i]}/{counts[i]}  {titles[i]}" for i in order]
+    try:
+        task = origin["task"]
+        if task == "linear":  # its encoder was frozen
+            return describe_encoder(origin["origins"][0], protocol, stream)
+        if task in ("finetune", "supervised"):
+            return f"{'fine-tuned' if task == 'finetune' else 'supervised'} on {origin['finetune_dataset']}"
+        if task != "pretraining":
+            return {"random": "random", "raw": "none (raw coordinates)", "reference": "reference"}[task]
+        words = [f"pre-trained on {origin['pre_dataset']}"]
+        words += [origin["protocol"]] if origin["protocol"] != protocol else []
+        words += [f"{origin['skeleton_representation']} stream"] if origin["skeleton_representation"] != stream else []
+        words += ["without masks"] if origin["no_masks"] else []
+        words += [f"pairs {' '.join(origin['pairs'])}"] if set(origin["pairs"]) != set(PAIRS) else []
+        return ", ".join(words)
+    except (KeyError, IndexError, TypeError):
+        return "unknown"
 
-    # the most frequent errors first, ties by label
-    errors = [(-matrix[i, j], i, j) for i, j in zip(*np.nonzero(matrix), strict=True) if i != j]
-    if errors:
-        lines.append("most confused (clips, class -> predicted as):")
-        lines += [f"  {-count}/{counts[i]}  {titles[i]} -> {titles[j]}" for count, i, j in sorted(errors)[:PAIRS]]
-    return lines
+
+def result_row(run: Run, options: dict[str, Any], stream: str, task: str, **figures: float | None) -> dict[str, Any]:
+    """Return a row of result.json, with the entries of `engine.results.FIELDS`.
+
+    Args:
+        run: what the run does.
+        options: all its options, and "seed", "data" and "origins" of its `Task`.
+        stream: the stream of this row, or "joint+motion" etc. for their fusion.
+        task: such as "linear" or "1-NN retrieval".
+        figures: accuracies in percent.
+    """
+    streams = stream.split("+")
+    origins = [origin for name, origin in zip(run.stream.split("+"), options["origins"], strict=True) if name in streams]
+    encoders = [describe_encoder(origin, run.protocol, name) for name, origin in zip(streams, origins, strict=True)]
+    encoder, labels = "; ".join(dict.fromkeys(encoders)), float(options.get("label_fraction", 1))
+    row = dict(task=task, data_set=run.data_set, protocol=run.protocol, stream=stream, encoder=encoder, labels=labels)
+
+    # the published figure may be shown next to the paper's method on the whole data set
+    full, found = FULL.get((run.data_set, SPLITS.get(run.protocol))), options["data"]
+    whole = full and all(abs(found[part] - n) <= TOLERANCE * n for part, n in zip(("train", "test"), full, strict=True))
+    comparable = bool(whole) and (stream, labels, encoder) == ("joint", 1, f"pre-trained on {run.data_set}")
+
+    # task and stream of the row say which of these options it belongs to
+    own = options | {"origins": origins, "finetune_skeleton_representation": None, "knn_neighbours": None}
+    group = hashlib.sha256(repr((row, essential(own))).encode()).hexdigest()[:16]
+    return row | {"seed": options["seed"], "comparable": comparable, "group": group} | figures
+
+
+def essential(value: Any) -> Any:
+    """Return options, nested in those of other runs, as sorted pairs without what a result does not depend on."""
+    if isinstance(value, list):
+        return [essential(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    # encoders of one kind differ in weights between seeds; without a seed the weights are all that is known
+    left_out = INCIDENTAL | ({"digest"} if "seed" in value else set())
+    return sorted(((str(name), essential(item)) for name, item in value.items() if name not in left_out), key=str)
+
+
+def write_result(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the rows of a finished evaluation into result.json, atomically."""
+    write_text(folder / RESULT, json.dumps(rows, indent=1) + "\n")
 
 
 def repeat_seed(seed: int, repeat: int) -> int:
@@ -160,10 +151,3 @@ def balanced_subset(labels: np.ndarray, fraction: float, seed: int) -> np.ndarra
         rows = rng.permutation(np.flatnonzero(labels == label))
         turn[rows], tie[rows] = np.arange(len(rows)), place
     return np.sort(np.lexsort((tie, turn))[:total])  # the first sample of every class, then the second of every class, ...
-
-
-def describe_subset(labels: np.ndarray, rows: np.ndarray, seed: int) -> str:
-    """Return one line on the samples `rows` (n,) of labels (N,): how many, the seed, and the count of each class."""
-    counts = zip(*np.unique(labels[rows], return_counts=True), strict=True)
-    classes = " ".join(f"{label}:{count}" for label, count in counts)
-    return f"{len(rows)} of {len(labels)} labels, drawn with seed {seed}; samples of each class: {classes}"

@@ -6,26 +6,37 @@ adds the scores of all streams of these runs of action_classification.py and pri
 """
 
 import argparse
-import math
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from engine.evaluation import accuracy, fuse
-from engine.records import read_scores
+from engine.files import load_npz
 from feeder.cli import CommandLine, UserError, script
 
 
-def weight(text: str) -> float:
-    """Return a finite number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above 0")
-    return value
+def read_scores(path: Path) -> dict[str, np.ndarray]:
+    """Return names (N,), labels (N,), streams (S,), scores and best_scores (S, N, classes) of a run folder or its .npz file.
+
+    Raises:
+        UserError: there is no such file, or it is damaged or holds something else.
+    """
+    path = path / "predictions.npz" if path.is_dir() else path
+    found = load_npz(path, ("names", "labels", "streams", "scores", "best_scores"))
+    names, labels, streams, scores, best = found.values()
+    fits = (
+        "".join(array.dtype.kind for array in found.values()) == "UiUff"
+        and scores.ndim == 3
+        and scores.size > 0
+        and (best.shape, names.shape, labels.shape) == (scores.shape, scores.shape[1:2], scores.shape[1:2])
+        and streams.shape == scores.shape[:1]
+        and bool(np.isfinite(scores).all() and np.isfinite(best).all())
+        and 0 <= labels.min() <= labels.max() < scores.shape[2]
+    )
+    if not fits:
+        raise UserError(f"{path}: names, labels, streams and scores are not those of a run of action_classification.py")
+    return found
 
 
 def get_parser() -> CommandLine:
@@ -33,7 +44,7 @@ def get_parser() -> CommandLine:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = CommandLine(prog="python -m engine.fuse", description=__doc__, formatter_class=formatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or a file like its predictions.npz")
-    parser.add_argument("--stream-weights", type=weight, nargs="+", metavar="W", help="one for each stream, in order (equal)")
+    parser.add_argument("--stream-weights", type=float, nargs="+", metavar="W", help="one for each stream, in order (equal)")
     return parser
 
 
@@ -44,21 +55,19 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     found = [read_scores(run) for run in args.runs]
     for run, content in zip(args.runs, found, strict=True):
-        for field in ("names", "labels"):
-            if not np.array_equal(content[field], found[0][field]):
-                raise UserError(f"{run} has other {field} than {args.runs[0]}: only runs on the same test samples can be fused")
-        if (classes := content["scores"].shape[2]) != (expected := found[0]["scores"].shape[2]):
-            raise UserError(f"{run} has {classes} classes, {args.runs[0]} {expected}")
+        same = all(np.array_equal(content[field], found[0][field]) for field in ("names", "labels"))
+        if not same or content["scores"].shape[2] != found[0]["scores"].shape[2]:
+            raise UserError(f"{run} and {args.runs[0]} have other test samples or classes: they cannot be fused")
     streams = [stream for content in found for stream in content["streams"]]
-    if args.stream_weights is not None and len(args.stream_weights) != len(streams):
-        parser.error(f"{len(args.stream_weights)} --stream-weights for {len(streams)} streams: {', '.join(streams)}")
+    weights = args.stream_weights or [1.0] * len(streams)
+    if len(weights) != len(streams) or not all(0 < weight < float("inf") for weight in weights):
+        parser.error(f"--stream-weights: give a finite number above 0 for each of {', '.join(streams)}")
 
     labels = torch.from_numpy(found[0]["labels"])
     for kind, field in (("last epoch", "scores"), ("epoch best on the test set", "best_scores")):
-        scores = [torch.from_numpy(part) for content in found for part in content[field]]
-        for stream, part in zip(streams, scores, strict=True):
-            print(f"{kind}: {stream} Acc@1 {accuracy(part, labels):.3f}")
-        print(f"{kind}: fusion Acc@1 {accuracy(fuse(scores, args.stream_weights), labels):.3f}")
+        scores = torch.from_numpy(np.concatenate([content[field] for content in found])).float()  # (streams, N, classes)
+        for name, part in [*zip(streams, scores, strict=True), ("fusion", fuse(scores, weights))]:
+            print(f"{kind}: {name} Acc@1 {accuracy(part, labels):.3f}")
 
 
 if __name__ == "__main__":
