@@ -1,4 +1,6 @@
-# make demo: from synthetic recordings to a trained encoder and a closing table.  make test: the tests.  make lint: ruff.
+# make demo    synthetic recordings -> arrays -> pre-training -> evaluation -> a table of results, in demo/
+# make test    all tests; make lint: ruff; make clean: remove demo/ and the virtual environment
+# Both create .venv if needed; `make demo PYTHON=python3.12` chooses the interpreter.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
