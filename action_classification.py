@@ -28,7 +28,7 @@ from engine.features import BATCH_SIZE, Task, clip_batches, extract_features, fe
 from engine.meters import Meter, progress_line
 from engine.results import RESULT, mean_of
 from engine.runlog import Run, RunLog
-from engine.training import learning_rate, random_states, restore_random_states, seed_everything, set_learning_rate
+from engine.training import random_states, restore_random_states, seed_everything, set_learning_rate
 from engine.visualisation import report_classes
 from feeder.augmentations import STREAMS
 from feeder.cli import UserError, script
@@ -169,8 +169,7 @@ def train(
     best_acc1, best_scores, scores = checkpoint.get("best_acc1", -1.0), checkpoint.get("best_scores"), None
     for epoch in range(checkpoint.get("epoch", args.start_epoch), args.epochs):
         # train
-        batches.epoch, lr = epoch, learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos)
-        set_learning_rate(optimizer, lr)
+        batches.epoch, lr = epoch, set_learning_rate(optimizer, args, epoch)
         loss = train_epoch(classifier, train_samples, len(batches), optimizer, epoch, args.print_freq, log)
 
         # evaluate

@@ -233,7 +233,7 @@ def get_encoder(pretrained: str | Path | None, given: dict[str, Any]) -> tuple[E
     checkpoint = load_checkpoint(pretrained)
     origin: dict[str, Any] = {"task": "reference"} if "reference" in checkpoint else {}
     if "run" in checkpoint:
-        origin = checkpoint["options"] | {"task": checkpoint["run"][0]}
+        origin = {"data": checkpoint.get("data")} | checkpoint["options"] | {"task": checkpoint["run"][0]}
     return _encoder_of(checkpoint, pretrained, given), origin
 
 
