@@ -20,9 +20,7 @@ LINKS = tuple((joint, parent) for joint, parent in enumerate(PARENTS) if joint !
 
 # Joint v of a mirrored body is joint MIRROR[v].
 MIRROR = tuple(
-    JOINT_NAMES.index(
-        name.replace("left", "right") if "left" in name else name.replace("right", "left")
-    )
+    JOINT_NAMES.index(name.replace("left", "right") if "left" in name else name.replace("right", "left"))
     for name in JOINT_NAMES
 )
 

@@ -122,8 +122,8 @@ def test_damaged_files_are_reported_together(tmp_path, raw, capsys):
     command = ["--data-path", raw, other, "--out-folder", tmp_path / "out", "--workers", 2]
     code, err = fails(command, capsys)
     assert code == 1 and "Traceback" not in err
-    for line in (f"{raw}/{good[5]}: line 8: 3 numbers for a joint, not 12", f"{raw}/{good[9]}: line 1: the file is empty",
-                 f"{raw}/notes.skeleton: not a sample name", f"{raw}/S001C001P001R001A099.skeleton: class 99 is outside ntu60",
+    for line in (f"{raw}/{good[5]}: line 8: could not convert", f"{raw}/{good[9]}: line 1: the file is empty",
+                 f"{raw}/notes.skeleton: not a sample name", f"{raw}/S001C001P001R001A099.skeleton: action 99 is outside ntu60",
                  f"{other}/{good[0]}: the sample is also in {raw}", f"{raw}/S017C003P040R002A059.skeleton: not a regular file",
                  "error: 6 files or samples cannot be used"):  # fmt: skip
         assert line in err
@@ -238,7 +238,7 @@ def test_a_disk_that_fills_up(many, tmp_path, workers):
     limit = (20 * arrays.SAMPLE_BYTES,) * 2
     full = subprocess.run(command, capture_output=True, text=True, timeout=60,
                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))  # fmt: skip
-    assert full.returncode == 1 and "_data_joint.npy: File too large" in full.stderr and full.stderr.count("\n") == 1
+    assert full.returncode == 1 and "out: File too large" in full.stderr and full.stderr.count("\n") == 1
     assert not contents(tmp_path / "out")
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert contents(tmp_path / "out") == contents(many / "whole")

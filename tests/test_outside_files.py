@@ -47,7 +47,7 @@ def check_video(video):
 
 
 def check_rows(rows):
-    assert all(1 <= row.action <= 51 and row.start >= 0 and row.end >= 0 for row in rows)
+    assert all(1 <= action <= 51 and start >= 0 and end >= 0 for _, action, start, end in rows)
 
 
 def check_lists(lists):
