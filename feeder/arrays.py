@@ -16,7 +16,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -132,7 +132,7 @@ def write_splits(root: str | Path, benchmarks: Iterable[str]) -> Iterator["Split
     except OSError as error:  # errors of writing, such as that of a full disk, have no path
         raise OSError(error.errno, error.strerror, error.filename or str(root)) from None
     finally:
-        for file in writer.files.values():
+        for file, *_ in writer.parts.values():
             with contextlib.suppress(OSError):  # a full disk does not take the rest
                 file.close()
         for path in temporary:
@@ -147,36 +147,38 @@ class SplitWriter:
     """
 
     def __init__(self) -> None:
-        self.files: dict = {}  # (benchmark, part) -> file of samples
-        self.rows: dict = {}  # (benchmark, part) -> names, labels and numbers of frames
+        # (benchmark, part) -> file of samples, names, labels, numbers of frames
+        self.parts: dict[tuple[str, str], tuple[BinaryIO, list[str], list[int], list[int]]] = {}
 
     def open(self, folder: Path, benchmark: str, part: str) -> None:
         """Start the files of a part in a folder."""
-        self.files[benchmark, part] = open(path_of(folder, part, DATA), "xb")
-        self.rows[benchmark, part] = ([], [], [])
-        self._write_header((benchmark, part))
+        file = open(path_of(folder, part, DATA), "xb")
+        self.parts[benchmark, part] = file, [], [], []
+        _write_header(file, 0)
 
     def add(self, parts: Mapping[str, str], name: str, label: int, num_frame: int, sample: np.ndarray) -> None:
         """Append a sample (3, 300, 25, 2) to "train" or "val" of each benchmark in `parts`."""
         for place in parts.items():
-            self.files[place].write(np.ascontiguousarray(sample, np.float32).reshape(SAMPLE_SHAPE).data)
-            for values, value in zip(self.rows[place], (name, label, num_frame), strict=True):
-                values.append(value)
+            file, names, labels, num_frames = self.parts[place]
+            file.write(np.ascontiguousarray(sample, np.float32).reshape(SAMPLE_SHAPE).data)
+            names.append(name)
+            labels.append(label)
+            num_frames.append(num_frame)
 
     def finish(self) -> None:
         """Complete the headers and write the other files."""
-        for place, file in self.files.items():
-            file.seek(0)
-            self._write_header(place)
+        for (_, part), (file, names, labels, num_frames) in self.parts.items():
+            _write_header(file, len(names))
             file.close()
-            names, labels, num_frame = self.rows[place]
-            folder, part = Path(file.name).parent, place[1]
-            np.save(path_of(folder, part, NUM_FRAME), np.array(num_frame, np.int64))
+            folder = Path(file.name).parent
+            np.save(path_of(folder, part, NUM_FRAME), np.array(num_frames, np.int64))
             path_of(folder, part, LABEL).write_bytes(pickle.dumps((names, labels), protocol=4))
 
-    def _write_header(self, place: tuple[str, str]) -> None:
-        header = {"descr": "<f4", "fortran_order": False, "shape": (len(self.rows[place][0]), *SAMPLE_SHAPE)}
-        np.lib.format.write_array_header_1_0(self.files[place], header)  # as long for any number of samples
+
+def _write_header(file: BinaryIO, num_samples: int) -> None:
+    file.seek(0)
+    header = {"descr": "<f4", "fortran_order": False, "shape": (num_samples, *SAMPLE_SHAPE)}
+    np.lib.format.write_array_header_1_0(file, header)  # as long for any number of samples
 
 
 def _replace(folder: Path, new: Path, old: Path) -> None:

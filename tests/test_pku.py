@@ -122,16 +122,12 @@ def test_oddities_are_counted_and_named(prepared):
     assert len(cut) == 3 and cut[0].startswith(f"{third}-L_r04_c") and cut[0].endswith(" frames)")
     assert below("segments without any body, left out: 3") == views(second + "-{}_r05_c01")
     assert "damaged files or segments, left out: 0" in lines
-    split = open_split(arrays / "xsub", "train")
-    longest = [name for name, frames in zip(split.names, split.num_frame, strict=True) if frames == 300]
-    assert [name.split("_")[:2] for name in longest] == [[f"{first}-{view}", "r01"] for view in "LMR"]
-
-
-def test_table_counts_rows_and_compares_with_the_full_set(prepared):
-    part, _, _, printed = prepared
     assert "xsub: 15 / 27 label rows, usable or not; a subset of the full set's" in printed
     xview = {1: "a subset of the full set's 14,357 / 7,188", 2: "the full set's number is not known"}[part]
     assert f"xview: 28 / 14 label rows, usable or not; {xview}" in printed
+    split = open_split(arrays / "xsub", "train")
+    longest = [name for name, frames in zip(split.names, split.num_frame, strict=True) if frames == 300]
+    assert [name.split("_")[:2] for name in longest] == [[f"{first}-{view}", "r01"] for view in "LMR"]
 
 
 def test_one_worker_and_one_benchmark_write_the_same(prepared, tmp_path):
@@ -268,15 +264,12 @@ def test_what_is_missing_is_named(small):
     assert message().endswith(f"unpack {raw}/Data/Skeleton.7z first")
 
 
-def test_video_without_label_file_is_named(small):
+def test_real_rows_of_part_one_and_a_video_without_labels(small):
     (small / "raw/Label/Train_Label_PKU_final/0003-L.txt").unlink()
-    assert "videos without a label file: 1\n  0003-L\n" in run(small)
-
-
-def test_real_row_of_part_one_is_dropped_and_zero_start_kept(small):
     (small / "raw/Label/Train_Label_PKU_final/0002-L.txt").write_text("23,0,23,1\n" * 20 + "1,4925,4036,2\n1,5,5,2\n")
     planned = plan(small / "raw", 1, ["xsub"])
     assert planned.notes["rows with start >= end, dropped"] == ["0002-L row 21", "0002-L row 22"]
+    assert planned.notes["videos without a label file"] == ["0003-L"]
     assert [sample.segment for sample in planned.sources[0].samples] == [(0, 23)] * 20
 
 
@@ -313,11 +306,3 @@ def test_row_that_starts_after_the_end_is_damage(small):
     with pytest.raises(SystemExit):
         run(small)
     assert "0003-L_r04_c01 starts at frame 90000, the video has" in run(small, 1, "--skip_bad")
-
-
-def test_flags_take_underscores_and_have_defaults():
-    args = pku_gendata.get_parser().parse_args(["--data_path", "a", "--out_folder", "b", "--part", "2"])
-    assert (args.data_path, args.out_folder, args.part) == (Path("a"), Path("b"), 2)
-    assert list(args.benchmark) == ["xsub", "xview"]
-    with pytest.raises(SystemExit):
-        pku_gendata.main(["--workers", "0"])

@@ -6,7 +6,6 @@ the rows start .. end of the skeleton file, 0-based, end excluded: the only read
 """
 
 import re
-from array import array
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -98,13 +97,18 @@ def read_video(path: Path) -> np.ndarray:
     Raises:
         UserError: the file is damaged: file, line, reason.
     """
-    numbers = array("d")  # np.loadtxt would need three times the memory
-    for line, text in enumerate(read_text(path).split("\n"), 1):
-        words = text.split()
-        if len(words) != _COLUMNS:
-            raise UserError(f"{path}: line {line}: {len(words)} numbers, not {_COLUMNS}")
-        numbers.extend(parse_numbers(path, line, words))
-    frames = np.frombuffer(numbers).reshape(-1, _COLUMNS)
+    text = read_text(path)
+    lines = (match[0] for match in re.finditer("^.*$", text, re.MULTILINE))  # a list would take as much memory as the text
+    try:
+        frames = np.loadtxt(lines, comments=None, ndmin=2)
+    except ValueError:
+        frames = np.empty((0, 0))
+    if frames.shape != (text.count("\n") + 1, _COLUMNS):
+        for number, line in enumerate(text.split("\n"), 1):
+            words = parse_numbers(path, number, line.split())
+            if len(words) != _COLUMNS:
+                raise UserError(f"{path}: line {number}: {len(words)} numbers, not {_COLUMNS}")
+        raise UserError(f"{path}: a character between two numbers that is neither a blank nor the end of a line")
     check_positions(path, frames, range(1, len(frames) + 1))
     return frames.reshape(-1, NUM_BODIES, NUM_JOINTS, 3).swapaxes(0, 1)
 
