@@ -193,9 +193,10 @@ def _find_bodies(path: Path, text: str, ends: list[int], widths: list[int]) -> t
         return text[ends[at - 1] if at else 0 : ends[at] - 1]
 
     def count(at: int, what: str) -> int:
-        if not (line(at).isdecimal() and len(line(at)) < 10):
-            raise UserError(f"{path}: line {at + 1}: {line(at)[:20]!r} is not a number of {what}")
-        return int(line(at))
+        word = line(at)
+        if not (word.isdecimal() and len(word) < 10):
+            raise UserError(f"{path}: line {at + 1}: {word[:20]!r} is not a number of {what}")
+        return int(word)
 
     num_frames, found, at = count(0, "frames"), [], 1
     if not 1 <= num_frames <= MAX_FRAMES:
@@ -204,11 +205,10 @@ def _find_bodies(path: Path, text: str, ends: list[int], widths: list[int]) -> t
         num_bodies = count(at, "bodies")
         at += 1
         for place in range(num_bodies):
-            if widths[at : at + len(_BODY_WIDTHS)] != _BODY_WIDTHS or not line(at + 1):
+            if widths[at : at + len(_BODY_WIDTHS)] != _BODY_WIDTHS or line(at + 1) != str(NUM_JOINTS):
                 for number, width in enumerate(_BODY_WIDTHS, at):
                     if (words := len(line(number).split())) != width:
                         raise UserError(f"{path}: line {number + 1}: {words} numbers, not {width} as a body has there")
-            if line(at + 1) != str(NUM_JOINTS):
                 raise UserError(f"{path}: line {at + 2}: {line(at + 1)[:20]!r} joints, not {NUM_JOINTS}")
             if place < MAX_BODIES:
                 found.append((at, place, frame))

@@ -79,7 +79,7 @@ def read_rows(path: Path) -> list[tuple[int, int, int, int]]:
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
-        if not re.fullmatch(r"\s*\d{1,9}\s*(,\s*\d{1,9}\s*){3}", line):
+        if not re.fullmatch(r"\s*\d{1,9}\s*(,\s*\d{1,9}\s*){3}", line, re.ASCII):
             raise UserError(f"{path}: line {number}: {line[:40]!r} is not class,start,end,confidence, whole numbers from 0")
         action, start, end, _ = map(int, line.split(","))
         if not 1 <= action <= NUM_CLASSES:
