@@ -121,16 +121,6 @@ def test_damaged_files_are_reported_together(tmp_path, raw, capsys):
     assert sorted(names) == sorted(set(good) - {good[5], good[9]} | {"S017C003P040R002A060.skeleton"})
 
 
-def test_one_damaged_file_is_one_line(tmp_path, raw, capsys):
-    run("--data-path", raw, "--out-folder", tmp_path / "out")
-    before = contents(tmp_path / "out")
-    path = sorted(raw.iterdir())[3]
-    path.write_text(path.read_text()[:-40])
-    code, err = fails(["--data-path", raw, "--out-folder", tmp_path / "out"], capsys)
-    assert code == 1 and err.count("\n") == 1 and f"error: {path}: line " in err
-    assert contents(tmp_path / "out") == before
-
-
 def test_names_that_the_terminal_cannot_show(tmp_path, raw):
     """An ASCII-only terminal and a path that is not UTF-8: escapes instead of a traceback."""
     folder = os.fsencode(tmp_path) + b"/gr\xfc\xdfe \xe2\x82\xac"

@@ -300,9 +300,10 @@ def test_all_damage_is_reported_and_nothing_is_written(small, capsys):
     assert {name[:6] for name in open_split(small / "arrays/xsub", "train").names} == {"0002-L"}
 
 
-def test_row_that_starts_after_the_end_is_damage(small):
+def test_row_that_starts_after_the_end_is_damage(small, capsys):
     label = small / "raw/Label/Train_Label_PKU_final/0003-L.txt"
     label.write_text(label.read_text() + "1,90000,90040,2\n")
     with pytest.raises(SystemExit):
         run(small)
+    assert capsys.readouterr().err.count("\n") == 1  # a single mistake is the error itself
     assert "0003-L_r04_c01 starts at frame 90000, the video has" in run(small, 1, "--skip_bad")
