@@ -3,8 +3,8 @@
     python pku_gendata.py --data-path DOWNLOAD              # part 1 -> data/pku_v1/{xsub,xview}
     python pku_gendata.py --data-path DOWNLOAD --part 2     # part 2 -> data/pku_v2/{xsub,xview}
 
-The download is read as delivered, its archives unpacked: Data, Label and Split with what is
-in them, under any of the names that these folders have had. A label row is the frames start .. end of
+The download is read as delivered, its archives unpacked: Data, Label and Split with what is in
+them, under any of the names that these folders have had. A label row is the frames start .. end of
 its video, from 0, end excluded; it becomes a sample just as an NTU file does, named after video,
 row and class id: 0043-L_r20_c05. Labels are the class id less 1, 51 outputs in both parts. The
 reference publishes no such script.
