@@ -9,11 +9,7 @@ from feeder.cli import UserError
 
 
 def load_labels(path: Path) -> tuple[list[str], list[int]]:
-    """Return (names, labels) of a label pickle; whole-numbered floats, as some repositories store, become ints.
-
-    Raises:
-        UserError: the file is damaged, needs a type besides lists, tuples, strings and numbers, or is not a pair of lists.
-    """
+    """Return (names, labels) of a label pickle; whole-numbered floats, as some repositories store, become ints."""
     try:
         with open(path, "rb") as file:
             content = _PlainUnpickler(file, encoding="latin1").load()

@@ -75,9 +75,6 @@ def generate(
         read: a function at the top level of a module, run in `workers` processes.
         skip_bad: leave damaged samples out instead of failing at the end.
         bad: what was found damaged already.
-
-    Raises:
-        UserError: damaged samples without `skip_bad`, no samples at all, or too little room on the disk.
     """
     benchmarks, bad, empty = list(benchmarks), list(bad), []
     sources = [Source(path, tuple(sorted(samples))) for path, samples in sources if samples]

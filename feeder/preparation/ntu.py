@@ -49,11 +49,7 @@ class SampleName(NamedTuple):
 
 
 def parse_name(name: str, dataset: str | None = None) -> SampleName:
-    """Return the numbers of a sample name, given with or without `.skeleton`.
-
-    Raises:
-        UserError: the name does not follow SsssCcccPpppRrrrAaaa, or `dataset` ("ntu60" or "ntu120") has no such sample.
-    """
+    """Return the numbers of a name with or without `.skeleton`; `UserError` if `dataset` has no such sample."""
     match = _NAME.fullmatch(name.removesuffix(SUFFIX))
     if not match:
         raise UserError(f"{name}: not a sample name; expected one like S001C002P003R002A013{SUFFIX}")
@@ -136,9 +132,6 @@ def read_bodies(path: Path) -> np.ndarray:
 
     Returns:
         (4, T, 25, 3) float64 in metres, T in 1..300.
-
-    Raises:
-        UserError: the file is damaged: file, line, reason.
     """
     text = read_text(path) + "\n"
     ends, lasts = _find_words(text)
@@ -182,9 +175,7 @@ def _join_words(path: Path, text: str) -> str:
 def _find_bodies(path: Path, text: str, ends: list[int], widths: list[int]) -> tuple[int, list[tuple[int, int, int]]]:
     """Return the number of frames, and (first line from 0, place in its frame, frame) of each body that is used.
 
-    Args:
-        ends: where each line of `text` ends.
-        widths: the number of words in each line.
+    `ends` and `widths` are where each line of `text` ends and how many words it has.
     """
 
     def line(at: int) -> str:

@@ -48,11 +48,7 @@ def part_number(sample: str) -> int | None:
 
 
 def read_split(path: Path, part: int) -> dict[str, frozenset[str]]:
-    """Return the videos of a split file as {"train": names, "val": names}.
-
-    Raises:
-        UserError: a heading is missing, a name is none of that part, or a video is in both lists.
-    """
+    """Return the videos of a split file as {"train": names, "val": names}."""
     lists = _SPLIT.fullmatch(read_text(path))
     if not lists:
         raise UserError(f'{path}: no lists "Training videos:" and "Validataion videos:"; give the split file as delivered')
@@ -71,9 +67,6 @@ def read_rows(path: Path) -> list[tuple[int, int, int, int]]:
     """Return (line from 1, class id from 1, start, end) of each row of a label file; the confidence is not used.
 
     A row may have start >= end or lie beyond the video's end.
-
-    Raises:
-        UserError: the file is empty or a line is not `class,start,end,confidence`: file, line, reason.
     """
     rows = []
     for number, line in enumerate(read_text(path).split("\n"), 1):
@@ -91,11 +84,7 @@ def read_rows(path: Path) -> list[tuple[int, int, int, int]]:
 def read_video(path: Path) -> np.ndarray:
     """Return the two bodies of a skeleton file, zeros where a body is absent: (2, T, 25, 3) float64 in metres.
 
-    Args:
-        path: one line a frame, x y z of the 25 joints of the first body and then of the second.
-
-    Raises:
-        UserError: the file is damaged: file, line, reason.
+    The file has one line a frame: x y z of the 25 joints of the first body and then of the second.
     """
     text = read_text(path)
     lines = (match[0] for match in re.finditer("^.*$", text, re.MULTILINE))  # a list would take as much memory as the text
@@ -148,12 +137,8 @@ LONG = f"segments longer than {MAX_FRAMES} frames, the first {MAX_FRAMES} kept"
 def plan(root: Path, part: int, benchmarks: Iterable[str]) -> Plan:
     """Return the samples to cut from a download: one for each usable label row of each video that has both files.
 
-    Args:
-        root: as delivered and unpacked, such as with Data/PKU_Skeleton_Renew, Label/Train_Label_PKU_final and Split; the
-            folders may be up to three levels below. Files of the other part are ignored.
-
-    Raises:
-        UserError: a folder or split file is missing, still packed or ambiguous, or a split file is damaged.
+    The download is as delivered and unpacked, such as with Data/PKU_Skeleton_Renew, Label/Train_Label_PKU_final and Split;
+    these folders may be up to three levels below `root`. Files of the other part are ignored.
     """
     files = [path for depth in range(1, _DEPTH + 1) for path in sorted(root.glob("/".join("*" * depth)))]
     skeletons, labels = (_find_videos(root, files, kind, part) for kind in _FOLDERS)

@@ -1,4 +1,7 @@
-"""Raw text files of both data sets: read as checked text, their numbers converted strictly."""
+"""Raw text files of both data sets: read as checked text, their numbers converted strictly.
+
+Every reader of a raw file raises `UserError` with file, line and reason if the file is damaged.
+"""
 
 import stat
 from collections.abc import Sequence
@@ -15,8 +18,7 @@ _MAX_BYTES = 2**27  # the longest video of PKU-MMD, some 7,000 frames, takes 10 
 def read_text(path: Path) -> str:
     """Return an ASCII file without blank lines at its end; a byte-order mark and CR LF line ends are accepted.
 
-    Raises:
-        UserError: the file is empty, too large, not ASCII, cannot be read, or is a FIFO or device, which could block.
+    Refuse what is empty, too large, not ASCII or not a regular file: to open a FIFO or a device could block.
     """
     try:
         status = path.stat()
