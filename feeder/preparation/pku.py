@@ -86,14 +86,13 @@ def read_video(path: Path) -> np.ndarray:
 
     The file has one line a frame: x y z of the 25 joints of the first body and then of the second.
     """
-    text = read_text(path)
-    lines = (match[0] for match in re.finditer("^.*$", text, re.MULTILINE))  # a list would take as much memory as the text
+    lines = read_text(path).split("\n")
     try:
         frames = np.loadtxt(lines, comments=None, ndmin=2)
     except ValueError:
         frames = np.empty((0, 0))
-    if frames.shape != (text.count("\n") + 1, _COLUMNS):
-        for number, line in enumerate(text.split("\n"), 1):
+    if frames.shape != (len(lines), _COLUMNS):
+        for number, line in enumerate(lines, 1):
             words = parse_numbers(path, number, line.split())
             if len(words) != _COLUMNS:
                 raise UserError(f"{path}: line {number}: {len(words)} numbers, not {_COLUMNS}")

@@ -50,7 +50,6 @@ def parse_numbers(path: Path, line: int, words: list[str]) -> list[float]:
 
 def check_positions(path: Path, positions: np.ndarray, lines: Sequence[int]) -> None:
     """Raise `UserError` if a number of `positions`, one row a line, cannot be a position in metres, such as NaN."""
-    wrong = ~(np.abs(positions) <= MAX_METRES)
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
+    if positions.size and not -MAX_METRES <= positions.min() <= positions.max() <= MAX_METRES:  # false for NaN as well
+        row, column = np.argwhere(~(np.abs(positions) <= MAX_METRES))[0]
         raise UserError(f"{path}: line {lines[row]}: {positions[row, column]:g} is not a position in metres")
