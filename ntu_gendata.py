@@ -26,14 +26,13 @@ DEFAULTS = {
 def get_parser() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(description=__doc__)
-    add = parser.add_argument_group("raw files").add_argument
+    add = parser.add_argument
     add("--dataset", choices=ntu.BENCHMARKS, default="ntu60", metavar="NAME", help="ntu60 or ntu120 (%(default)s)")
     folders = "one or several with .skeleton files (data/nturgbd_raw[_120]/nturgb+d_skeletons)"
     add("--data-path", type=Path, nargs="+", metavar="DIR", help=folders)
     names = "names of samples to skip, one a line, in addition to the built-in list of missing skeletons"
     add("--ignored-sample-path", type=Path, metavar="FILE", help=names)
     add("--skip-bad", action="store_true", help="leave damaged files out instead of failing at the end")
-    add = parser.add_argument_group("arrays").add_argument
     add("--out-folder", type=Path, metavar="DIR", help="(data/NTU-RGB-D-60-AGCN or data/NTU-RGB-D-120-AGCN)")
     protocols = "of xsub, xview, xsetup (xsub and xview of ntu60, xsub and xsetup of ntu120)"
     add("--benchmark", nargs="+", choices=("xsub", "xview", "xsetup"), metavar="NAME", help=protocols)
@@ -53,14 +52,12 @@ def main(argv: list[str] | None = None) -> None:
     folders = args.data_path or [Path(DEFAULTS[args.dataset][0])]
     out_folder = args.out_folder or Path(DEFAULTS[args.dataset][1])
 
-    # list the files
+    # list the files, read, normalise, write
     missing = ntu.missing_samples(args.dataset)
     ignored = ntu.read_names(args.ignored_sample_path) if args.ignored_sample_path else set()
     files = [path for folder in folders for path in ntu.list_files(folder)]
-    wanted = [path for path in files if path.stem not in missing and path.stem not in ignored]
+    wanted = [path for path in files if path.stem not in missing | ignored]
     sources, bad = ntu.list_sources(wanted, args.dataset, benchmarks)
-
-    # read, normalise, write
     report = generate(sources, ntu.read_clips, out_folder, benchmarks, args.workers, args.skip_bad, bad)
 
     # report
@@ -70,10 +67,8 @@ def main(argv: list[str] | None = None) -> None:
         f"{len(files):,} files; skipped: {listed} listed as missing skeletons, {others} listed by --ignored-sample-path, "
         f"{len(report.empty)} without any body, {len(report.bad)} damaged"
     )
-    for line in report.bad:
-        print(f"damaged: {line}")
-    for name in report.empty:
-        print(f"without any body: {name}")
+    for line in (*(f"damaged: {line}" for line in report.bad), *(f"without any body: {name}" for name in report.empty)):
+        print(line)
     print_table(report)
     for benchmark in benchmarks:
         counts = len(report.written[benchmark, "train"]), len(report.written[benchmark, "val"])

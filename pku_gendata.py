@@ -4,10 +4,10 @@
     python pku_gendata.py --data-path DOWNLOAD --part 2     # part 2 -> data/pku_v2/{xsub,xview}
 
 The download is read as delivered, its archives unpacked: Data, Label and Split with what is in
-them, under any of the names that these folders have had. A label row is the frames start .. end
-of its video, from 0, end excluded; it becomes a sample just as an NTU file does, named after
-video, row and class id: 0043-L_r20_c05. Labels are the class id less 1, 51 outputs in both parts.
-The reference publishes no such script.
+them, under any of the names that these folders have had. A label row is the frames start .. end of
+its video, from 0, end excluded; it becomes a sample just as an NTU file does, named after video,
+row and class id: 0043-L_r20_c05. Labels are the class id less 1, 51 outputs in both parts. The
+reference publishes no such script.
 """
 
 from pathlib import Path
@@ -16,19 +16,17 @@ from feeder.check import count_verdict, print_table
 from feeder.cli import script
 from feeder.preparation import pku
 from feeder.preparation.generate import default_workers, generate
-from feeder.preparation.pku_download import CUT, EMPTY, LONG, cut_segments, plan
 from options.parser import Parser, positive_int
 
 
 def get_parser() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(description=__doc__)
-    add = parser.add_argument_group("raw files").add_argument
+    add = parser.add_argument
     download = "the download: skeletons, labels and splits (%(default)s)"
     add("--data-path", type=Path, default=Path("data/PKUMMD"), metavar="DIR", help=download)
-    add("--part", type=int, choices=pku.PART_NUMBERS, default=1, metavar="N", help="1 or 2, also called phase (%(default)s)")
+    add("--part", type=int, choices=(1, 2), default=1, metavar="N", help="1 or 2, also called phase (%(default)s)")
     add("--skip-bad", action="store_true", help="leave damaged files out instead of failing at the end")
-    add = parser.add_argument_group("arrays").add_argument
     add("--out-folder", type=Path, metavar="DIR", help="(data/pku_v1 or data/pku_v2)")
     add("--benchmark", nargs="+", choices=pku.BENCHMARKS, default=pku.BENCHMARKS, metavar="NAME", help="of xsub, xview (both)")
     add("--workers", type=positive_int, default=default_workers(), metavar="N", help="processes (all cores, 12 at most)")
@@ -42,28 +40,28 @@ def main(argv: list[str] | None = None) -> None:
     benchmarks = [name for name in pku.BENCHMARKS if name in args.benchmark]
     out_folder = args.out_folder or Path(f"data/pku_v{args.part}")
 
-    # list the segments
-    planned = plan(args.data_path, args.part, benchmarks)
-
-    # read, cut, normalise, write
+    # list the segments, read, cut, normalise, write
+    planned = pku.plan(args.data_path, args.part, benchmarks)
     report = generate(planned.sources, pku.read_clips, out_folder, benchmarks, args.workers, args.skip_bad, planned.bad)
 
     # report: how often each kind of exception was found, and where; only the end of a long segment is lost
     used = sum(bool(source.samples) for source in planned.sources)
     print(f"part {args.part}: {planned.num_videos:,} videos, {used:,} used")
-    for kind, names in (planned.notes | {CUT: cut_segments(report), EMPTY: report.empty}).items():
+    found = {
+        **planned.notes,
+        "segments cut at the end of the video": pku.cut_segments(report),
+        "segments without any body, left out": report.empty,
+        "damaged files or segments, left out": report.bad,
+    }
+    for kind, names in found.items():
         print(f"{kind}: {len(names)}")
-        for name in names if kind != LONG else ():
+        for name in names if kind != pku.LONG else ():
             print(f"  {name}")
-    print(f"damaged files or segments, left out: {len(report.bad)}")
-    for line in report.bad:
-        print(f"damaged: {line}")
     print_table(report)
     for benchmark in benchmarks:
-        found = planned.rows[benchmark, "train"], planned.rows[benchmark, "val"]
-        known = pku.ROW_COUNTS.get((args.part, benchmark))
-        verdict = count_verdict(found, known) if known else "the full set's number is not known"
-        print(f"{benchmark}: {found[0]:,} / {found[1]:,} label rows, usable or not; {verdict}")
+        rows = planned.rows[benchmark, "train"], planned.rows[benchmark, "val"]
+        verdict = count_verdict(rows, pku.ROW_COUNTS.get((args.part, benchmark)))
+        print(f"{benchmark}: {rows[0]:,} / {rows[1]:,} label rows, usable or not; {verdict}")
     print(f"written to {out_folder}")
 
 

@@ -16,7 +16,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from feeder.skeleton import MAX_FRAMES, NUM_BODIES, NUM_JOINTS
 PARTS = ("train", "val")
 SAMPLE_SHAPE = (3, MAX_FRAMES, NUM_JOINTS, NUM_BODIES)
 SAMPLE_BYTES = 4 * 3 * MAX_FRAMES * NUM_JOINTS * NUM_BODIES
-DATA, NUM_FRAME, LABEL = "data_joint.npy", "num_frame.npy", "label.pkl"
+DATA, NUM_FRAME, LABEL = KINDS = "data_joint.npy", "num_frame.npy", "label.pkl"
 
 
 def path_of(folder: str | Path, part: str, kind: str) -> Path:
@@ -46,35 +46,36 @@ class Split(NamedTuple):
 
 
 def open_split(folder: str | Path, part: str) -> Split:
-    """Return the arrays of `folder`'s part, the samples memmapped, after checks of types, shapes and lengths.
+    """Return the arrays of a part ("train" or "val"), the samples memmapped, after checks of types, shapes and lengths.
 
     Arrays of the sister repositories open as well: labels pickled under Python 2 or as whole-numbered floats, and frame
     counts above 300, as PKU-MMD scripts store them, which are clamped to 300 with a note.
 
-    Args:
-        folder: such as data/NTU-RGB-D-60-AGCN/xsub.
-        part: "train" or "val".
-
     Raises:
         UserError: a file is absent, truncated, of another type or shape, or the three do not fit together.
     """
-    paths = {kind: path_of(folder, part, kind) for kind in (DATA, NUM_FRAME, LABEL)}
-    for path in paths.values():
+    data_path, num_frame_path, label_path = paths = [path_of(folder, part, kind) for kind in KINDS]
+    for path in paths:
         if not path.is_file():
             raise UserError(f"{path}: no such file; prepare the data with ntu_gendata.py or pku_gendata.py")
-    data = _open_array(paths[DATA])
+    data, stored, (names, labels) = _open_array(data_path), _open_array(num_frame_path), load_labels(label_path)
     if data.dtype != np.float32 or data.shape[1:] != SAMPLE_SHAPE or not data.flags.c_contiguous:
         expected = f"float32 (N, {str(SAMPLE_SHAPE)[1:]} in C order"
-        raise UserError(f"{paths[DATA]}: {data.dtype} {data.shape}, not {expected}; prepare it again")
-    num_frame, notes = _read_num_frame(paths[NUM_FRAME])
-    names, labels = load_labels(paths[LABEL])
-    lengths = {DATA: len(data), NUM_FRAME: len(num_frame), LABEL: len(labels)}
-    if len(set(lengths.values())) > 1:
-        counts = ", ".join(f"{count} in {part}_{kind}" for kind, count in lengths.items())
+        raise UserError(f"{data_path}: {data.dtype} {data.shape}, not {expected}; prepare it again")
+    if stored.ndim != 1 or stored.dtype.kind not in "iu":
+        raise UserError(f"{num_frame_path}: {stored.dtype} {stored.shape}, not integers (N,); prepare it again")
+    if not len(data) == len(stored) == len(labels):
+        counts = f"{len(data)} in {part}_{DATA}, {len(stored)} in {part}_{NUM_FRAME}, {len(labels)} in {part}_{LABEL}"
         raise UserError(f"{folder}: numbers of samples differ: {counts}; prepare this split again")
     if not labels:
         raise UserError(f"{folder}: {part} holds no samples; prepare it from a folder that has some")
-    return Split(data, num_frame, names, labels, notes)
+    num_frame = np.array(stored, np.int64)
+    if num_frame.min() < 1:
+        row = int(num_frame.argmin())
+        raise UserError(f"{num_frame_path}: sample {row} has {num_frame[row]} frames; prepare the data again without it")
+    longer = int((num_frame > MAX_FRAMES).sum())
+    notes = [f"{num_frame_path}: {longer} frame counts above {MAX_FRAMES} are read as {MAX_FRAMES}"] if longer else []
+    return Split(data, num_frame.clip(max=MAX_FRAMES), names, labels, notes)
 
 
 def _open_array(path: Path) -> np.memmap:
@@ -90,17 +91,11 @@ def _open_array(path: Path) -> np.memmap:
     return array
 
 
-def _read_num_frame(path: Path) -> tuple[np.ndarray, list[str]]:
-    stored = _open_array(path)
-    if stored.ndim != 1 or stored.dtype.kind not in "iu":
-        raise UserError(f"{path}: {stored.dtype} {stored.shape}, not integers (N,); prepare it again")
-    num_frame = np.array(stored, np.int64)
-    if len(num_frame) and num_frame.min() < 1:
-        row = int(num_frame.argmin())
-        raise UserError(f"{path}: sample {row} has {num_frame[row]} frames; leave it out or prepare the data again")
-    longer = int((num_frame > MAX_FRAMES).sum())
-    notes = [f"{path}: {longer} frame counts above {MAX_FRAMES} are read as {MAX_FRAMES}"] if longer else []
-    return num_frame.clip(max=MAX_FRAMES), notes
+def check_space(folder: str | Path, num_samples: int) -> None:
+    """Raise `UserError` if the disk of `folder`, which exists, is too small for so many samples."""
+    needed, free = num_samples * SAMPLE_BYTES, shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(f"{folder}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free; make room and start again")
 
 
 @contextlib.contextmanager
@@ -109,91 +104,81 @@ def write_splits(root: str | Path, benchmarks: Iterable[str]) -> Iterator["Split
 
     Files of an older folder that the new one does not have, such as notes, move into the new one.
     """
-    token, writer = uuid.uuid4().hex[:8], SplitWriter()
     Path(root).mkdir(parents=True, exist_ok=True)
-    folders = {name: Path(root) / name for name in benchmarks}
     # a folder may be a link to another disk, where its replacement must be as well to be renamed
-    folders = {name: path.resolve() if path.is_symlink() else path for name, path in folders.items()}
-    temporary = {name: path.with_name(f"{path.name}.tmp-{token}") for name, path in folders.items()}
+    benchmarks = list(benchmarks)
+    folders = [Path(root, name).resolve() if Path(root, name).is_symlink() else Path(root, name) for name in benchmarks]
+    for folder in folders:
+        _clean_up(folder)
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder}: a file is in the place of the folder to write; move it")
+    token = uuid.uuid4().hex[:8]
+    temporary = [folder.with_name(f"{folder.name}.tmp-{token}") for folder in folders]
+    writer = SplitWriter()
     try:
-        for name, folder in folders.items():
-            _clean_up(folder)
-            if folder.exists() and not folder.is_dir():
-                raise UserError(f"{folder}: a file is in the place of the folder to write; move it")
-            temporary[name].mkdir()
+        for path, benchmark in zip(temporary, benchmarks, strict=True):
+            path.mkdir()
             for part in PARTS:
-                writer.files[name, part] = _PartFiles(temporary[name], part)
+                writer.open(path, benchmark, part)
         yield writer
-        if not all(path.is_dir() for path in temporary.values()):
+        if not all(path.is_dir() for path in temporary):
             raise UserError(f"{root}: another run into the same folder removed what this one wrote; run one at a time")
-        for files in writer.files.values():
-            files.finish()
-        for path in temporary.values():
+        writer.finish()
+        for path in (path for folder in temporary for path in (*folder.iterdir(), folder)):
             _sync(path)
         with signals_deferred():
-            for name, folder in folders.items():
-                _replace(folder, temporary[name], folder.with_name(f"{folder.name}.old-{token}"))
+            for folder, new in zip(folders, temporary, strict=True):
+                _replace(folder, new, folder.with_name(f"{folder.name}.old-{token}"))
+    except OSError as error:  # errors of writing, such as that of a full disk, have no path
+        raise OSError(error.errno, error.strerror, error.filename or str(root)) from None
     finally:
-        for files in writer.files.values():
+        for file, *_ in writer.parts.values():
             with contextlib.suppress(OSError):  # a full disk does not take the rest
-                files.data.close()
-        for path in temporary.values():
+                file.close()
+        for path in temporary:
             shutil.rmtree(path, ignore_errors=True)
 
 
 class SplitWriter:
-    """Appends samples to splits that are not visible yet; see `write_splits`."""
-
-    def __init__(self) -> None:
-        self.files: dict[tuple[str, str], _PartFiles] = {}
-
-    def add(self, parts: Mapping[str, str], name: str, label: int, num_frame: int, sample: np.ndarray) -> None:
-        """Append a sample.
-
-        Args:
-            parts: "train" or "val" for each benchmark that the sample belongs to.
-            num_frame: frames before looping, 1..300.
-            sample: (3, 300, 25, 2), as from `feeder.preparation.normalize.to_sample`.
-        """
-        for place in parts.items():
-            self.files[place].add(name, label, num_frame, sample)
-
-
-class _PartFiles:
-    """The three files of one part while they are written.
+    """Appends samples to splits that are not visible yet; see `write_splits`.
 
     Samples are written, not stored through a memmap: on a full disk a memmap ends the process with SIGBUS instead of an
     error, and each page that it touches counts as memory of the process.
     """
 
-    def __init__(self, folder: Path, part: str) -> None:
-        self.folder, self.part = folder, part
-        self.names: list[str] = []
-        self.labels: list[int] = []
-        self.num_frame: list[int] = []
-        self.data = open(path_of(folder, part, DATA), "xb")
-        self._write_header()
+    def __init__(self) -> None:
+        # (benchmark, part) -> file of samples, names, labels, numbers of frames
+        self.parts: dict[tuple[str, str], tuple[BinaryIO, list[str], list[int], list[int]]] = {}
 
-    def _write_header(self) -> None:
-        header = {"descr": "<f4", "fortran_order": False, "shape": (len(self.names), *SAMPLE_SHAPE)}
-        np.lib.format.write_array_header_1_0(self.data, header)  # as long for any number of samples
+    def open(self, folder: Path, benchmark: str, part: str) -> None:
+        """Start the files of a part in a folder."""
+        file = open(path_of(folder, part, DATA), "xb")
+        self.parts[benchmark, part] = file, [], [], []
+        _write_header(file, 0)
 
-    def add(self, name: str, label: int, num_frame: int, sample: np.ndarray) -> None:
-        with _named_errors(path_of(self.folder, self.part, DATA)):
-            self.data.write(np.ascontiguousarray(sample, np.float32).reshape(SAMPLE_SHAPE).data)
-        self.names.append(name)
-        self.labels.append(label)
-        self.num_frame.append(num_frame)
+    def add(self, parts: Mapping[str, str], name: str, label: int, num_frame: int, sample: np.ndarray) -> None:
+        """Append a sample (3, 300, 25, 2) to "train" or "val" of each benchmark in `parts`."""
+        for place in parts.items():
+            file, names, labels, num_frames = self.parts[place]
+            file.write(np.ascontiguousarray(sample, np.float32).reshape(SAMPLE_SHAPE).data)
+            names.append(name)
+            labels.append(label)
+            num_frames.append(num_frame)
 
     def finish(self) -> None:
-        with _named_errors(path_of(self.folder, self.part, DATA)):
-            self.data.seek(0)
-            self._write_header()
-            self.data.close()
-        np.save(path_of(self.folder, self.part, NUM_FRAME), np.array(self.num_frame, np.int64))
-        path_of(self.folder, self.part, LABEL).write_bytes(pickle.dumps((self.names, self.labels), protocol=4))
-        for kind in (DATA, NUM_FRAME, LABEL):
-            _sync(path_of(self.folder, self.part, kind))
+        """Complete the headers and write the other files."""
+        for (_, part), (file, names, labels, num_frames) in self.parts.items():
+            _write_header(file, len(names))
+            file.close()
+            folder = Path(file.name).parent
+            np.save(path_of(folder, part, NUM_FRAME), np.array(num_frames, np.int64))
+            path_of(folder, part, LABEL).write_bytes(pickle.dumps((names, labels), protocol=4))
+
+
+def _write_header(file: BinaryIO, num_samples: int) -> None:
+    file.seek(0)
+    header = {"descr": "<f4", "fortran_order": False, "shape": (num_samples, *SAMPLE_SHAPE)}
+    np.lib.format.write_array_header_1_0(file, header)  # as long for any number of samples
 
 
 def _replace(folder: Path, new: Path, old: Path) -> None:
@@ -232,26 +217,9 @@ def _clean_up(folder: Path) -> None:
         shutil.rmtree(temporary)
 
 
-def check_space(folder: str | Path, num_samples: int) -> None:
-    """Raise `UserError` if the disk of `folder`, which exists, is too small for so many samples."""
-    needed, free = num_samples * SAMPLE_BYTES, shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(f"{folder}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free; make room and start again")
-
-
-@contextlib.contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    """Add the path to errors of writing, such as that of a full disk, which do not have it."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-
-
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
-        with _named_errors(path):  # a disk may turn out to be full only now
-            os.fsync(handle)
+        os.fsync(handle)
     finally:
         os.close(handle)

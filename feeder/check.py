@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 from feeder.arrays import DATA, PARTS, SAMPLE_SHAPE, Split, open_split, path_of
-from feeder.class_names import class_names
 from feeder.cli import CommandLine, UserError, script
 from feeder.preparation import ntu, pku
 from feeder.preparation.generate import Report
@@ -23,7 +22,7 @@ from feeder.skeleton import SPINE_MID
 HEADING = f"{'split':<14}{'samples':>9}{'classes':>9}{'frames':>12}{'min':>6}{'mean':>8}{'max':>6}"
 CENTRED_METRES = 1e-3
 _CHUNK = 32  # samples read at a time, 6 MB
-_NAMED_CLASS = re.compile(r"(?:^S\d{3}C\d{3}P\d{3}R\d{3}A|_r\d+_c)(\d+)(?:\.skeleton)?$")
+_CLASS_IN_NAME = re.compile(r"(?:^S\d{3}C\d{3}P\d{3}R\d{3}A|_r\d+_c)(\d+)(?:\.skeleton)?$")
 
 
 def summary_line(split: str, labels: Sequence[int], num_frame: Sequence[int] | np.ndarray) -> str:
@@ -43,12 +42,10 @@ def print_table(report: Report) -> None:
         print(summary_line(" ".join(place), labels, [frames for _, frames in samples]))
 
 
-def count_verdict(found: tuple[int, int], expected: tuple[int, int], may_lack: str = "") -> str:
-    """Return how the numbers of samples (train, val) compare with those of the full data set.
-
-    Args:
-        may_lack: what is rightly left out of the full set, so that a few samples fewer are not a mistake.
-    """
+def count_verdict(found: tuple[int, int], expected: tuple[int, int] | None, may_lack: str = "") -> str:
+    """Return how the numbers of samples (train, val) compare with the full data set, which may rightly lack `may_lack`."""
+    if expected is None:
+        return "the full set's number is not known"
     both = f"{expected[0]:,} / {expected[1]:,}"
     if found == expected:
         return f"complete: {both} samples"
@@ -62,18 +59,13 @@ def count_verdict(found: tuple[int, int], expected: tuple[int, int], may_lack: s
 class _DataSet(NamedTuple):
     """The data set that the names of the samples belong to."""
 
-    name: str
-    class_names: tuple[str, ...]
-    counts: tuple[int, int] | None  # samples of (train, val) in the full set, if known
-    may_lack: str = ""  # what the full set may rightly lack
+    name: str = ""  # empty for neither NTU RGB+D nor PKU-MMD
+    num_classes: int = 2**31
+    counts: tuple[int, int] | None = None  # samples of (train, val) in the full set, if known
 
 
 def check_folder(folder: Path) -> list[str]:
-    """Return a line for each thing that is wrong with a split's arrays, and print what they contain.
-
-    Args:
-        folder: such as data/NTU-RGB-D-60-AGCN/xsub.
-    """
+    """Return a line for each thing that is wrong with the arrays of a split, and print what they contain."""
     problems, splits = [], {}
     for part in PARTS:
         try:
@@ -83,66 +75,60 @@ def check_folder(folder: Path) -> list[str]:
     known = _data_set([name for split in splits.values() for name in split.names], folder.name)
     for part, split in splits.items():
         print(summary_line(f"{folder.name} {part}", split.labels, split.num_frame))
+        counts = collections.Counter(split.labels).most_common()
+        print(f"  samples a class: {counts[-1][1]} (label {counts[-1][0]}) to {counts[0][1]} (label {counts[0][0]})")
         for note in split.notes:
             print(f"  note: {note}")
         found = (*_check_names(split, known, folder.name, part), *_check_values(split, path_of(folder, part, DATA)))
         problems += [f"{folder}: {part}: {problem}" for problem in found]
-        print(f"  {_balance(split.labels, known)}")
     if len(splits) == len(PARTS):
         if both := set(splits["train"].names) & set(splits["val"].names):
             problems.append(f"{folder}: {len(both)} samples are in both parts, such as {min(both)}; prepare them again")
-        print(f"  {_compare(len(splits['train'].labels), len(splits['val'].labels), known, folder.name)}")
+        found = len(splits["train"].labels), len(splits["val"].labels)
+        may_lack = "segments without any body" if known.name.startswith("PKU") else ""
+        verdict = f"{known.name}: {count_verdict(found, known.counts, may_lack)}"
+        print(f"  {verdict if known.name else 'names of neither NTU RGB+D nor PKU-MMD: no full set to compare with'}")
     return problems
 
 
-def _data_set(names: list[str], benchmark: str) -> _DataSet | None:
-    if numbers := _ntu_names(names):
-        small = benchmark != "xsetup" and all(name.setup <= ntu.LIMITS["ntu60"][0] for name in numbers)
-        name, num_classes = ("ntu60", 60) if small else ("ntu120", 120)
-        return _DataSet(name, class_names(name, num_classes), ntu.SAMPLE_COUNTS.get((name, benchmark)))
-    part, *others = {pku.part_number(name) for name in names} or {None}
-    if part is None or others:
-        return None
-    counts = pku.SAMPLE_COUNTS.get((part, benchmark))
-    return _DataSet(f"PKU-MMD part {part}", class_names(f"pku_part{part}", 51), counts, "segments without any body")
-
-
-def _ntu_names(names: list[str]) -> list[ntu.SampleName]:
-    """Return the numbers of all names, an empty list if any is not of NTU RGB+D."""
+def _data_set(names: list[str], benchmark: str) -> _DataSet:
+    parts = {pku.part_number(name) for name in names}
+    if parts in ({1}, {2}):
+        (part,) = parts
+        return _DataSet(f"PKU-MMD part {part}", pku.NUM_CLASSES, pku.SAMPLE_COUNTS.get((part, benchmark)))
     try:
-        return [ntu.parse_name(name) for name in names]
+        setups = [ntu.parse_name(name).setup for name in names]
     except UserError:
-        return []
+        return _DataSet()
+    name = "ntu60" if benchmark != "xsetup" and max(setups, default=1) <= ntu.LIMITS["ntu60"][0] else "ntu120"
+    return _DataSet(name, ntu.LIMITS[name][-1], ntu.SAMPLE_COUNTS.get((name, benchmark)))
 
 
-def _check_names(split: Split, known: _DataSet | None, benchmark: str, part: str) -> Iterator[str]:
+def _check_names(split: Split, known: _DataSet, benchmark: str, part: str) -> Iterator[str]:
     """Yield what is wrong with names and labels; names of NTU RGB+D and of our PKU-MMD samples contain the class."""
     name, times = collections.Counter(split.names).most_common(1)[0]
     if times > 1:
         yield f"{name} occurs {times} times"
     for name, label in zip(split.names, split.labels, strict=True):
-        if problem := _label_problem(name, label, known):
-            yield problem
+        action = _CLASS_IN_NAME.search(name)
+        if label >= known.num_classes:
+            yield f"{name} has label {label}, but {known.name} has {known.num_classes} classes"
             return
-    if benchmark in ("xsub", "xview", "xsetup"):
-        numbers = zip(split.names, _ntu_names(split.names), strict=False)
-        misplaced = [name for name, found in numbers if ntu.part_of(found, benchmark) != part]
-        if misplaced:
-            yield f"{len(misplaced)} samples, such as {misplaced[0]}, do not belong to this part of {benchmark}"
-
-
-def _label_problem(name: str, label: int, known: _DataSet | None) -> str | None:
-    if known and known.name in ntu.LIMITS:
+        if action and label != int(action[1]) - 1:
+            yield f"{name} has label {label}, not {int(action[1]) - 1}"
+            return
+    if known.name in ntu.LIMITS:
         try:
-            ntu.check_range(name, known.name)
+            numbers = [ntu.parse_name(name, known.name) for name in split.names]
         except UserError as error:
-            return str(error)
-    if known and label >= len(known.class_names):
-        return f"{name} has label {label}, but {known.name} has {len(known.class_names)} classes"
-    action = _NAMED_CLASS.search(name)
-    if action and label != int(action[1]) - 1:
-        return f"{name} has label {label}, not {int(action[1]) - 1}"
-    return None
+            yield str(error)
+            return
+        if benchmark in ("xsub", "xview", "xsetup"):
+            misplaced = [
+                name for name, found in zip(split.names, numbers, strict=True) if ntu.part_of(found, benchmark) != part
+            ]
+            if misplaced:
+                yield f"{len(misplaced)} samples, such as {misplaced[0]}, do not belong to this part of {benchmark}"
 
 
 def _check_values(split: Split, path: Path) -> Iterator[str]:
@@ -165,55 +151,19 @@ def _check_values(split: Split, path: Path) -> Iterator[str]:
         print(f"  note: {empty} samples are all zeros")
 
 
-def _balance(labels: list[int], known: _DataSet | None) -> str:
-    names = known.class_names if known else ()
-    counts = collections.Counter(labels).most_common()
-    (least, fewest), (most, highest) = (
-        (count, f"label {label}" + (f", {names[label]}" if label < len(names) else ""))
-        for label, count in (counts[-1], counts[0])
-    )
-    absent = max(labels) + 1 - len(counts)
-    text = f"samples a class: {least} ({fewest}) to {most} ({highest})"
-    return text + (f"; {absent} labels below {max(labels)} do not occur" if absent else "")
-
-
-def _compare(train: int, val: int, known: _DataSet | None, benchmark: str) -> str:
-    if known is None:
-        return "names of neither NTU RGB+D nor PKU-MMD: no number of samples to compare with"
-    if known.counts is None:
-        return f"{known.name}: the full set's number of samples under {benchmark!r} is not known"
-    return f"{known.name}: {count_verdict((train, val), known.counts, known.may_lack)}"
-
-
-def split_folders(folder: Path) -> list[Path]:
-    """Return the folders with arrays: `folder` itself or those in it.
-
-    Raises:
-        UserError: no such folder, or none with arrays.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder")
-    candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    found = [path for path in candidates if any(path_of(path, part, DATA).exists() for part in PARTS)]
-    if not found:
-        advice = "give a data set's folder, or prepare it with ntu_gendata.py or pku_gendata.py"
-        raise UserError(f"{folder}: no arrays in it or in its folders; {advice}")
-    return found
-
-
-def get_parser() -> CommandLine:
-    """Return the command line."""
-    parser = CommandLine(prog="python -m feeder.check", description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="of one split, or one that holds several")
-    return parser
-
-
 @script
 def main(argv: list[str] | None = None) -> None:
     """Check the folder of a command line."""
-    folders = split_folders(get_parser().parse_args(argv).folder)
+    parser = CommandLine(prog="python -m feeder.check", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="of one split, or one that holds several")
+    folder = parser.parse_args(argv).folder
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    splits = [path for path in (folder, *sorted(folder.iterdir())) if any(path_of(path, part, DATA).exists() for part in PARTS)]
+    if not splits:
+        raise UserError(f"{folder}: no arrays in it or in its folders; prepare them with ntu_gendata.py or pku_gendata.py")
     print(HEADING)
-    problems = [problem for folder in folders for problem in check_folder(folder)]
+    problems = [problem for split in splits for problem in check_folder(split)]
     if problems:
         print(*problems, sep="\n", file=sys.stderr)
         sys.exit(1)

@@ -6,7 +6,7 @@ from conftest import GOLDENS
 from slow_normalize import slow_sample
 
 from feeder.preparation import ntu
-from feeder.preparation.normalize import normalize, rank_bodies, to_sample
+from feeder.preparation.normalize import rank_bodies, to_sample
 
 RAW = sorted((GOLDENS / "raw").glob("*.skeleton"))
 
@@ -67,8 +67,8 @@ def person(frames, seed=0):
 def test_late_second_body_moves_to_frame_0_and_has_its_own_period():
     first, second = person(10), person(10, 1) * 0.5
     second[:4] = 0
-    sample = normalize(np.stack((first, second)))
-    moved = normalize(np.stack((first, np.concatenate((second[4:], np.zeros((4, 25, 3)))))))
+    sample = to_sample(np.stack((first, second)))
+    moved = to_sample(np.stack((first, np.concatenate((second[4:], np.zeros((4, 25, 3)))))))
     assert np.array_equal(sample, moved)
     raw = np.linalg.norm(sample[:, 6, 0, 1] - sample[:, 0, 0, 1])  # frame 6 is its frame 0 again, centred elsewhere
     assert raw > 1e-3 and np.array_equal(sample[:, 10, :, 0], sample[:, 0, :, 0])
@@ -77,7 +77,7 @@ def test_late_second_body_moves_to_frame_0_and_has_its_own_period():
 def test_second_body_is_not_centred_where_the_first_is_absent():
     bodies = np.stack((person(9), person(9, 1)))
     bodies[0, 4] = 0
-    sample = normalize(bodies)
+    sample = to_sample(bodies)
     assert not sample[:, 4, :, 0].any()
     assert abs(np.linalg.norm(sample[:, 4, :, 1], axis=0) - np.linalg.norm(bodies[1, 4], axis=1)).max() < 1e-5
 

@@ -30,7 +30,7 @@ WORDS = (
     "1.2.3",
     "x",
     "\u0663",
-    "\x00",
+    "\0",
     "\n",
     " 1 1 ",
 )
@@ -38,29 +38,29 @@ NAMES = ["a.skeleton", "b.skeleton", "c.skeleton"]
 VIDEO_LINE = " ".join(f"{number / 7:.6f}" for number in range(150))
 
 
-def check_bodies(bodies):
-    assert bodies.shape[::2] == (4, 25) and 1 <= bodies.shape[1] <= 300 and np.abs(bodies).max() <= 1e6
-
-
-def check_video(video):
-    assert video.shape[::2] == (2, 25) and video.shape[1] and np.abs(video).max() <= 1e6
-
-
-def check_rows(rows):
-    assert all(1 <= row.action <= 51 and row.start >= 0 and row.end >= 0 for row in rows)
-
-
-def check_lists(lists):
-    assert lists.keys() == {"train", "val"} and not lists["train"] & lists["val"]
-
-
 SPLIT_TEXT = "Training videos: \n0002-L, 0002-M, \nValidataion videos: \n0291-L, 0292-L,"
-TEXTS = {
-    "skeleton": (ntu.read_bodies, check_bodies, skeleton_text(random_bodies(np.random.default_rng(0), 3, 2))),
-    "names": (ntu.read_names, lambda names: None, "Heading\n\nS001C002P003R002A013\nS001C002P003R002A014\n"),
-    "video": (pku.read_video, check_video, f"{VIDEO_LINE}\n" * 3),
-    "rows": (pku.read_rows, check_rows, "32,182,235,2\n1,4925,4036,2\n51,0,7,0\n"),
-    "split": (lambda path: pku.read_split(path, 1), check_lists, SPLIT_TEXT),
+TEXTS = {  # kind: reader, check of what it returns, text of a whole file
+    "skeleton": (
+        ntu.read_bodies,
+        lambda bodies: bodies.shape[::2] == (4, 25) and 1 <= bodies.shape[1] <= 300 and np.abs(bodies).max() <= 1e6,
+        skeleton_text(random_bodies(np.random.default_rng(0), 3, 2)),
+    ),
+    "names": (ntu.read_names, lambda names: True, "Heading\n\nS001C002P003R002A013\nS001C002P003R002A014\n"),
+    "video": (
+        pku.read_video,
+        lambda video: video.shape[::2] == (2, 25) and video.shape[1] and np.abs(video).max() <= 1e6,
+        f"{VIDEO_LINE}\n" * 3,
+    ),
+    "rows": (
+        pku.read_rows,
+        lambda rows: all(1 <= action <= 51 and start >= 0 and end >= 0 for _, action, start, end in rows),
+        "32,182,235,2\n1,4925,4036,2\n51,0,7,0\n",
+    ),
+    "split": (
+        lambda path: pku.read_split(path, 1),
+        lambda lists: lists.keys() == {"train", "val"} and not lists["train"] & lists["val"],
+        SPLIT_TEXT,
+    ),
 }
 
 
@@ -111,7 +111,7 @@ def test_text_files_are_read_or_refused(tmp_path, kind):
     for raw in [text.encode(), *variants(text.encode(), random.Random(seed))]:
         path.write_bytes(raw)
         try:
-            check(read(path))
+            assert check(read(path))
         except UserError as error:
             refused += 1
             assert "\n" not in str(error) and str(error).startswith(f"{path}: "), str(error)

@@ -14,7 +14,7 @@ from feeder.arrays import open_split
 from feeder.cli import UserError
 from feeder.preparation import ntu, pku
 from feeder.preparation.normalize import to_sample
-from feeder.preparation.pku_download import plan
+from feeder.preparation.pku import plan
 from feeder.synthetic import write_pku
 
 NAMES = {1: ("0002", "0003", "0004", "0005", "0006"), 2: ("A01N01", "A01N02", "A01N03", "A02N01", "A02N02")}
@@ -122,16 +122,12 @@ def test_oddities_are_counted_and_named(prepared):
     assert len(cut) == 3 and cut[0].startswith(f"{third}-L_r04_c") and cut[0].endswith(" frames)")
     assert below("segments without any body, left out: 3") == views(second + "-{}_r05_c01")
     assert "damaged files or segments, left out: 0" in lines
-    split = open_split(arrays / "xsub", "train")
-    longest = [name for name, frames in zip(split.names, split.num_frame, strict=True) if frames == 300]
-    assert [name.split("_")[:2] for name in longest] == [[f"{first}-{view}", "r01"] for view in "LMR"]
-
-
-def test_table_counts_rows_and_compares_with_the_full_set(prepared):
-    part, _, _, printed = prepared
     assert "xsub: 15 / 27 label rows, usable or not; a subset of the full set's" in printed
     xview = {1: "a subset of the full set's 14,357 / 7,188", 2: "the full set's number is not known"}[part]
     assert f"xview: 28 / 14 label rows, usable or not; {xview}" in printed
+    split = open_split(arrays / "xsub", "train")
+    longest = [name for name, frames in zip(split.names, split.num_frame, strict=True) if frames == 300]
+    assert [name.split("_")[:2] for name in longest] == [[f"{first}-{view}", "r01"] for view in "LMR"]
 
 
 def test_one_worker_and_one_benchmark_write_the_same(prepared, tmp_path):
@@ -149,12 +145,11 @@ def test_one_worker_and_one_benchmark_write_the_same(prepared, tmp_path):
 def test_label_rows(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbf32,182,235,2\r\n 1 , 4925 , 4036 , 2\r\n\r\n51,0,7,0\r\n\r\n")
-    rows = pku.read_rows(path)
-    assert rows == [(1, 32, 182, 235), (2, 1, 4925, 4036), (4, 51, 0, 7)]
-    assert rows[1].sample("0043-L") == "0043-L_r02_c01"
+    assert pku.read_rows(path) == [(1, 32, 182, 235), (2, 1, 4925, 4036), (4, 51, 0, 7)]
 
 
 GOOD = " ".join(f"{number / 7:.6f}" for number in range(150))
+WORDS = GOOD.split(" ", 1)[1]
 
 
 def read_part_1(path):
@@ -162,49 +157,41 @@ def read_part_1(path):
 
 
 DAMAGED = {
-    pku.read_rows: [
-        ("", "line 1: the file is empty"),
-        ("\n\n", "line 1: the file is empty"),
-        ("1,2,3,2\n1,2,3\n", "line 2: 3 numbers, not class,start,end,confidence"),
-        ("1,2,3,2,\n", "line 1: 5 numbers, not class,start,end,confidence"),
-        ("1,2,x,2\n", "line 1: 'x' is not a whole number from 0"),
-        ("1,2.0,3,2\n", "line 1: '2.0' is not a whole number from 0"),
-        ("1,2,,2\n", "line 1: '' is not a whole number from 0"),
-        ("1,-2,3,2\n", "line 1: '-2' is not a whole number from 0"),
-        ("1,2,3,-1\n", "line 1: '-1' is not a whole number from 0"),
-        ("0,2,3,2\n", "line 1: class 0 is outside 1..51"),
-        ("5,2,3,2\n52,2,3,2\n", "line 2: class 52 is outside 1..51"),
-        ("1,2,3,2\n\x00\xff", "line 2: bytes that are not text"),
-    ],
-    pku.read_video: [
-        ("", "line 1: the file is empty"),
-        (f"{GOOD}\n{GOOD.rsplit(maxsplit=3)[0]}", "line 2: 147 numbers, not 150"),
-        (f"{GOOD} 1\n{GOOD} 1\n", "line 1: 151 numbers, not 150"),
-        (f"{GOOD}\n\n{GOOD}\n", "line 2: 0 numbers, not 150"),
-        (f"{GOOD}\n{GOOD.replace('1.000000', 'abc')}\n", "line 2: 'abc' is not a number"),
-        (GOOD.replace("1.000000", "1_0"), "line 1: '1_0' is not a number"),
-        (GOOD.replace("1.000000", "nan"), "line 1: nan is not a position in metres"),
-        (GOOD.replace("1.000000", "-inf"), "line 1: -inf is not a position in metres"),
-        (GOOD.replace("1.000000", "1e300"), "line 1: 1e300 is not a position in metres"),
-        (GOOD.replace(" ", ", "), "line 1: '0.000000,' is not a number"),
-        (GOOD + "\n\xff", "line 2: bytes that are not text"),
-    ],
-    read_part_1: [
-        ("0002-L\n", "line 1: '0002-L' before a heading \"Training videos:\""),
-        ("Training videos:\nA01N01-L\n", "line 2: 'A01N01-L' is not a video of part 1 (like 0002-L)"),
-        ("Training videos:\n0002-L\n", 'no line "Validataion videos:"; give the split file of part 1 as delivered'),
-        ("Training videos:\n0002-L\nValidataion videos:\n0002-L\n", "0002-L is in both lists"),
-    ],
-}
+    pku.read_rows: {
+        **dict.fromkeys(("", "\n\n"), "line 1: the file is empty"),
+        "1,2,3,2\n1,2,3\n": "line 2: '1,2,3' is not class,start,end,confidence",
+        **{f"{row}\n": f"line 1: {row!r} is not class,start,end,confidence"
+           for row in ("1,2,3,2,", "1,2,x,2", "1,2.0,3,2", "1,2,,2", "1,-2,3,2", "1,2,3,-1", "1_0,2,3,2".replace("_", "?"))},
+        "0,2,3,2\n": "line 1: class 0 is outside 1..51",
+        "5,2,3,2\n52,2,3,2\n": "line 2: class 52 is outside 1..51",
+        "1,2,3,2\n\x00\xff": "line 2: bytes that are not text",
+    },
+    pku.read_video: {
+        "": "line 1: the file is empty",
+        f"{GOOD}\n{GOOD.rsplit(maxsplit=3)[0]}": "line 2: 147 numbers, not 150",
+        f"{GOOD} 1\n{GOOD} 1\n": "line 1: 151 numbers, not 150",
+        f"{GOOD}\n\n{GOOD}\n": "line 2: 0 numbers, not 150",
+        f"{GOOD}\nabc {WORDS}": "line 2: could not convert string to float: 'abc'",
+        f"1_0 {WORDS}": "line 1: could not convert string to float: '1?0'",
+        GOOD.replace(" ", ", "): "line 1: could not convert string to float: '0.000000,'",
+        **{f"{GOOD}\n{word} {WORDS}": f"line 2: {word} is not a position in metres" for word in ("nan", "-inf", "1e+300")},
+        f"{GOOD}\n\xff": "line 2: bytes that are not text",
+    },
+    read_part_1: {
+        **dict.fromkeys(("0002-L\n", "Training videos:\n0002-L\n"), 'no lists "Training videos:" and "Validataion videos:"'),
+        "Training videos:\nA01N01-L\nValidataion videos:\n": "'A01N01-L' is not a video of part 1 (like 0002-L)",
+        "Training videos:\n0002-L\nValidataion videos:\n0002-L\n": "0002-L is in both lists",
+    },
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("read, text, reason", [(read, *case) for read, cases in DAMAGED.items() for case in cases])
+@pytest.mark.parametrize("read, text, reason", [(read, *case) for read, cases in DAMAGED.items() for case in cases.items()])
 def test_damage_is_reported_with_its_line(tmp_path, read, text, reason):
     path = tmp_path / "0002-L.txt"
     path.write_bytes(text.encode("latin1"))
     with pytest.raises(UserError) as caught:
         read(path)
-    assert str(caught.value) == f"{path}: {reason}"
+    assert str(caught.value).startswith(f"{path}: {reason}") and "\n" not in str(caught.value)
 
 
 def test_video_with_mark_and_crlf(tmp_path):
@@ -275,19 +262,14 @@ def test_what_is_missing_is_named(small):
     assert message().endswith("give --data-path with them")
     (raw / "Data/Skeleton.7z").write_bytes(b"7z")
     assert message().endswith(f"unpack {raw}/Data/Skeleton.7z first")
-    shutil.rmtree(raw)
-    assert "no such folder" in message()
 
 
-def test_video_without_label_file_is_named(small):
+def test_real_rows_of_part_one_and_a_video_without_labels(small):
     (small / "raw/Label/Train_Label_PKU_final/0003-L.txt").unlink()
-    assert "videos without a label file: 1\n  0003-L\n" in run(small)
-
-
-def test_real_row_of_part_one_is_dropped_and_zero_start_kept(small):
     (small / "raw/Label/Train_Label_PKU_final/0002-L.txt").write_text("23,0,23,1\n" * 20 + "1,4925,4036,2\n1,5,5,2\n")
     planned = plan(small / "raw", 1, ["xsub"])
     assert planned.notes["rows with start >= end, dropped"] == ["0002-L row 21", "0002-L row 22"]
+    assert planned.notes["videos without a label file"] == ["0003-L"]
     assert [sample.segment for sample in planned.sources[0].samples] == [(0, 23)] * 20
 
 
@@ -314,21 +296,14 @@ def test_all_damage_is_reported_and_nothing_is_written(small, capsys):
     assert "2 files or samples cannot be used (above)" in lines[-1]
     assert written(small) == before
     printed = run(small, 1, "--skip-bad")
-    assert "damaged files or segments, left out: 2" in printed and f"damaged: {label}: line 1" in printed
+    assert "damaged files or segments, left out: 2" in printed and f"  {label}: line 1" in printed
     assert {name[:6] for name in open_split(small / "arrays/xsub", "train").names} == {"0002-L"}
 
 
-def test_row_that_starts_after_the_end_is_damage(small):
+def test_row_that_starts_after_the_end_is_damage(small, capsys):
     label = small / "raw/Label/Train_Label_PKU_final/0003-L.txt"
     label.write_text(label.read_text() + "1,90000,90040,2\n")
     with pytest.raises(SystemExit):
         run(small)
+    assert capsys.readouterr().err.count("\n") == 1  # a single mistake is the error itself
     assert "0003-L_r04_c01 starts at frame 90000, the video has" in run(small, 1, "--skip_bad")
-
-
-def test_flags_take_underscores_and_have_defaults():
-    args = pku_gendata.get_parser().parse_args(["--data_path", "a", "--out_folder", "b", "--part", "2"])
-    assert (args.data_path, args.out_folder, args.part) == (Path("a"), Path("b"), 2)
-    assert list(args.benchmark) == ["xsub", "xview"]
-    with pytest.raises(SystemExit):
-        pku_gendata.main(["--workers", "0"])

@@ -1,12 +1,12 @@
 """Raw files -> the arrays of several splits at once: list, read, normalise, write. `ntu.py` and `pku.py` bring the readers."""
 
-import collections
 import contextlib
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from feeder.arrays import PARTS, check_space, write_splits
 from feeder.cli import UserError, signals_deferred
 
-_MAX_WORKERS = 12  # processes that each read a video of PKU-MMD, up to 67 MiB, stay together below 1 GiB
+_MAX_WORKERS = 12  # processes that each read a video of PKU-MMD stay together below 1 GiB
 tqdm.monitor_interval = 0  # no thread of the progress bar: the processes are forked
 
 
@@ -39,16 +39,10 @@ class Source(NamedTuple):
     samples: tuple[Sample, ...]
 
 
-class Clip(NamedTuple):
-    """A sample as the networks read it."""
-
-    data: np.ndarray  # (3, 300, 25, 2) float32
-    num_frame: int  # 1..300
-
-
-# Returns a result for each sample of a source: a clip, None where nobody is in it, or the reason why it is damaged.
-# It raises `UserError` where the whole file is damaged.
-Reader = Callable[[Source], list[Clip | None | str]]
+# What a reader makes of a sample: (array (3, 300, 25, 2), its frames before looping), None where nobody is in it, or the
+# reason why it is damaged. A reader raises `UserError` where the whole file is damaged.
+Result = tuple[np.ndarray, int] | str | None
+Reader = Callable[[Source], list[Result]]
 
 
 class Report(NamedTuple):
@@ -68,26 +62,19 @@ def default_workers() -> int:
 def generate(
     sources: Iterable[Source],
     read: Reader,
-    folder: str | Path,
+    folder: Path,
     benchmarks: Iterable[str],
     workers: int = 1,
     skip_bad: bool = False,
     bad: Iterable[str] = (),
 ) -> Report:
-    """Write FOLDER/{benchmarks}/{train,val}_*, samples in the order of their names, and return what was written.
-
-    A run that fails leaves older arrays as they were.
+    """Write FOLDER/{benchmarks}/{train,val}_*, samples in the order of their names; older arrays stay if it fails.
 
     Args:
         sources: names of samples are unique over all of them; the samples of a source follow each other in their order.
-        read: a function at the top level of a module.
-        workers: processes that read; 1 reads in this one.
+        read: a function at the top level of a module, run in `workers` processes.
         skip_bad: leave damaged samples out instead of failing at the end.
-        bad: what was found damaged already; reported together with the rest.
-
-    Raises:
-        UserError: damaged samples, without `skip_bad` (if there are several, each is on standard error), no samples at
-            all, or too little room on the disk.
+        bad: what was found damaged already.
     """
     benchmarks, bad, empty = list(benchmarks), list(bad), []
     sources = [Source(path, tuple(sorted(samples))) for path, samples in sources if samples]
@@ -102,39 +89,40 @@ def generate(
                 elif isinstance(clip, str):
                     bad.append(clip)
                 else:
-                    writer.add(sample.parts, sample.name, sample.label, clip.num_frame, clip.data)
+                    data, num_frame = clip
+                    writer.add(sample.parts, sample.name, sample.label, num_frame, data)
                     for place in sample.parts.items():
-                        written[place].append((sample, clip.num_frame))
+                        written[place].append((sample, num_frame))
         bad = list(dict.fromkeys(bad))  # a damaged file may have many samples
+        if len(bad) == 1 and not skip_bad:
+            raise UserError(bad[0])
         if bad and not skip_bad:
-            _fail(bad)
+            print(*bad, sep="\n", file=sys.stderr)
+            advice = "repair them, or leave them out with --skip-bad"
+            raise UserError(f"{len(bad)} files or samples cannot be used (above); {advice}")
         if not any(written.values()):
             raise UserError(f"{folder}: no samples left to write: {len(bad)} damaged, {len(empty)} empty")
     return Report(written, empty, bad)
 
 
-def _fail(bad: list[str]) -> None:
-    if len(bad) == 1:
-        raise UserError(bad[0])
-    print(*bad, sep="\n", file=sys.stderr)
-    raise UserError(f"{len(bad)} files or samples cannot be used (above); repair them, or leave them out with --skip-bad")
-
-
-def _read_all(read: Reader, sources: list[Source], workers: int) -> Iterator[list[Clip | None | str]]:
+def _read_all(read: Reader, sources: list[Source], workers: int) -> Iterator[list[Result]]:
     """Yield the results of each source in order, read by several processes a few files ahead."""
     _keep_memory()
     if workers == 1:
-        yield from (_read_source(read, source) for source in sources)
+        for source in sources:
+            yield from _read_sources(read, [source])
         return
+    # a task has about 8 samples: one for each file of NTU RGB+D would cost twice as much
+    size = max(1, 8 * len(sources) // max(1, sum(len(source.samples) for source in sources)))
     # fork starts at once; on other systems it is not safe
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     pool = ProcessPoolExecutor(workers, context, _start_worker)
-    pending: collections.deque = collections.deque()
+    pending: deque = deque()
     try:
-        for chunk in _chunks(sources):
+        for start in range(0, len(sources), size):
             with signals_deferred():  # Python loses the exception of a signal that arrives within a fork
-                pending.append(pool.submit(_read_chunk, read, chunk))
-            if len(pending) > workers + 2:  # more would only take memory
+                pending.append(pool.submit(_read_sources, read, sources[start : start + size]))
+            if len(pending) > workers + 1:  # more would only take memory
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
@@ -145,44 +133,27 @@ def _read_all(read: Reader, sources: list[Source], workers: int) -> Iterator[lis
         pool.shutdown(cancel_futures=True)
 
 
-def _read_source(read: Reader, source: Source) -> list[Clip | None | str]:
-    try:
-        return read(source)
-    except UserError as error:
-        return [str(error)] * len(source.samples)
-
-
-def _chunks(sources: list[Source]) -> Iterator[list[Source]]:
-    """Yield consecutive sources of about 8 samples together; a task for each file would cost twice as much."""
-    chunk: list[Source] = []
+def _read_sources(read: Reader, sources: list[Source]) -> list[list[Result]]:
+    results: list[list[Result]] = []
     for source in sources:
-        chunk.append(source)
-        if sum(len(source.samples) for source in chunk) >= 8:
-            yield chunk
-            chunk = []
-    yield chunk
-
-
-def _read_chunk(read: Reader, sources: list[Source]) -> list[list[Clip | None | str]]:
-    return [_read_source(read, source) for source in sources]
+        try:
+            results.append(read(source))
+        except UserError as error:
+            results.append([str(error)] * len(source.samples))
+    return results
 
 
 def _start_worker() -> None:
+    def end_with_parent() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)  # the parent was killed
+
     _keep_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends the workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)  # the parent was killed
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _keep_memory() -> None:
-    """Have the C library keep freed blocks of up to 16 MiB.
-
-    glibc gives a block above 128 KiB back to the system at once until a larger one was freed; then it raises that
-    limit. Without this a third of the time goes into fetching the same pages again for each file.
-    """
+    """Have glibc keep freed blocks of up to 16 MiB, as it does once a larger one was freed: a third less time."""
     np.empty(2**24, np.uint8)  # never touched, so it takes no memory

@@ -1,4 +1,4 @@
-"""PKU-MMD: names of videos, and the three kinds of file: skeletons, labels, splits.
+"""PKU-MMD as downloaded: names of videos; skeletons, labels and splits; the samples that they define.
 
 The official readme leaves open whether a label's frames count from 0 and whether its end belongs to it. Here they are
 the rows start .. end of the skeleton file, 0-based, end excluded: the only reading that agrees with the three rows of part
@@ -6,19 +6,19 @@ the rows start .. end of the skeleton file, 0-based, end excluded: the only read
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from feeder.cli import UserError
-from feeder.preparation.generate import Clip, Source
+from feeder.preparation.generate import Report, Result, Sample, Source
 from feeder.preparation.normalize import to_sample
-from feeder.preparation.raw_file import read_positions, read_text
+from feeder.preparation.raw_file import check_positions, parse_numbers, read_text
 from feeder.skeleton import MAX_FRAMES, NUM_BODIES, NUM_JOINTS
 
 NUM_CLASSES = 51  # in part 2 as well, where ten of the ids do not occur
-PART_NUMBERS = (1, 2)
 BENCHMARKS = ("xsub", "xview")
 # Label rows of (train, val); part 1 counted from the label files, part 2 as commonly quoted.
 ROW_COUNTS = {
@@ -29,126 +29,185 @@ ROW_COUNTS = {
 # Samples at most: row 21 of part 1's 0043-L ends before it starts; segments without any body are left out as well.
 SAMPLE_COUNTS = ROW_COUNTS | {(1, "xsub"): (18840, 2704), (1, "xview"): (14356, 7188)}
 _COLUMNS = NUM_BODIES * NUM_JOINTS * 3
-MAX_BYTES = 2**27  # the longest video, some 7,000 frames, takes 10 MiB
-
-_VIDEO = {1: re.compile(r"\d{4}-[LMR]"), 2: re.compile(r"A\d{2}N\d{2}-[LMR]")}
-_SAMPLE = re.compile(r"(.+)_r\d+_c\d+")
+_VIDEO = {1: r"\d{4}-[LMR]", 2: r"A\d{2}N\d{2}-[LMR]"}
 _EXAMPLE = {1: "0002-L", 2: "A01N01-L"}
 # "Validataion videos:" is the spelling of the official files.
-_HEADING = re.compile(r"(train|val)\w*\s+videos?\s*:?", re.IGNORECASE)
+_SPLIT = re.compile(r"\s*train\w*\s+videos?\s*:?(.*)\bval\w*\s+videos?\s*:?(.*)", re.IGNORECASE | re.DOTALL)
 
-
-class Row(NamedTuple):
-    """A row of a label file: its line (from 1), the class id (1 .. 51), the frames start .. end, end excluded."""
-
-    line: int
-    action: int
-    start: int
-    end: int
-
-    def sample(self, video: str) -> str:
-        """Return the name of the sample that this row becomes, such as "0043-L_r21_c01": video, row, class id."""
-        return f"{video}_r{self.line:02d}_c{self.action:02d}"
-
-
-def is_video(name: str, part: int) -> bool:
-    """Return whether a name (no suffix) is one of a video of that part: "0002-L" in part 1, "A01N01-L" in part 2."""
-    return _VIDEO[part].fullmatch(name) is not None
+# Names that the folders with the files themselves have in the archives, or that users gave them, in lower case.
+_FOLDERS = {
+    "skeletons": ("pku_skeleton_renew", "skeleton", "skeletons", "skeleton_v2", "data", "datav2"),
+    "labels": ("train_label_pku_final", "label", "labels", "label_v2", "label_pkummd", "label_pkummd_v2", "labelv2"),
+}
+_DEPTH = 4  # files below --data-path, such as PKUMMD/Data/PKU_Skeleton_Renew/0002-L.txt
 
 
 def part_number(sample: str) -> int | None:
-    """Return the part (1 or 2) that a sample's name, see `Row.sample`, is of; None if it is no such name."""
-    match = _SAMPLE.fullmatch(sample)
-    return next((part for part in PART_NUMBERS if match and is_video(match[1], part)), None)
+    """Return the part (1 or 2) that a sample such as "0043-L_r21_c01" (video, row, class id) is of, None for other names."""
+    return next((part for part, video in _VIDEO.items() if re.fullmatch(rf"{video}_r\d+_c\d+", sample, re.ASCII)), None)
 
 
 def read_split(path: Path, part: int) -> dict[str, frozenset[str]]:
-    """Return the videos of a split file as {"train": names, "val": names}.
-
-    Args:
-        path: text with a heading "Training videos:" and one "Validataion videos:", each followed by names with commas
-            between; a comma at the end and missing blanks do no harm.
-        part: 1 or 2.
-
-    Raises:
-        UserError: a heading is missing, a name is none of that part, or a video is in both lists.
-    """
-    videos: dict[str, set[str]] = {}
-    current = None
-    for number, line in enumerate(read_text(path, MAX_BYTES).split("\n"), 1):
-        if heading := _HEADING.match(line.strip()):
-            current = videos.setdefault("train" if heading[1].lower() == "train" else "val", set())
-            line = line.strip()[heading.end() :]
-        for name in filter(None, map(str.strip, line.split(","))):
-            if current is None:
-                raise UserError(f'{path}: line {number}: {name[:40]!r} before a heading "Training videos:"')
-            if not is_video(name, part):
-                reason = f"{name[:40]!r} is not a video of part {part} (like {_EXAMPLE[part]})"
-                raise UserError(f"{path}: line {number}: {reason}")
-            current.add(name)
-    for key, title in (("train", "Training videos:"), ("val", "Validataion videos:")):
-        if key not in videos:
-            raise UserError(f'{path}: no line "{title}"; give the split file of part {part} as delivered')
+    """Return the videos of a split file as {"train": names, "val": names}."""
+    lists = _SPLIT.fullmatch(read_text(path))
+    if not lists:
+        raise UserError(f'{path}: no lists "Training videos:" and "Validataion videos:"; give the split file as delivered')
+    videos = {
+        key: frozenset(re.findall(r"[^\s,]+", names)) for key, names in zip(("train", "val"), lists.groups(), strict=True)
+    }
+    for name in sorted(videos["train"] | videos["val"]):
+        if not re.fullmatch(_VIDEO[part], name):
+            raise UserError(f"{path}: {name[:40]!r} is not a video of part {part} (like {_EXAMPLE[part]})")
     if twice := videos["train"] & videos["val"]:
         raise UserError(f"{path}: {min(twice)} is in both lists")
-    return {key: frozenset(names) for key, names in videos.items()}
+    return videos
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a label file in the file's order; the confidence is read and not used.
+def read_rows(path: Path) -> list[tuple[int, int, int, int]]:
+    """Return (line from 1, class id from 1, start, end) of each row of a label file; the confidence is not used.
 
-    Rows are checked one by one, not against the video: a row may have start >= end or lie beyond the video's end.
-
-    Raises:
-        UserError: the file is empty or a line is not `class,start,end,confidence`: file, line, reason.
+    A row may have start >= end or lie beyond the video's end.
     """
     rows = []
-    for number, line in enumerate(read_text(path, MAX_BYTES).split("\n"), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
-        fields = [field.strip() for field in line.split(",")]
-        if len(fields) != 4:
-            raise UserError(f"{path}: line {number}: {len(fields)} numbers, not class,start,end,confidence")
-        for field in fields:
-            if not re.fullmatch(r"[0-9]{1,9}", field):
-                raise UserError(f"{path}: line {number}: {field[:20]!r} is not a whole number from 0")
-        action, start, end, _ = map(int, fields)
+        if not re.fullmatch(r"\s*\d{1,9}\s*(,\s*\d{1,9}\s*){3}", line, re.ASCII):
+            raise UserError(f"{path}: line {number}: {line[:40]!r} is not class,start,end,confidence, whole numbers from 0")
+        action, start, end, _ = map(int, line.split(","))
         if not 1 <= action <= NUM_CLASSES:
             raise UserError(f"{path}: line {number}: class {action} is outside 1..{NUM_CLASSES}")
-        rows.append(Row(number, action, start, end))
+        rows.append((number, action, start, end))
     return rows
 
 
 def read_video(path: Path) -> np.ndarray:
-    """Return the two bodies of a skeleton file, zeros where a body is absent.
+    """Return the two bodies of a skeleton file, zeros where a body is absent: (2, T, 25, 3) float64 in metres.
 
-    Args:
-        path: one line a frame, x y z of the 25 joints of the first body and then of the second, in metres.
-
-    Returns:
-        (2, T, 25, 3) float64.
-
-    Raises:
-        UserError: the file is damaged: file, line, reason.
+    The file has one line a frame: x y z of the 25 joints of the first body and then of the second.
     """
-    lines = read_text(path, MAX_BYTES).split("\n")
-    numbers = read_positions(path, lines, range(1, len(lines) + 1), _COLUMNS)
-    return np.ascontiguousarray(numbers.reshape(-1, NUM_BODIES, NUM_JOINTS, 3).swapaxes(0, 1))  # (2, T, 25, 3)
+    lines = read_text(path).split("\n")
+    try:
+        frames = np.loadtxt(lines, comments=None, ndmin=2)
+    except ValueError:
+        frames = np.empty((0, 0))
+    if frames.shape != (len(lines), _COLUMNS):
+        for number, line in enumerate(lines, 1):
+            words = parse_numbers(path, number, line.split())
+            if len(words) != _COLUMNS:
+                raise UserError(f"{path}: line {number}: {len(words)} numbers, not {_COLUMNS}")
+        raise UserError(f"{path}: a character between two numbers that is neither a blank nor the end of a line")
+    check_positions(path, frames, range(1, len(frames) + 1))
+    return frames.reshape(-1, NUM_BODIES, NUM_JOINTS, 3).swapaxes(0, 1)
 
 
-def read_clips(source: Source) -> list[Clip | None | str]:
+def read_clips(source: Source) -> list[Result]:
     """Return the clip of each segment of a video: its first 300 frames, ranked and normalised like an NTU file.
 
     The result is None for a segment without any body, and a reason for one that starts after the end of the video.
     """
     video = read_video(source.path)
-    results: list[Clip | None | str] = []
+    results: list[Result] = []
     for sample in source.samples:
         start, end = sample.segment
-        bodies = video[:, start:end][:, :MAX_FRAMES]
+        bodies = np.ascontiguousarray(video[:, start : min(end, start + MAX_FRAMES)])
         if not bodies.size:
             results.append(f"{source.path}: {sample.name} starts at frame {start}, the video has {video.shape[1]}")
             continue
         data = to_sample(bodies)
-        results.append(Clip(data, bodies.shape[1]) if data[:, 0].any() else None)
+        results.append((data, bodies.shape[1]) if data[:, 0].any() else None)
     return results
+
+
+class Plan(NamedTuple):
+    """What to prepare. `notes` names the exceptions found, by kind; `rows` counts the label rows of (benchmark, part)."""
+
+    num_videos: int
+    sources: list[Source]
+    notes: dict[str, list[str]]
+    rows: dict[tuple[str, str], int]
+    bad: list[str]
+
+
+BACKWARDS = "rows with start >= end, dropped"
+LONG = f"segments longer than {MAX_FRAMES} frames, the first {MAX_FRAMES} kept"
+
+
+def plan(root: Path, part: int, benchmarks: Iterable[str]) -> Plan:
+    """Return the samples to cut from a download: one for each usable label row of each video that has both files.
+
+    The download is as delivered and unpacked, such as with Data/PKU_Skeleton_Renew, Label/Train_Label_PKU_final and Split;
+    these folders may be up to three levels below `root`. Files of the other part are ignored.
+    """
+    files = [path for depth in range(1, _DEPTH + 1) for path in sorted(root.glob("/".join("*" * depth)))]
+    skeletons, labels = (_find_videos(root, files, kind, part) for kind in _FOLDERS)
+    splits = {name: read_split(_find_split(root, files, part, name), part) for name in benchmarks}
+    listed = {name for lists in splits.values() for names in lists.values() for name in names}
+    notes: dict[str, list[str]] = {
+        "videos without a skeleton file": sorted((listed | set(labels)) - set(skeletons)),
+        "videos without a label file": sorted(set(skeletons) - set(labels)),
+    }
+    neither = {benchmark: f"videos in neither list of {benchmark}, left out there" for benchmark in splits}
+    notes |= {kind: [] for kind in (*neither.values(), BACKWARDS, LONG)}
+    result = Plan(len(skeletons), [], notes, {(name, part): 0 for name in splits for part in ("train", "val")}, [])
+    for video in sorted(set(skeletons) & set(labels)):
+        parts = {name: part for name, lists in splits.items() for part, videos in lists.items() if video in videos}
+        for benchmark in set(splits) - set(parts):
+            notes[neither[benchmark]].append(video)
+        try:
+            rows = read_rows(labels[video]) if parts else []
+        except UserError as error:
+            result.bad.append(str(error))
+            continue
+        samples = []
+        for line, action, start, end in rows:
+            name = f"{video}_r{line:02d}_c{action:02d}"
+            if start >= end:
+                notes[BACKWARDS].append(f"{video} row {line}")
+                continue
+            if end - start > MAX_FRAMES:
+                notes[LONG].append(name)
+            samples.append(Sample(name, action - 1, parts, (start, end)))
+        for place in parts.items():
+            result.rows[place] += len(rows)
+        result.sources.append(Source(skeletons[video], tuple(samples)))
+    return result
+
+
+def _find_videos(root: Path, files: list[Path], kind: str, part: int) -> dict[str, Path]:
+    """Return the files of one kind in `root` by the names of the videos."""
+    texts = [path for path in files if path.parent.name.lower() in _FOLDERS[kind] and path.suffix == ".txt"]
+    videos = {part: [path for path in texts if re.fullmatch(_VIDEO[part], path.stem)] for part in _VIDEO}
+    folders = sorted({path.parent for path in videos[part]})
+    if len(folders) > 1:
+        raise UserError(f"{root}: {kind} of part {part} in both {folders[0]} and {folders[1]}; keep one")
+    if folders:
+        return {path.stem: path for path in videos[part]}
+    packed = [path for path in files if path.suffix in (".7z", ".zip", ".rar") and path.name.lower().startswith(kind[:-1])]
+    advice = "give --data-path with them"
+    if videos[3 - part]:
+        advice = f"there are those of part {3 - part}: give --part {3 - part}"
+    elif packed:
+        advice = f"unpack {packed[0]} first"
+    raise UserError(f"{root}: no {kind} of part {part} in a folder named {', '.join(_FOLDERS[kind])}; {advice}")
+
+
+def _find_split(root: Path, files: list[Path], part: int, benchmark: str) -> Path:
+    name = f"cross_{'subject' if benchmark == 'xsub' else 'view'}{'_v2' if part == 2 else ''}.txt"  # or with "-" for "_"
+    found = [path for path in files if path.name.lower().replace("-", "_") == name]
+    if not found:
+        names = f"{name.replace('_', '-', 1)} or {name}"
+        raise UserError(f"{root}: no split file {names}; give --data-path with it, or the other --benchmark")
+    if len({read_text(path) for path in found}) > 1:
+        raise UserError(f"{root}: {found[0]} and {found[1]} differ; keep one")
+    return found[0]
+
+
+def cut_segments(report: Report) -> list[str]:
+    """Return a line for each segment that is shorter than its label row says, because its video ends before."""
+    cut = set()
+    for sample, frames in (entry for entries in report.written.values() for entry in entries):
+        start, end = sample.segment
+        if frames < (length := min(end - start, MAX_FRAMES)):
+            cut.add(f"{sample.name} ({frames} of {length} frames)")
+    return sorted(cut)

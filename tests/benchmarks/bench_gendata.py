@@ -1,18 +1,15 @@
-"""Measure data preparation: CPU time against NumPy's text reader, two processes against one, and the peak memory.
+"""Measure data preparation: CPU time of NTU files against NumPy's text reader, and the peak memory of both scripts.
 
-    python tests/benchmarks/bench_gendata.py [--files 1000] [--samples 20000] [--folder /tmp]
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_gendata.py [--files 1000] [--samples 20000] [--videos 40] [--folder /tmp]
 
 The memory run writes 3.6 GB for each of both protocols at 20,000 samples to a temporary folder, removed at the end.
 """
 
 import argparse
 import contextlib
-import io
-import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -37,106 +34,80 @@ def raw_text(frames: int, bodies: int, rng: np.random.Generator) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_raw(folder: Path, count: int) -> Path:
+def write_ntu(folder: Path, count: int) -> Path:
     """Write a few templates and link them under `count` sample names; return the folder of the links."""
-    rng = np.random.default_rng(0)
     links = folder / f"raw{count}"
     links.mkdir()
-    templates = []
     for number, clip in enumerate(CLIPS):
-        templates.append(folder / f"template{number}")
-        templates[-1].write_text(raw_text(*clip, rng))
+        (folder / f"template{number}").write_text(raw_text(*clip, np.random.default_rng(number)))
     names = (f"S{s:03d}C{c:03d}P{p:03d}R{r:03d}A{a:03d}.skeleton"
              for r in (1, 2) for s in range(1, 18) for p in range(1, 41) for a in range(1, 61) for c in (1, 2, 3))  # fmt: skip
     wanted = (name for name in names if name[:20] not in ntu.missing_samples("ntu60"))
     for number in range(count):
-        (links / next(wanted)).symlink_to(templates[number % len(templates)])
+        (links / next(wanted)).symlink_to(folder / f"template{number % len(CLIPS)}")
     return links
 
 
-def cpu_seconds(run) -> float:
+def write_pku(folder: Path, videos: int) -> Path:
+    """Write a download of part 1 with videos of 7,000 frames and 34 segments each."""
+    walk = np.random.default_rng(0).normal(0, 0.01, (7000, 150)).cumsum(0)
+    skeleton = "\n".join(" ".join(f"{number:.6f}" for number in frame) for frame in walk)
+    label = "".join(f"{row + 1},{row * 200},{row * 200 + 190},2\n" for row in range(34))
+    names = [f"{number:04d}-L" for number in range(2, videos + 2)]
+    for kind, text in (("skeleton", skeleton), ("label", label)):
+        (folder / "pku" / kind).mkdir(parents=True)
+        for name in names:
+            (folder / "pku" / kind / f"{name}.txt").write_text(text)
+    (folder / "pku/cross-subject.txt").write_text(f"Training videos:\n{', '.join(names)}\nValidataion videos:\n")
+    return folder / "pku"
+
+
+def cpu_milliseconds(run, count: int) -> float:
     before = time.process_time()
     run()
-    return time.process_time() - before
+    return (time.process_time() - before) / count * 1e3
 
 
 def bench_cpu(folder: Path, count: int) -> None:
     """Print the CPU time per file for both protocols and what np.loadtxt takes for the joint lines of the same files."""
-    sources, _ = ntu.list_sources(sorted(write_raw(folder, count).iterdir()), "ntu60", ["xsub", "xview"])
+    sources, _ = ntu.list_sources(ntu.list_files(write_ntu(folder, count)), "ntu60", ["xsub", "xview"])
     texts = [source.path.read_text().split("\n") for source in sources[: len(CLIPS)]]
     lines = [[line for line in text if line.count(" ") == 11] for text in texts]
-
-    def prepare() -> None:
-        generate.generate(sources, ntu.read_clips, folder / "cpu", ["xsub", "xview"], 1)
-
-    def loadtxt() -> None:
-        for number in range(count):
-            np.loadtxt(lines[number % len(lines)], usecols=(0, 1, 2))
-
-    pairs = [(cpu_seconds(prepare) / count, cpu_seconds(loadtxt) / count) for _ in range(3)]
-    for ours, theirs in pairs:
-        print(f"CPU per file: {ours * 1e3:.3f} ms, np.loadtxt {theirs * 1e3:.3f} ms, ratio {ours / theirs:.2f}")
+    for _ in range(5):
+        ours = cpu_milliseconds(lambda: generate.generate(sources, ntu.read_clips, folder / "cpu", ["xsub", "xview"]), count)
+        theirs = cpu_milliseconds(
+            lambda: [np.loadtxt(lines[number % len(lines)], usecols=(0, 1, 2)) for number in range(count)], count
+        )
+        print(f"CPU per file: {ours:.3f} ms, np.loadtxt {theirs:.3f} ms, ratio {ours / theirs:.2f}")
 
 
-def bench_workers(folder: Path, count: int) -> None:
-    """Print the wall time with one and two processes, in turns."""
-    sources, _ = ntu.list_sources(sorted((folder / f"raw{count}").iterdir()), "ntu60", ["xsub", "xview"])
-    for _ in range(3):
-        seconds = []
-        for workers in (1, 2):
-            start = time.perf_counter()
-            generate.generate(sources, ntu.read_clips, folder / "workers", ["xsub", "xview"], workers)
-            seconds.append(time.perf_counter() - start)
-        ratio = f"ratio {seconds[0] / seconds[1]:.2f} (load {os.getloadavg()[0]:.1f})"
-        print(f"1 process {seconds[0]:.2f} s, 2 processes {seconds[1]:.2f} s, {ratio}")
-
-
-def tree_memory(root: int) -> int:
-    """Return the resident bytes of a process and its children, shared pages counted once for each."""
-    total = 0
-    for status in Path("/proc").glob("[0-9]*/status"):
-        with contextlib.suppress(OSError):
-            fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
-            if root in (int(fields["Pid"]), int(fields["PPid"])) and "VmRSS" in fields:
-                total += int(fields["VmRSS"].split()[0]) * 1024
-    return total
-
-
-def bench_memory(folder: Path, count: int) -> None:
-    """Print the peak memory of the process tree of a run with two workers."""
-    raw, out = write_raw(folder, count), folder / "memory"
-    command = [sys.executable, str(ROOT / "ntu_gendata.py"), "--data-path", str(raw), "--out-folder", str(out)]
-    start = time.perf_counter()
-    process = subprocess.Popen([*command, "--workers", "2"], stdout=subprocess.PIPE, text=True)
-    text = io.StringIO()
-    reader = threading.Thread(target=lambda: text.write(process.stdout.read()))
-    reader.start()
-    peak = 0
+def bench_memory(script: str, raw: Path, *flags: str) -> None:
+    """Print the peak memory of the process tree of a script, shared pages counted once for each process."""
+    command = [sys.executable, str(ROOT / script), "--data-path", str(raw), "--out-folder", str(raw.parent / "out"), *flags]
+    start, peak = time.perf_counter(), 0
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while process.poll() is None:
-        peak = max(peak, tree_memory(process.pid))
+        total = 0
+        for status in Path("/proc").glob("[0-9]*/status"):
+            with contextlib.suppress(OSError, KeyError):
+                fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+                if process.pid in (int(fields["Pid"]), int(fields["PPid"])):
+                    total += int(fields["VmRSS"].split()[0]) * 1024
+        peak = max(peak, total)
         time.sleep(0.05)
-    reader.join()
-    print(text.getvalue())
-    print(f"{count} samples, both protocols: {time.perf_counter() - start:.1f} s, peak memory {peak / 2**20:.0f} MiB")
-
-
-def get_parser() -> argparse.ArgumentParser:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=1000, help="for CPU and wall time")
-    parser.add_argument("--samples", type=int, default=20000, help="for memory; 0 leaves it out")
-    parser.add_argument("--folder", type=Path, help="where the temporary folder goes")
-    return parser
-
-
-def main() -> None:
-    args = get_parser().parse_args()
-    with tempfile.TemporaryDirectory(dir=args.folder) as name:
-        bench_cpu(Path(name), args.files)
-        bench_workers(Path(name), args.files)
-        if args.samples:
-            bench_memory(Path(name), args.samples)
+    print(f"{script} {' '.join(flags)}: {time.perf_counter() - start:.1f} s, peak memory {peak / 2**20:.0f} MiB")
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=1000, help="of NTU, for CPU time")
+    parser.add_argument("--samples", type=int, default=20000, help="of NTU, for memory; 0 leaves it out")
+    parser.add_argument("--videos", type=int, default=40, help="of PKU-MMD, for memory; 0 leaves it out")
+    parser.add_argument("--folder", type=Path, help="where the temporary folder goes")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        bench_cpu(Path(name), args.files)
+        if args.samples:
+            bench_memory("ntu_gendata.py", write_ntu(Path(name), args.samples), "--workers", "2")
+        if args.videos:
+            bench_memory("pku_gendata.py", write_pku(Path(name), args.videos), "--benchmark", "xsub", "--workers", "12")
