@@ -134,7 +134,7 @@ def train(
                 training.meters["Acc@1"].update(acc1, args.batch_size)
                 training.meters["Time"].update(time.perf_counter() - clock)
                 if training.step % args.print_freq == 0 or training.step + 1 == steps:
-                    log.print(meters.progress_line(training.epoch, training.step, steps, meters))
+                    log.print(meters.progress_line(training.epoch, training.step, steps, training.meters))
                     training.check_loss()
                     training.add_statistics(meters.contrast_statistics(logits, losses, net.queues, net.T))
                 training.step += 1

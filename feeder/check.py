@@ -151,12 +151,17 @@ def _check_values(split: Split, path: Path) -> Iterator[str]:
         print(f"  note: {empty} samples are all zeros")
 
 
+def get_parser() -> CommandLine:
+    """Return the command line."""
+    parser = CommandLine(prog="python -m feeder.check", description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="of one split, or one that holds several")
+    return parser
+
+
 @script
 def main(argv: list[str] | None = None) -> None:
     """Check the folder of a command line."""
-    parser = CommandLine(prog="python -m feeder.check", description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="of one split, or one that holds several")
-    folder = parser.parse_args(argv).folder
+    folder = get_parser().parse_args(argv).folder
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     splits = [path for path in (folder, *sorted(folder.iterdir())) if any(path_of(path, part, DATA).exists() for part in PARTS)]

@@ -24,6 +24,7 @@ import pretraining
 from engine.checkpoint import load_checkpoint
 
 SIZES = "--hidden-size 16 --num-head 2 --channels 4 --encoder-dim 8 --encoder-k 24 --batch-size 8".split()
+FIXED = "--seed 1 --device cpu --checkpoint-path ck --resume auto --print-freq 1 --save-minutes 1e-9".split()
 CHECKPOINT = Path("ck/checkpoint.pth.tar")
 
 
@@ -68,8 +69,7 @@ def main() -> None:
     parser.add_argument("--workers", default="0")
     parser.add_argument("--longest", type=float, default=1.0, metavar="SECONDS", help="from the start to the kill")
     args = parser.parse_args()
-    flags = ["--data-path", args.data_path, *SIZES, "--epochs", str(args.epochs), "--workers", args.workers, "--seed", "1",
-             "--device", "cpu", "--checkpoint-path", "ck", "--resume", "auto", "--print-freq", "1", "--save-minutes", "1e-9"]  # fmt: skip
+    flags = ["--data-path", args.data_path, *SIZES, "--epochs", str(args.epochs), "--workers", args.workers, *FIXED]
     rng, done = random.Random(0), 0
     for kill in range(args.kills):
         before, pid = written(), start(flags)

@@ -1,4 +1,4 @@
-"""The GPU path without a GPU: devices with only driver calls replaced, and steps on "meta", where each host read is an error."""
+"""The GPU path without a GPU: only driver calls replaced, and steps on "meta", where each host read is an error."""
 
 import collections
 from argparse import Namespace
