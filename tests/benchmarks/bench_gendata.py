@@ -62,23 +62,19 @@ def write_pku(folder: Path, videos: int) -> Path:
     return folder / "pku"
 
 
-def cpu_milliseconds(run, count: int) -> float:
-    before = time.process_time()
-    run()
-    return (time.process_time() - before) / count * 1e3
-
-
 def bench_cpu(folder: Path, count: int) -> None:
     """Print the CPU time per file for both protocols and what np.loadtxt takes for the joint lines of the same files."""
     sources, _ = ntu.list_sources(ntu.list_files(write_ntu(folder, count)), "ntu60", ["xsub", "xview"])
     texts = [source.path.read_text().split("\n") for source in sources[: len(CLIPS)]]
     lines = [[line for line in text if line.count(" ") == 11] for text in texts]
     for _ in range(5):
-        ours = cpu_milliseconds(lambda: generate.generate(sources, ntu.read_clips, folder / "cpu", ["xsub", "xview"]), count)
-        theirs = cpu_milliseconds(
-            lambda: [np.loadtxt(lines[number % len(lines)], usecols=(0, 1, 2)) for number in range(count)], count
-        )
-        print(f"CPU per file: {ours:.3f} ms, np.loadtxt {theirs:.3f} ms, ratio {ours / theirs:.2f}")
+        start = time.process_time()
+        generate.generate(sources, ntu.read_clips, folder / "cpu", ["xsub", "xview"])
+        middle = time.process_time()
+        for number in range(count):
+            np.loadtxt(lines[number % len(lines)], usecols=(0, 1, 2))
+        ours, theirs = middle - start, time.process_time() - middle
+        print(f"CPU per file: {1e3 * ours / count:.3f} ms, np.loadtxt {1e3 * theirs / count:.3f} ms, ratio {ours / theirs:.2f}")
 
 
 def bench_memory(script: str, raw: Path, *flags: str) -> None:
@@ -98,18 +94,13 @@ def bench_memory(script: str, raw: Path, *flags: str) -> None:
     print(f"{script} {' '.join(flags)}: {time.perf_counter() - start:.1f} s, peak memory {peak / 2**20:.0f} MiB")
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the command line."""
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=1000, help="of NTU, for CPU time")
     parser.add_argument("--samples", type=int, default=20000, help="of NTU, for memory; 0 leaves it out")
     parser.add_argument("--videos", type=int, default=40, help="of PKU-MMD, for memory; 0 leaves it out")
     parser.add_argument("--folder", type=Path, help="where the temporary folder goes")
-    return parser
-
-
-if __name__ == "__main__":
-    args = get_parser().parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         bench_cpu(Path(name), args.files)
         if args.samples:
