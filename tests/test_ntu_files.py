@@ -91,21 +91,13 @@ def test_bodies_are_where_their_lines_are(tmp_path):
     assert not found[:, 2].any()
 
 
-HARMLESS = {
-    "crlf": lambda text: text.replace("\n", "\r\n"),
-    "no last newline": lambda text: text.rstrip("\n"),
-    "blank lines at the end": lambda text: text + "\n \n",
-    "two blanks": lambda text: text.replace(" ", "  "),
-    "blank before newline": lambda text: text.replace("\n", " \n"),
-    "tabs": lambda text: text.replace(" ", "\t"),
-    "NaN in a column that is not used": lambda text: text.replace(" 257.1 -191.9 ", " NaN -Infinity "),
-    "byte-order mark": lambda text: "\ufeff" + text,
-}
-
-
-@pytest.mark.parametrize("change", HARMLESS.values(), ids=HARMLESS.keys())
-def test_harmless_forms(tmp_path, change):
-    assert np.array_equal(read(tmp_path, change(TEXT)), read(tmp_path, TEXT))
+def test_harmless_forms(tmp_path):
+    expected = read(tmp_path, TEXT)
+    for text in (TEXT.rstrip("\n"), TEXT + "\n \n", "\ufeff" + TEXT):
+        assert np.array_equal(read(tmp_path, text), expected), text
+    unused = (" 257.1 -191.9 ", " NaN -Infinity ")  # NaN in columns that are not used
+    for old, new in (("\n", "\r\n"), ("\n", " \n"), (" ", "  "), (" ", "\t"), unused):
+        assert np.array_equal(read(tmp_path, TEXT.replace(old, new)), expected), new
 
 
 JOINT = TEXT.split("\n")[4]

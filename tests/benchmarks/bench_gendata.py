@@ -94,13 +94,17 @@ def bench_memory(script: str, raw: Path, *flags: str) -> None:
     print(f"{script} {' '.join(flags)}: {time.perf_counter() - start:.1f} s, peak memory {peak / 2**20:.0f} MiB")
 
 
-if __name__ == "__main__":
+def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=1000, help="of NTU, for CPU time")
     parser.add_argument("--samples", type=int, default=20000, help="of NTU, for memory; 0 leaves it out")
     parser.add_argument("--videos", type=int, default=40, help="of PKU-MMD, for memory; 0 leaves it out")
     parser.add_argument("--folder", type=Path, help="where the temporary folder goes")
-    args = parser.parse_args()
+    return parser
+
+
+if __name__ == "__main__":
+    args = get_parser().parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         bench_cpu(Path(name), args.files)
         if args.samples:
