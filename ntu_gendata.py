@@ -4,23 +4,20 @@
     python ntu_gendata.py --dataset ntu120     # NTU-120 -> data/NTU-RGB-D-120-AGCN/{xsub,xsetup}
 
 Deliberate differences from the reference's data_gen/ntu_gendata.py: samples are in the order of
-their names, not in that of the file system; a file without any body is left out and named, where
-the reference keeps a sample of zeros; a damaged file is an error with its line. What is computed
-from a whole file is the same.
+their names, not of the file system; a file without any body is left out, where the reference keeps
+a sample of zeros; a damaged file is an error. What is computed from a whole file is the same.
 """
 
 from pathlib import Path
 
-from feeder.check import count_verdict, print_table
+from feeder.check import print_report
 from feeder.cli import script
 from feeder.preparation import ntu
 from feeder.preparation.generate import default_workers, generate
 from options.parser import Parser, positive_int
 
-DEFAULTS = {
-    "ntu60": ("data/nturgbd_raw/nturgb+d_skeletons", "data/NTU-RGB-D-60-AGCN"),
-    "ntu120": ("data/nturgbd_raw_120/nturgb+d_skeletons", "data/NTU-RGB-D-120-AGCN"),
-}
+RAW = {"ntu60": "data/nturgbd_raw/nturgb+d_skeletons", "ntu120": "data/nturgbd_raw_120/nturgb+d_skeletons"}
+ARRAYS = {"ntu60": "data/NTU-RGB-D-60-AGCN", "ntu120": "data/NTU-RGB-D-120-AGCN"}
 
 
 def get_parser() -> Parser:
@@ -49,8 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     benchmarks = [name for name in allowed if name in (args.benchmark or allowed)]
     if set(args.benchmark or ()) - set(allowed):
         parser.error(f"argument --benchmark: {args.dataset} has {' and '.join(allowed)}")
-    folders = args.data_path or [Path(DEFAULTS[args.dataset][0])]
-    out_folder = args.out_folder or Path(DEFAULTS[args.dataset][1])
+    folders = args.data_path or [Path(RAW[args.dataset])]
+    out_folder = args.out_folder or Path(ARRAYS[args.dataset])
 
     # list the files, read, normalise, write
     missing = ntu.missing_samples(args.dataset)
@@ -62,18 +59,12 @@ def main(argv: list[str] | None = None) -> None:
 
     # report
     listed = sum(path.stem in missing for path in files)
-    others = len(files) - len(wanted) - listed
-    print(
-        f"{len(files):,} files; skipped: {listed} listed as missing skeletons, {others} listed by --ignored-sample-path, "
-        f"{len(report.empty)} without any body, {len(report.bad)} damaged"
-    )
-    for line in (*(f"damaged: {line}" for line in report.bad), *(f"without any body: {name}" for name in report.empty)):
-        print(line)
-    print_table(report)
-    for benchmark in benchmarks:
-        counts = len(report.written[benchmark, "train"]), len(report.written[benchmark, "val"])
-        print(f"{benchmark}: {count_verdict(counts, ntu.SAMPLE_COUNTS[args.dataset, benchmark])}")
-    print(f"written to {out_folder}")
+    skipped = f"{listed} listed as missing skeletons, {len(files) - len(wanted) - listed} listed by --ignored-sample-path"
+    print(f"{len(files):,} files; skipped: {skipped}, {len(report.empty)} without any body, {len(report.bad)} damaged")
+    for kind, lines in (("damaged", report.bad), ("without any body", report.empty)):
+        for line in lines:
+            print(f"{kind}: {line}")
+    print_report(report, {name: ntu.SAMPLE_COUNTS[args.dataset, name] for name in benchmarks}, out_folder)
 
 
 if __name__ == "__main__":

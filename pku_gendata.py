@@ -3,16 +3,14 @@
     python pku_gendata.py --data-path DOWNLOAD              # part 1 -> data/pku_v1/{xsub,xview}
     python pku_gendata.py --data-path DOWNLOAD --part 2     # part 2 -> data/pku_v2/{xsub,xview}
 
-The download is read as delivered, its archives unpacked: Data, Label and Split with what is in
-them, under any of the names that these folders have had. A label row is the frames start .. end of
-its video, from 0, end excluded; it becomes a sample just as an NTU file does, named after video,
-row and class id: 0043-L_r20_c05. Labels are the class id less 1, 51 outputs in both parts. The
-reference publishes no such script.
+The download is read as delivered, its archives unpacked. Each label row becomes a sample as an NTU
+file does, named after video, row and class id: 0043-L_r20_c05. Labels are class id - 1, with 51
+outputs in both parts. The reference publishes no such script.
 """
 
 from pathlib import Path
 
-from feeder.check import count_verdict, print_table
+from feeder.check import print_report
 from feeder.cli import script
 from feeder.preparation import pku
 from feeder.preparation.generate import default_workers, generate
@@ -47,8 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     # report: how often each kind of exception was found, and where; only the end of a long segment is lost
     used = sum(bool(source.samples) for source in planned.sources)
     print(f"part {args.part}: {planned.num_videos:,} videos, {used:,} used")
-    found = {
-        **planned.notes,
+    found = planned.notes | {
         "segments cut at the end of the video": pku.cut_segments(report),
         "segments without any body, left out": report.empty,
         "damaged files or segments, left out": report.bad,
@@ -57,12 +54,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{kind}: {len(names)}")
         for name in names if kind != pku.LONG else ():
             print(f"  {name}")
-    print_table(report)
-    for benchmark in benchmarks:
-        rows = planned.rows[benchmark, "train"], planned.rows[benchmark, "val"]
-        verdict = count_verdict(rows, pku.ROW_COUNTS.get((args.part, benchmark)))
-        print(f"{benchmark}: {rows[0]:,} / {rows[1]:,} label rows, usable or not; {verdict}")
-    print(f"written to {out_folder}")
+    print_report(report, {name: pku.SAMPLE_COUNTS.get((args.part, name)) for name in benchmarks}, out_folder)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ FOLDER/{xsub,xview,xsetup}/{train,val}_data_joint.npy    float32 (N, 3, 300, 25,
                                   ..._num_frame.npy      int64 (N,), frames before looping, 1..300
                                   ..._label.pkl          pickle of (names, labels), two lists of length N; labels from 0
 
-New arrays are written to FOLDER/xsub.tmp-<hex>, which is renamed to FOLDER/xsub once everything is on the disk. Where older
-arrays exist, their folder is first renamed to FOLDER/xsub.old-<hex>, and removed in the end. A run that is killed between
-the two renames leaves no FOLDER/xsub; the next run restores the older folder before it starts.
+New arrays are written to FOLDER/xsub.tmp-<hex>. Once everything is on the disk, an older FOLDER/xsub is renamed to
+FOLDER/xsub.old-<hex>, the new folder to FOLDER/xsub, and the older one is removed. A run that is killed between the two
+renames leaves no FOLDER/xsub; the next run restores the older folder before it starts.
 """
 
 import contextlib
+import math
 import os
 import pickle
 import shutil
@@ -26,8 +27,8 @@ from feeder.skeleton import MAX_FRAMES, NUM_BODIES, NUM_JOINTS
 
 PARTS = ("train", "val")
 SAMPLE_SHAPE = (3, MAX_FRAMES, NUM_JOINTS, NUM_BODIES)
-SAMPLE_BYTES = 4 * 3 * MAX_FRAMES * NUM_JOINTS * NUM_BODIES
-DATA, NUM_FRAME, LABEL = KINDS = "data_joint.npy", "num_frame.npy", "label.pkl"
+SAMPLE_BYTES = 4 * math.prod(SAMPLE_SHAPE)
+DATA, NUM_FRAME, LABEL = "data_joint.npy", "num_frame.npy", "label.pkl"
 
 
 def path_of(folder: str | Path, part: str, kind: str) -> Path:
@@ -46,22 +47,20 @@ class Split(NamedTuple):
 
 
 def open_split(folder: str | Path, part: str) -> Split:
-    """Return the arrays of a part ("train" or "val"), the samples memmapped, after checks of types, shapes and lengths.
+    """Return the arrays of a part ("train" or "val") after checks of types, shapes and lengths.
 
-    Arrays of the sister repositories open as well: labels pickled under Python 2 or as whole-numbered floats, and frame
-    counts above 300, as PKU-MMD scripts store them, which are clamped to 300 with a note.
+    Frame counts above 300, as PKU-MMD scripts of other repositories store them, are clamped to 300 with a note.
 
     Raises:
         UserError: a file is absent, truncated, of another type or shape, or the three do not fit together.
     """
-    data_path, num_frame_path, label_path = paths = [path_of(folder, part, kind) for kind in KINDS]
+    data_path, num_frame_path, label_path = paths = [path_of(folder, part, kind) for kind in (DATA, NUM_FRAME, LABEL)]
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path}: no such file; prepare the data with ntu_gendata.py or pku_gendata.py")
     data, stored, (names, labels) = _open_array(data_path), _open_array(num_frame_path), load_labels(label_path)
     if data.dtype != np.float32 or data.shape[1:] != SAMPLE_SHAPE or not data.flags.c_contiguous:
-        expected = f"float32 (N, {str(SAMPLE_SHAPE)[1:]} in C order"
-        raise UserError(f"{data_path}: {data.dtype} {data.shape}, not {expected}; prepare it again")
+        raise UserError(f"{data_path}: {data.dtype} {data.shape}, not float32 (N, 3, 300, 25, 2) in C order; prepare it again")
     if stored.ndim != 1 or stored.dtype.kind not in "iu":
         raise UserError(f"{num_frame_path}: {stored.dtype} {stored.shape}, not integers (N,); prepare it again")
     if not len(data) == len(stored) == len(labels):
@@ -85,9 +84,8 @@ def _open_array(path: Path) -> np.memmap:
         raise
     except Exception as error:  # a damaged header can raise nearly anything
         raise UserError(f"{path}: not a whole .npy array ({' '.join(str(error).split())}); prepare it again") from None
-    expected = array.offset + array.nbytes
-    if path.stat().st_size != expected:
-        raise UserError(f"{path}: {path.stat().st_size} bytes, its header says {expected}; prepare it again")
+    if path.stat().st_size != array.offset + array.nbytes:
+        raise UserError(f"{path}: longer than its header says; prepare it again")
     return array
 
 
@@ -106,36 +104,29 @@ def write_splits(root: str | Path, benchmarks: Iterable[str]) -> Iterator["Split
     """
     Path(root).mkdir(parents=True, exist_ok=True)
     # a folder may be a link to another disk, where its replacement must be as well to be renamed
-    benchmarks = list(benchmarks)
-    folders = [Path(root, name).resolve() if Path(root, name).is_symlink() else Path(root, name) for name in benchmarks]
-    for folder in folders:
+    folders = {name: Path(root, name).resolve() for name in benchmarks}
+    for folder in folders.values():
         _clean_up(folder)
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder}: a file is in the place of the folder to write; move it")
     token = uuid.uuid4().hex[:8]
-    temporary = [folder.with_name(f"{folder.name}.tmp-{token}") for folder in folders]
-    writer = SplitWriter()
+    temporary = {name: folder.with_name(f"{folder.name}.tmp-{token}") for name, folder in folders.items()}
     try:
-        for path, benchmark in zip(temporary, benchmarks, strict=True):
-            path.mkdir()
-            for part in PARTS:
-                writer.open(path, benchmark, part)
-        yield writer
-        if not all(path.is_dir() for path in temporary):
-            raise UserError(f"{root}: another run into the same folder removed what this one wrote; run one at a time")
-        writer.finish()
-        for path in (path for folder in temporary for path in (*folder.iterdir(), folder)):
-            _sync(path)
+        with contextlib.closing(SplitWriter(temporary)) as writer:
+            yield writer
+            if not all(path.is_dir() for path in temporary.values()):
+                raise UserError(f"{root}: another run into the same folder removed what this one wrote; run one at a time")
+            writer.finish()
+        for new in temporary.values():
+            for path in (*new.iterdir(), new):
+                _sync(path)
         with signals_deferred():
-            for folder, new in zip(folders, temporary, strict=True):
-                _replace(folder, new, folder.with_name(f"{folder.name}.old-{token}"))
+            for name, folder in folders.items():
+                _replace(folder, temporary[name], folder.with_name(f"{folder.name}.old-{token}"))
     except OSError as error:  # errors of writing, such as that of a full disk, have no path
         raise OSError(error.errno, error.strerror, error.filename or str(root)) from None
     finally:
-        for file, *_ in writer.parts.values():
-            with contextlib.suppress(OSError):  # a full disk does not take the rest
-                file.close()
-        for path in temporary:
+        for path in temporary.values():
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -146,15 +137,15 @@ class SplitWriter:
     error, and each page that it touches counts as memory of the process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folders: Mapping[str, Path]) -> None:
         # (benchmark, part) -> file of samples, names, labels, numbers of frames
         self.parts: dict[tuple[str, str], tuple[BinaryIO, list[str], list[int], list[int]]] = {}
-
-    def open(self, folder: Path, benchmark: str, part: str) -> None:
-        """Start the files of a part in a folder."""
-        file = open(path_of(folder, part, DATA), "xb")
-        self.parts[benchmark, part] = file, [], [], []
-        _write_header(file, 0)
+        for benchmark, folder in folders.items():
+            folder.mkdir()
+            for part in PARTS:
+                file = open(path_of(folder, part, DATA), "xb")
+                self.parts[benchmark, part] = file, [], [], []
+                _write_header(file, 0)
 
     def add(self, parts: Mapping[str, str], name: str, label: int, num_frame: int, sample: np.ndarray) -> None:
         """Append a sample (3, 300, 25, 2) to "train" or "val" of each benchmark in `parts`."""
@@ -174,6 +165,12 @@ class SplitWriter:
             np.save(path_of(folder, part, NUM_FRAME), np.array(num_frames, np.int64))
             path_of(folder, part, LABEL).write_bytes(pickle.dumps((names, labels), protocol=4))
 
+    def close(self) -> None:
+        """Close the files, also on a disk that does not take what is left in their buffers."""
+        for file, *_ in self.parts.values():
+            with contextlib.suppress(OSError):
+                file.close()
+
 
 def _write_header(file: BinaryIO, num_samples: int) -> None:
     file.seek(0)
@@ -187,32 +184,23 @@ def _replace(folder: Path, new: Path, old: Path) -> None:
         os.rename(folder, old)
     try:
         os.rename(new, folder)
-    except OSError:
-        if old.exists():
-            os.rename(old, folder)
-        raise
+    finally:
+        _clean_up(folder)  # restores the older folder if the new one is not in its place
     _sync(folder.parent)
-    if old.exists():
-        _retire(old, folder)
-
-
-def _retire(old: Path, folder: Path) -> None:
-    """Remove an older folder; what the newer one does not have moves there."""
-    for path in old.iterdir():
-        if (folder / path.name).exists():
-            path.unlink()
-        else:
-            os.rename(path, folder / path.name)
-    old.rmdir()
 
 
 def _clean_up(folder: Path) -> None:
-    """Restore or remove what a killed run has left next to a split's folder."""
+    """Restore or remove what this or a killed run has left next to a split's folder."""
     for old in folder.parent.glob(f"{folder.name}.old-{'[0-9a-f]' * 8}"):
-        if folder.exists():
-            _retire(old, folder)
-        else:  # killed between the two renames
+        if not folder.exists():  # killed between the two renames
             os.rename(old, folder)
+            continue
+        for path in old.iterdir():
+            if (folder / path.name).exists():
+                path.unlink()
+            else:
+                os.rename(path, folder / path.name)
+        old.rmdir()
     for temporary in folder.parent.glob(f"{folder.name}.tmp-{'[0-9a-f]' * 8}"):
         shutil.rmtree(temporary)
 

@@ -7,9 +7,8 @@ python -m feeder.check data/NTU-RGB-D-60-AGCN/xsub
 import collections
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -25,25 +24,26 @@ _CHUNK = 32  # samples read at a time, 6 MB
 _CLASS_IN_NAME = re.compile(r"(?:^S\d{3}C\d{3}P\d{3}R\d{3}A|_r\d+_c)(\d+)(?:\.skeleton)?$")
 
 
-def summary_line(split: str, labels: Sequence[int], num_frame: Sequence[int] | np.ndarray) -> str:
-    """Return a line under `HEADING`: samples, classes that occur, and the sum, least, mean and greatest frame count."""
-    if not len(labels):
-        return f"{split:<14}{0:>9}"
+def print_row(split: str, labels: Sequence[int], num_frame: Sequence[int] | np.ndarray) -> None:
+    """Print a line under `HEADING`: samples, classes that occur, and the sum, least, mean and greatest frame count."""
     frames = np.asarray(num_frame)
-    sizes = f"{frames.sum():>12,}{frames.min():>6}{frames.mean():>8.1f}{frames.max():>6}"
-    return f"{split:<14}{len(labels):>9,}{len(set(labels)):>9}{sizes}"
+    sizes = f"{frames.sum():>12,}{frames.min():>6}{frames.mean():>8.1f}{frames.max():>6}" if len(frames) else ""
+    print(f"{split:<14}{len(labels):>9,}{len(set(labels)):>9}{sizes}")
 
 
-def print_table(report: Report) -> None:
-    """Print a line for each part of a preparation's splits."""
+def print_report(report: Report, full_counts: Mapping[str, tuple[int, int] | None], folder: Path) -> None:
+    """Print what a preparation wrote to a folder, and how it compares with the full data set's (train, val) by benchmark."""
     print(HEADING)
     for place, samples in report.written.items():
-        labels = [sample.label for sample, _ in samples]
-        print(summary_line(" ".join(place), labels, [frames for _, frames in samples]))
+        print_row(" ".join(place), [sample.label for sample, _ in samples], [frames for _, frames in samples])
+    for benchmark, expected in full_counts.items():
+        counts = len(report.written[benchmark, "train"]), len(report.written[benchmark, "val"])
+        print(f"{benchmark}: {count_verdict(counts, expected)}")
+    print(f"written to {folder}")
 
 
-def count_verdict(found: tuple[int, int], expected: tuple[int, int] | None, may_lack: str = "") -> str:
-    """Return how the numbers of samples (train, val) compare with the full data set, which may rightly lack `may_lack`."""
+def count_verdict(found: tuple[int, int], expected: tuple[int, int] | None) -> str:
+    """Return how the numbers of samples (train, val) compare with those of the full data set."""
     if expected is None:
         return "the full set's number is not known"
     both = f"{expected[0]:,} / {expected[1]:,}"
@@ -51,17 +51,7 @@ def count_verdict(found: tuple[int, int], expected: tuple[int, int] | None, may_
         return f"complete: {both} samples"
     if sum(found) < 0.9 * sum(expected):
         return f"a subset of the full set's {both} samples"
-    if may_lack and found[0] <= expected[0] and found[1] <= expected[1]:
-        return f"{sum(expected) - sum(found):,} fewer than the full set's {both} samples: right if they are {may_lack}"
-    return f"WARNING: {found[0]:,} / {found[1]:,} samples, but the full set has {both}"
-
-
-class _DataSet(NamedTuple):
-    """The data set that the names of the samples belong to."""
-
-    name: str = ""  # empty for neither NTU RGB+D nor PKU-MMD
-    num_classes: int = 2**31
-    counts: tuple[int, int] | None = None  # samples of (train, val) in the full set, if known
+    return f"WARNING: {found[0]:,} / {found[1]:,} samples, but the full set has {both}; those without any body are left out"
 
 
 def check_folder(folder: Path) -> list[str]:
@@ -69,66 +59,62 @@ def check_folder(folder: Path) -> list[str]:
     problems, splits = [], {}
     for part in PARTS:
         try:
-            splits[part] = open_split(folder, part)
+            splits[part] = split = open_split(folder, part)
         except UserError as error:
             problems.append(str(error))
-    known = _data_set([name for split in splits.values() for name in split.names], folder.name)
-    for part, split in splits.items():
-        print(summary_line(f"{folder.name} {part}", split.labels, split.num_frame))
-        counts = collections.Counter(split.labels).most_common()
-        print(f"  samples a class: {counts[-1][1]} (label {counts[-1][0]}) to {counts[0][1]} (label {counts[0][0]})")
+            continue
+        print_row(f"{folder.name} {part}", split.labels, split.num_frame)
         for note in split.notes:
             print(f"  note: {note}")
-        found = (*_check_names(split, known, folder.name, part), *_check_values(split, path_of(folder, part, DATA)))
+        found = (*_check_names(split, folder.name, part), *_check_values(split, path_of(folder, part, DATA)))
         problems += [f"{folder}: {part}: {problem}" for problem in found]
     if len(splits) == len(PARTS):
-        if both := set(splits["train"].names) & set(splits["val"].names):
+        train, val = (splits[part].names for part in PARTS)
+        if both := set(train) & set(val):
             problems.append(f"{folder}: {len(both)} samples are in both parts, such as {min(both)}; prepare them again")
-        found = len(splits["train"].labels), len(splits["val"].labels)
-        may_lack = "segments without any body" if known.name.startswith("PKU") else ""
-        verdict = f"{known.name}: {count_verdict(found, known.counts, may_lack)}"
-        print(f"  {verdict if known.name else 'names of neither NTU RGB+D nor PKU-MMD: no full set to compare with'}")
+        name, _, expected = _data_set([*train, *val], folder.name)
+        verdict = count_verdict((len(train), len(val)), expected)
+        print(f"  {name}: {verdict}" if name else "  names of neither NTU RGB+D nor PKU-MMD: no full set to compare with")
     return problems
 
 
-def _data_set(names: list[str], benchmark: str) -> _DataSet:
+def _data_set(names: list[str], benchmark: str) -> tuple[str, int, tuple[int, int] | None]:
+    """Return the name, number of classes and full set's counts of the data set that samples belong to, "" if none is known."""
     parts = {pku.part_number(name) for name in names}
     if parts in ({1}, {2}):
         (part,) = parts
-        return _DataSet(f"PKU-MMD part {part}", pku.NUM_CLASSES, pku.SAMPLE_COUNTS.get((part, benchmark)))
+        return f"PKU-MMD part {part}", pku.NUM_CLASSES, pku.SAMPLE_COUNTS.get((part, benchmark))
     try:
-        setups = [ntu.parse_name(name).setup for name in names]
+        last_setup = max(ntu.parse_name(name).setup for name in names)
     except UserError:
-        return _DataSet()
-    name = "ntu60" if benchmark != "xsetup" and max(setups, default=1) <= ntu.LIMITS["ntu60"][0] else "ntu120"
-    return _DataSet(name, ntu.LIMITS[name][-1], ntu.SAMPLE_COUNTS.get((name, benchmark)))
+        return "", 2**31, None
+    name = "ntu60" if benchmark != "xsetup" and last_setup <= ntu.LIMITS["ntu60"][0] else "ntu120"
+    return name, ntu.LIMITS[name][-1], ntu.SAMPLE_COUNTS.get((name, benchmark))
 
 
-def _check_names(split: Split, known: _DataSet, benchmark: str, part: str) -> Iterator[str]:
+def _check_names(split: Split, benchmark: str, part: str) -> Iterator[str]:
     """Yield what is wrong with names and labels; names of NTU RGB+D and of our PKU-MMD samples contain the class."""
+    data_set, num_classes, _ = _data_set(split.names, benchmark)
     name, times = collections.Counter(split.names).most_common(1)[0]
     if times > 1:
         yield f"{name} occurs {times} times"
+    misplaced = []
     for name, label in zip(split.names, split.labels, strict=True):
         action = _CLASS_IN_NAME.search(name)
-        if label >= known.num_classes:
-            yield f"{name} has label {label}, but {known.name} has {known.num_classes} classes"
+        if label >= num_classes or (action and label != int(action[1]) - 1):
+            reason = f"but {data_set} has {num_classes} classes" if label >= num_classes else f"not {int(action[1]) - 1}"
+            yield f"{name} has label {label}, {reason}"
             return
-        if action and label != int(action[1]) - 1:
-            yield f"{name} has label {label}, not {int(action[1]) - 1}"
-            return
-    if known.name in ntu.LIMITS:
-        try:
-            numbers = [ntu.parse_name(name, known.name) for name in split.names]
-        except UserError as error:
-            yield str(error)
-            return
-        if benchmark in ("xsub", "xview", "xsetup"):
-            misplaced = [
-                name for name, found in zip(split.names, numbers, strict=True) if ntu.part_of(found, benchmark) != part
-            ]
-            if misplaced:
-                yield f"{len(misplaced)} samples, such as {misplaced[0]}, do not belong to this part of {benchmark}"
+        if data_set in ntu.LIMITS:
+            try:
+                numbers = ntu.parse_name(name, data_set)
+            except UserError as error:
+                yield str(error)
+                return
+            if benchmark in ("xsub", "xview", "xsetup") and ntu.part_of(numbers, benchmark) != part:
+                misplaced.append(name)
+    if misplaced:
+        yield f"{len(misplaced)} samples, such as {misplaced[0]}, do not belong to this part of {benchmark}"
 
 
 def _check_values(split: Split, path: Path) -> Iterator[str]:

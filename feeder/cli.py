@@ -16,14 +16,12 @@ from typing import NoReturn
 # what the user can do about an error of the operating system
 REMEDIES = {
     errno.ENOENT: "check the path",
-    errno.EEXIST: "there is a file where a folder is needed: give another path",
-    errno.ENOTDIR: "there is a file where a folder is needed: give another path",
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "there is a file where a folder is needed: give another path"),
     errno.EISDIR: "there is a folder where a file is needed: give another path",
     errno.EACCES: "check its permissions or give another path",
     errno.EROFS: "give a path on a disk that can be written",
     errno.ENOSPC: "make room and start again",
 }
-DEFERRED_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class UserError(Exception):
@@ -58,8 +56,7 @@ def script(main: Callable) -> Callable:
             print("\ninterrupted", file=sys.stderr)
             raise SystemExit(130) from None
         except Exception as error:
-            message = _message(error)
-            if message is None:
+            if (message := _message(error)) is None:
                 raise  # our own mistake: a traceback
             print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
             raise SystemExit(1) from None
@@ -77,14 +74,15 @@ def signals_deferred() -> Iterator[None]:
         yield
         return
     caught: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: caught.append(number)) for number in DEFERRED_SIGNALS}
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, _: caught.append(number)) for number in signals]
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
-        for number in caught[:1]:
-            signal.raise_signal(number)
+        if caught:
+            signal.raise_signal(caught[0])
 
 
 def _message(error: Exception) -> str | None:

@@ -45,18 +45,17 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 class _Dtype:
-    """Replaces numpy.dtype("<i8") and the like, whose __setstate__ is not safe: a code and a byte order."""
+    """Replaces numpy.dtype, whose __setstate__ is not safe."""
 
-    def __init__(self, code: str, _align: bool = False, _copy: bool = True) -> None:
-        if code not in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8"):
-            raise pickle.UnpicklingError(f"it holds a {code}, not just names and numbers")
+    def __init__(self, code: str, *_: bool) -> None:
         self.code, self.order = code, "<"
 
     def __setstate__(self, state: tuple) -> None:
-        self.order = ">" if state[1] == ">" else "<"
+        self.order = state[1]
 
 
 def _scalar(dtype: _Dtype, data: bytes | str) -> int | float:
+    if dtype.code not in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8") or dtype.order not in ("<", ">", "|"):
+        raise pickle.UnpicklingError(f"it holds a {dtype.code}, not just names and numbers")
     data = data.encode("latin1") if isinstance(data, str) else data  # a Python 2 string
-    (number,) = np.frombuffer(data, dtype.order + dtype.code)
-    return number.item()
+    return np.frombuffer(data, dtype.order + dtype.code)[0].item()

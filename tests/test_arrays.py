@@ -1,5 +1,6 @@
 """Writing arrays: complete or not at all, older ones kept until then; label pickles of all kinds."""
 
+import itertools
 import os
 import pickle
 import shutil
@@ -95,14 +96,14 @@ def test_a_folder_may_be_a_link(tmp_path):
 
 def kill_at(number, count, after):
     """Have the process send itself a signal before or after the call `count` (from 0) of os.rename."""
-    rename, calls = os.rename, []
+    rename, calls = os.rename, itertools.count()
 
     def rename_and_kill(source, target):
-        calls.append(target)
-        if len(calls) == count + 1 and not after:
+        due = next(calls) == count
+        if due and not after:
             os.kill(os.getpid(), number)
         rename(source, target)
-        if len(calls) == count + 1 and after:
+        if due and after:
             os.kill(os.getpid(), number)
 
     arrays.os.rename = rename_and_kill
@@ -155,7 +156,7 @@ def test_too_small_a_disk_is_an_error_before(tmp_path):
 @pytest.mark.parametrize("protocol", range(6))
 def test_label_pickles_of_all_protocols(tmp_path, protocol):
     path = tmp_path / "label.pkl"
-    for labels in ([3, 0], [np.float64(3), np.float64(0)], [np.int32(3), np.int64(0)]):
+    for labels in ([3, 0], [np.float64(3), np.float64(0)], [np.int32(3), np.array(0, ">i8")[()]]):
         for content in ((["a", "b"], labels), [("a", "b"), tuple(labels)]):
             path.write_bytes(pickle.dumps(content, protocol))
             assert load_labels(path) == (["a", "b"], [3, 0])

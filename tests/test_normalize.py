@@ -30,20 +30,17 @@ def random_case(rng):
     bodies = rng.normal(0, 0.5, (count, 1, 25, 3)) + rng.normal(0, 1, (count, 1, 1, 3)) + (0, 0, 3)
     bodies = bodies + rng.normal(0, rng.choice((0, 0.01, 0.1)), (count, frames, 25, 3)).cumsum(1)
     for body in bodies:
-        kind = rng.integers(8)
         late, early = sorted(rng.integers(0, frames + 1, 2))
-        if kind == 0:
-            body[:] = 0
-        elif kind == 1:
-            body[:late] = 0
-        elif kind == 2:
-            body[early:] = 0
-        elif kind == 3:
-            body[late:early] = 0
-        elif kind == 4:
-            body[rng.random(frames) < 0.4] = 0
-        elif kind == 5:
-            body[rng.random((frames, 25)) < 0.1] = 0
+        gaps = (
+            ...,
+            slice(late),
+            slice(early, None),
+            slice(late, early),
+            rng.random(frames) < 0.4,
+            rng.random((frames, 25)) < 0.1,
+        )
+        if (kind := rng.integers(8)) < len(gaps):
+            body[gaps[kind]] = 0
         elif kind == 6:
             body[:, 1] = body[:, 0] + rng.choice((0, 1e-8, 0.3)) * np.array((0, 0, rng.choice((-1, 1))))
     return bodies

@@ -61,8 +61,7 @@ def test_list_of_names(tmp_path):
     assert ntu.read_names(path) == {"S001C002P003R002A013", "S001C002P003R002A014"}
     path.write_text("")
     assert ntu.read_names(path) == set()
-    for content, reason in ((b"S001C002P003R002A013\nS001C002P003R002A1\n", "line 2: 'S001C002P003R002A1' is not a sample"),
-                            (b"nothing here\n", "no sample name"), (b"\xff\xfe\x00", "no sample name")):  # fmt: skip
+    for content, reason in ((b"S001C002P003R002A013\nS1\n", "line 2: 'S1' is not a sample"), (b"\xff\0", "no sample name")):
         path.write_bytes(content)
         with pytest.raises(UserError, match=f"names.txt: {reason}"):
             ntu.read_names(path)
@@ -92,21 +91,13 @@ def test_bodies_are_where_their_lines_are(tmp_path):
     assert not found[:, 2].any()
 
 
-HARMLESS = {
-    "crlf": lambda text: text.replace("\n", "\r\n"),
-    "no last newline": lambda text: text.rstrip("\n"),
-    "blank lines at the end": lambda text: text + "\n \n",
-    "two blanks": lambda text: text.replace(" ", "  "),
-    "blank before newline": lambda text: text.replace("\n", " \n"),
-    "tabs": lambda text: text.replace(" ", "\t"),
-    "NaN in a column that is not used": lambda text: text.replace(" 257.1 -191.9 ", " NaN -Infinity "),
-    "byte-order mark": lambda text: "\ufeff" + text,
-}
-
-
-@pytest.mark.parametrize("change", HARMLESS.values(), ids=HARMLESS.keys())
-def test_harmless_forms(tmp_path, change):
-    assert np.array_equal(read(tmp_path, change(TEXT)), read(tmp_path, TEXT))
+def test_harmless_forms(tmp_path):
+    expected = read(tmp_path, TEXT)
+    for text in (TEXT.rstrip("\n"), TEXT + "\n \n", "\ufeff" + TEXT):
+        assert np.array_equal(read(tmp_path, text), expected), text
+    unused = (" 257.1 -191.9 ", " NaN -Infinity ")  # NaN in columns that are not used
+    for old, new in (("\n", "\r\n"), ("\n", " \n"), (" ", "  "), (" ", "\t"), unused):
+        assert np.array_equal(read(tmp_path, TEXT.replace(old, new)), expected), new
 
 
 JOINT = TEXT.split("\n")[4]

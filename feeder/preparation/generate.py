@@ -19,17 +19,16 @@ from tqdm import tqdm
 from feeder.arrays import PARTS, check_space, write_splits
 from feeder.cli import UserError, signals_deferred
 
-_MAX_WORKERS = 12  # processes that each read a video of PKU-MMD stay together below 1 GiB
 tqdm.monitor_interval = 0  # no thread of the progress bar: the processes are forked
 
 
 class Sample(NamedTuple):
-    """A sample to be made: its label counts from 0, `parts` says where it belongs, `segment` is for the reader."""
+    """A sample to be made."""
 
     name: str
-    label: int
+    label: int  # from 0
     parts: dict[str, str]  # benchmark -> "train" or "val"
-    segment: Any = None
+    segment: Any = None  # for the reader
 
 
 class Source(NamedTuple):
@@ -39,8 +38,7 @@ class Source(NamedTuple):
     samples: tuple[Sample, ...]
 
 
-# What a reader makes of a sample: (array (3, 300, 25, 2), its frames before looping), None where nobody is in it, or the
-# reason why it is damaged. A reader raises `UserError` where the whole file is damaged.
+# A reader's result for a sample: (array (3, 300, 25, 2), frames before looping), None if it has no body, or why it is damaged.
 Result = tuple[np.ndarray, int] | str | None
 Reader = Callable[[Source], list[Result]]
 
@@ -54,9 +52,8 @@ class Report(NamedTuple):
 
 
 def default_workers() -> int:
-    """Return the number of cores that this process may use, 12 at most."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MAX_WORKERS)
+    """Return the number of cores that this process may use, 12 at most: so many videos stay below 1 GiB."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 12)
 
 
 def generate(
@@ -72,9 +69,9 @@ def generate(
 
     Args:
         sources: names of samples are unique over all of them; the samples of a source follow each other in their order.
-        read: a function at the top level of a module, run in `workers` processes.
+        read: a function at the top level of a module, run in `workers` processes; raises `UserError` for a damaged file.
         skip_bad: leave damaged samples out instead of failing at the end.
-        bad: what was found damaged already.
+        bad: what was found damaged already, a line each.
     """
     benchmarks, bad, empty = list(benchmarks), list(bad), []
     sources = [Source(path, tuple(sorted(samples))) for path, samples in sources if samples]
@@ -94,12 +91,11 @@ def generate(
                     for place in sample.parts.items():
                         written[place].append((sample, num_frame))
         bad = list(dict.fromkeys(bad))  # a damaged file may have many samples
-        if len(bad) == 1 and not skip_bad:
-            raise UserError(bad[0])
         if bad and not skip_bad:
+            if len(bad) == 1:
+                raise UserError(bad[0])
             print(*bad, sep="\n", file=sys.stderr)
-            advice = "repair them, or leave them out with --skip-bad"
-            raise UserError(f"{len(bad)} files or samples cannot be used (above); {advice}")
+            raise UserError(f"{len(bad)} files or samples cannot be used (above); repair them, or give --skip-bad")
         if not any(written.values()):
             raise UserError(f"{folder}: no samples left to write: {len(bad)} damaged, {len(empty)} empty")
     return Report(written, empty, bad)
@@ -127,8 +123,7 @@ def _read_all(read: Reader, sources: list[Source], workers: int) -> Iterator[lis
         while pending:
             yield from pending.popleft().result()
     except BrokenProcessPool:
-        reason = "a worker process was killed, perhaps because memory ran out; start the same command again"
-        raise UserError(f"{reason}, perhaps with fewer --workers") from None
+        raise UserError("a worker process was killed, perhaps for want of memory: start again with fewer --workers") from None
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -12,9 +12,8 @@ from feeder.skeleton import LEFT_SHOULDER, MAX_FRAMES, NUM_BODIES, NUM_JOINTS, R
 def to_sample(bodies: np.ndarray) -> np.ndarray:
     """Return the array of one recording: the two most active bodies, looped, centred and turned.
 
-    Oddities kept: a body whose first frame is empty loses all its empty frames, so that it starts at frame 0, out of
-    step with the other one; each body is looped with its own period; where the first body has a gap the second is
-    not centred.
+    Oddities kept: a body whose first frame is empty loses all its empty frames and so starts at frame 0; each body is
+    looped with its own period; where the first body has a gap the second is not centred.
 
     Args:
         bodies: (B, T, 25, 3) in metres, zeros where a body is absent; T in 1..300.
@@ -68,8 +67,7 @@ def _energy(body: np.ndarray) -> float:
 def _turn(source: np.ndarray, target: tuple[float, float, float]) -> np.ndarray:
     """Return the (3, 3) rotation that takes the direction of `source` to the unit vector `target`.
 
-    As in the reference it is the identity where there is no direction or no axis: for a vector shorter than 1e-6 and
-    for one that points the opposite way.
+    As in the reference, it is the identity for a vector shorter than 1e-6 and for one that points the opposite way.
     """
     axis = _skew_matrix(source) @ target
     if np.abs(source).sum() < 1e-6 or np.abs(axis).sum() < 1e-6:

@@ -78,13 +78,13 @@ def missing_samples(dataset: str) -> frozenset[str]:
 def read_names(path: Path) -> set[str]:
     """Return the sample names (no suffix) of a text file with one a line; lines before the first name are a heading."""
     names = set()
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
-    for number, line in enumerate(map(str.strip, lines), 1):
+    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig", errors="replace").split("\n")]
+    for number, line in enumerate(lines, 1):
         if _NAME.fullmatch(line.removesuffix(SUFFIX)):
             names.add(line.removesuffix(SUFFIX))
         elif line and names:
             raise UserError(f"{path}: line {number}: {line[:40]!r} is not a sample name")
-    if not names and any(map(str.strip, lines)):
+    if any(lines) and not names:
         raise UserError(f"{path}: no sample name in it; give one a line, like S001C002P003R002A013")
     return names
 
@@ -124,14 +124,10 @@ def read_clips(source: Source) -> list[Result]:
 
 
 def read_bodies(path: Path) -> np.ndarray:
-    """Return the joints of a `.skeleton` file, zeros where a frame has no such body.
+    """Return the joints of a `.skeleton` file, (4, T, 25, 3) float64 in metres, zeros where a frame has no such body.
 
-    The order of the bodies is that of the lines in each frame, as in the reference, which does not look at body ids. Of
-    a joint's twelve numbers the last nine (projections, orientation, state) are not used: they may be NaN or infinite,
-    and two points in one of them are not noticed.
-
-    Returns:
-        (4, T, 25, 3) float64 in metres, T in 1..300.
+    The bodies are in the order of the lines in each frame: the reference does not look at body ids. The last nine of a
+    joint's twelve numbers (projections, orientation, state) are not used and may be NaN or infinite.
     """
     text = read_text(path) + "\n"
     ends, lasts = _find_words(text)
@@ -142,7 +138,7 @@ def read_bodies(path: Path) -> np.ndarray:
     widths = np.diff(lasts, prepend=-1).tolist()
     num_frames, found = _find_bodies(path, text, (ends[lasts] + 1).tolist(), widths)
 
-    # convert the first three words of each joint's line: np.loadtxt takes twice as long for whole lines
+    # convert only the first three words of each joint's line: whole lines take twice as long
     first_lines, places, frames = np.array(found, int).reshape(-1, 3).T
     joint_lines = np.add.outer(first_lines, range(2, len(_BODY_WIDTHS))).ravel()
     before = lasts[joint_lines - 1]

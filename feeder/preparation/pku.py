@@ -1,8 +1,7 @@
 """PKU-MMD as downloaded: names of videos; skeletons, labels and splits; the samples that they define.
 
-The official readme leaves open whether a label's frames count from 0 and whether its end belongs to it. Here they are
-the rows start .. end of the skeleton file, 0-based, end excluded: the only reading that agrees with the three rows of part
-1 that start at 0 and with the ends that equal a video's length.
+The official readme leaves open how a label's frames count. Here they are the rows start .. end of the skeleton file, from 0,
+end excluded: the only reading that agrees with part 1's three rows that start at 0 and with ends that equal a video's length.
 """
 
 import re
@@ -20,14 +19,9 @@ from feeder.skeleton import MAX_FRAMES, NUM_BODIES, NUM_JOINTS
 
 NUM_CLASSES = 51  # in part 2 as well, where ten of the ids do not occur
 BENCHMARKS = ("xsub", "xview")
-# Label rows of (train, val); part 1 counted from the label files, part 2 as commonly quoted.
-ROW_COUNTS = {
-    (1, "xsub"): (18841, 2704),
-    (1, "xview"): (14357, 7188),
-    (2, "xsub"): (5332, 1613),
-}
-# Samples at most: row 21 of part 1's 0043-L ends before it starts; segments without any body are left out as well.
-SAMPLE_COUNTS = ROW_COUNTS | {(1, "xsub"): (18840, 2704), (1, "xview"): (14356, 7188)}
+# Samples of (train, val): label rows, of part 1 as counted in the label files without the one that ends before it starts, of
+# part 2 as commonly quoted. Segments without any body, which are left out as well, are not known.
+SAMPLE_COUNTS = {(1, "xsub"): (18840, 2704), (1, "xview"): (14356, 7188), (2, "xsub"): (5332, 1613)}
 _COLUMNS = NUM_BODIES * NUM_JOINTS * 3
 _VIDEO = {1: r"\d{4}-[LMR]", 2: r"A\d{2}N\d{2}-[LMR]"}
 _EXAMPLE = {1: "0002-L", 2: "A01N01-L"}
@@ -64,10 +58,7 @@ def read_split(path: Path, part: int) -> dict[str, frozenset[str]]:
 
 
 def read_rows(path: Path) -> list[tuple[int, int, int, int]]:
-    """Return (line from 1, class id from 1, start, end) of each row of a label file; the confidence is not used.
-
-    A row may have start >= end or lie beyond the video's end.
-    """
+    """Return (line from 1, class id from 1, start, end) of each row of a label file; the confidence is not used."""
     rows = []
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
@@ -82,11 +73,8 @@ def read_rows(path: Path) -> list[tuple[int, int, int, int]]:
 
 
 def read_video(path: Path) -> np.ndarray:
-    """Return the two bodies of a skeleton file, zeros where a body is absent: (2, T, 25, 3) float64 in metres.
-
-    The file has one line a frame: x y z of the 25 joints of the first body and then of the second.
-    """
-    lines = read_text(path).split("\n")
+    """Return the two bodies of a skeleton file, zeros where a body is absent: (2, T, 25, 3) float64 in metres."""
+    lines = read_text(path).split("\n")  # a frame each: x y z of the first body's joints, then of the second's
     try:
         frames = np.loadtxt(lines, comments=None, ndmin=2)
     except ValueError:
@@ -102,10 +90,7 @@ def read_video(path: Path) -> np.ndarray:
 
 
 def read_clips(source: Source) -> list[Result]:
-    """Return the clip of each segment of a video: its first 300 frames, ranked and normalised like an NTU file.
-
-    The result is None for a segment without any body, and a reason for one that starts after the end of the video.
-    """
+    """Return the clip of each segment of a video: its first 300 frames, ranked and normalised like an NTU file."""
     video = read_video(source.path)
     results: list[Result] = []
     for sample in source.samples:
@@ -120,12 +105,11 @@ def read_clips(source: Source) -> list[Result]:
 
 
 class Plan(NamedTuple):
-    """What to prepare. `notes` names the exceptions found, by kind; `rows` counts the label rows of (benchmark, part)."""
+    """What to prepare. `notes` names the exceptions found, by kind."""
 
     num_videos: int
     sources: list[Source]
     notes: dict[str, list[str]]
-    rows: dict[tuple[str, str], int]
     bad: list[str]
 
 
@@ -134,10 +118,9 @@ LONG = f"segments longer than {MAX_FRAMES} frames, the first {MAX_FRAMES} kept"
 
 
 def plan(root: Path, part: int, benchmarks: Iterable[str]) -> Plan:
-    """Return the samples to cut from a download: one for each usable label row of each video that has both files.
+    """Return the samples to cut from an unpacked download: one for each usable label row of each video that has both files.
 
-    The download is as delivered and unpacked, such as with Data/PKU_Skeleton_Renew, Label/Train_Label_PKU_final and Split;
-    these folders may be up to three levels below `root`. Files of the other part are ignored.
+    The folders with the files may be up to three levels below `root`. Files of the other part are ignored.
     """
     files = [path for depth in range(1, _DEPTH + 1) for path in sorted(root.glob("/".join("*" * depth)))]
     skeletons, labels = (_find_videos(root, files, kind, part) for kind in _FOLDERS)
@@ -149,7 +132,7 @@ def plan(root: Path, part: int, benchmarks: Iterable[str]) -> Plan:
     }
     neither = {benchmark: f"videos in neither list of {benchmark}, left out there" for benchmark in splits}
     notes |= {kind: [] for kind in (*neither.values(), BACKWARDS, LONG)}
-    result = Plan(len(skeletons), [], notes, {(name, part): 0 for name in splits for part in ("train", "val")}, [])
+    result = Plan(len(skeletons), [], notes, [])
     for video in sorted(set(skeletons) & set(labels)):
         parts = {name: part for name, lists in splits.items() for part, videos in lists.items() if video in videos}
         for benchmark in set(splits) - set(parts):
@@ -168,8 +151,6 @@ def plan(root: Path, part: int, benchmarks: Iterable[str]) -> Plan:
             if end - start > MAX_FRAMES:
                 notes[LONG].append(name)
             samples.append(Sample(name, action - 1, parts, (start, end)))
-        for place in parts.items():
-            result.rows[place] += len(rows)
         result.sources.append(Source(skeletons[video], tuple(samples)))
     return result
 
@@ -183,12 +164,7 @@ def _find_videos(root: Path, files: list[Path], kind: str, part: int) -> dict[st
         raise UserError(f"{root}: {kind} of part {part} in both {folders[0]} and {folders[1]}; keep one")
     if folders:
         return {path.stem: path for path in videos[part]}
-    packed = [path for path in files if path.suffix in (".7z", ".zip", ".rar") and path.name.lower().startswith(kind[:-1])]
-    advice = "give --data-path with them"
-    if videos[3 - part]:
-        advice = f"there are those of part {3 - part}: give --part {3 - part}"
-    elif packed:
-        advice = f"unpack {packed[0]} first"
+    advice = f"there are those of part {3 - part}: give --part {3 - part}" if videos[3 - part] else "unpack the archives"
     raise UserError(f"{root}: no {kind} of part {part} in a folder named {', '.join(_FOLDERS[kind])}; {advice}")
 
 

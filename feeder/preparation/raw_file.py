@@ -1,7 +1,4 @@
-"""Raw text files of both data sets: read as checked text, their numbers converted strictly.
-
-Every reader of a raw file raises `UserError` with file, line and reason if the file is damaged.
-"""
+"""Raw text files of both data sets: damage is a `UserError` with file, line and reason."""
 
 import stat
 from collections.abc import Sequence
@@ -12,20 +9,17 @@ import numpy as np
 from feeder.cli import UserError
 
 MAX_METRES = 1e6
-_MAX_BYTES = 2**27  # the longest video of PKU-MMD, some 7,000 frames, takes 10 MiB
+MAX_MIB = 128  # the longest video of PKU-MMD, some 7,000 frames, takes 10
 
 
 def read_text(path: Path) -> str:
-    """Return an ASCII file without blank lines at its end; a byte-order mark and CR LF line ends are accepted.
-
-    Refuse what is empty, too large, not ASCII or not a regular file: to open a FIFO or a device could block.
-    """
+    """Return an ASCII file without blank lines at its end; a byte-order mark and CR LF line ends are accepted."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path}: not a regular file")
-        if status.st_size > _MAX_BYTES:
-            raise UserError(f"{path}: larger than {_MAX_BYTES >> 20} MiB: not a file of this data set")
+            raise UserError(f"{path}: not a regular file")  # to open a FIFO or a device could block
+        if status.st_size > MAX_MIB * 2**20:
+            raise UserError(f"{path}: larger than {MAX_MIB} MiB: not a file of this data set")
         raw = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None

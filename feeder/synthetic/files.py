@@ -15,24 +15,22 @@ from feeder.skeleton import NUM_JOINTS
 from feeder.synthetic.motions import make_clip
 
 NTU_VIEWS = (2, 3, 1)  # cross-view trains on 2 and 3
-PKU_VIEWS = {"L": 1, "M": 2, "R": 3}
-PKU_TEST_VIEW = {1: "M", 2: "L"}
-PKU_FOLDERS = {1: ("Data/PKU_Skeleton_Renew", "Label/Train_Label_PKU_final"), 2: ("Data/skeleton", "Label/label")}
-PKU_SPLITS = {
-    1: ("Split/cross-subject.txt", "Split/cross-view.txt"),
-    2: ("Split/cross_subject_v2.txt", "Split/cross_view_v2.txt"),
+# of each part: skeletons, labels, cross-subject and cross-view split, test view of the latter
+PKU_PATHS = {
+    1: ("Data/PKU_Skeleton_Renew", "Label/Train_Label_PKU_final", "Split/cross-subject.txt", "Split/cross-view.txt", "M"),
+    2: ("Data/skeleton", "Label/label", "Split/cross_subject_v2.txt", "Split/cross_view_v2.txt", "L"),
 }
 
 # one body: its id and state, 25 joints; no projections, no orientation; tracked (2)
 _NTU_BODY = "72057594037931101 0 1 0 1 0 0 0.01 -0.2 2\n25\n" + "%.7g %.7g %.7g 0 0 0 0 1 0 0 0 2\n" * NUM_JOINTS
-_PKU_FRAME = " %.6f" * (2 * NUM_JOINTS * 3)
+_PKU_FRAME = " %.6f" * (NUM_JOINTS * 3) + " 0.000000" * (NUM_JOINTS * 3)  # one body of two
 
 
 def write_ntu(out: Path, classes: int = 10, subjects: int = 12, repetitions: int = 5, cameras: int = 1, seed: int = 0) -> int:
     """Write a data set in the format of NTU RGB+D into a new folder; return the number of `.skeleton` files.
 
     Each subject repeats each of the first `classes` actions; all cameras record the same performances. Another seed gives
-    other performances by the same people. `__main__` has the ranges.
+    other performances by the same people.
     """
     takes = list(product(range(classes), subject_numbers(subjects), range(repetitions)))
     with _new_folder(out) as folder:
@@ -63,27 +61,25 @@ def write_pku(
 ) -> int:
     """Write a data set in the format of PKU-MMD, as its unpacked download, into a new folder; return the number of videos.
 
-    In a video, one subject performs every class once. The oddities of the real download, and some that a copy may have,
-    always occur: here one video is missing from the splits, one that they list has no files, and the splits say
-    "Validataion videos:" and have commas at the ends of lists; `_make_video` adds those of segments.
+    In a video, one subject performs every class once. Oddities of the real download always occur: one video is missing from
+    the splits, one that they list has no files, their lists end with commas; `_make_video` adds those of segments.
     """
     takes = list(product(range(1, repetitions + 1), range(1, subjects + 1)))
     takes += [(repetitions + 1, 1), (repetitions + 1, 2)]  # the first is not in the splits, the second has no files
     unlisted, lost = len(takes) - 2, len(takes) - 1
-    (skeletons, labels), (xsub, xview) = PKU_FOLDERS[part], PKU_SPLITS[part]
+    skeletons, labels, xsub, xview, test_view = PKU_PATHS[part]
     val: dict[str, dict[str, bool]] = {xsub: {}, xview: {}}  # of each split: video -> whether it is for validation
     with _new_folder(out) as folder:
         for name in (skeletons, labels, "Split"):
             (folder / name).mkdir(parents=True)
-        for (number, (take, subject)), view in product(enumerate(takes), list(PKU_VIEWS)[:cameras]):
+        for (number, (take, subject)), view in product(enumerate(takes), "LMR"[:cameras]):
             video = f"{2 + number:04d}-{view}" if part == 1 else f"A{take:02d}N{subject:02d}-{view}"
             if number != unlisted:
-                val[xsub][video], val[xview][video] = subject % 5 in (2, 3), view == PKU_TEST_VIEW[part]
+                val[xsub][video], val[xview][video] = subject % 5 in (2, 3), view == test_view
             if number != lost:
-                clip, rows = _make_video([seed, part, number], number, subject, classes, PKU_VIEWS[view])
-                frames = np.stack([clip, np.zeros_like(clip)], axis=1).reshape(len(clip), -1)  # one body of two
+                clip, rows = _make_video([seed, part, number], number, subject, classes, 1 + "LMR".index(view))
                 # as in the download, each line but the first starts with a blank
-                text = "\n".join(_PKU_FRAME % tuple(frame) for frame in frames)[1:] + "\n"
+                text = "\n".join(_PKU_FRAME % tuple(joints.ravel()) for joints in clip)[1:] + "\n"
                 (folder / skeletons / f"{video}.txt").write_text(text)
                 (folder / labels / f"{video}.txt").write_text("".join(f"{','.join(map(str, row))}\n" for row in rows))
         for path, in_val in val.items():
@@ -124,7 +120,7 @@ def _make_video(
 def _new_folder(out: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `out`, which must be new or empty, at the end of the `with` block."""
     out = out.resolve()
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: already exists; remove it or give a new folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{out.name}.tmp-", dir=out.parent) as temporary:

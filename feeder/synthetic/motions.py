@@ -7,11 +7,9 @@ the posture wanders; so views of one clip share its motion more than its poses, 
 import numpy as np
 
 from feeder.skeleton import SPINE_MID
-from feeder.synthetic.people import FPS, draw_posture, drift, make_person, pose, rise, rotation, sides
+from feeder.synthetic.people import FPS, Person, draw_posture, drift, make_person, pose, rise, rotation, sides
 
 CAMERA_YAW = {1: -45.0, 2: 0.0, 3: 45.0}  # degrees, about as in NTU RGB+D
-_STRENGTH = 0.5  # factor on all swings, which keeps them small against the wandering posture
-
 
 # (part of the body, axis) -> (degrees, lag in cycles)
 _ARM = {("shoulder", "z"): (44, 0), ("shoulder", "y"): (44, 0.1), ("elbow", "x"): (40, 0)}
@@ -45,24 +43,22 @@ def make_clip(rng: np.random.Generator, action: int, subject: int, camera: int =
     Args:
         rng: source of everything that varies; the same state gives the same performance to every camera.
         action: index into `ACTIONS`, or -1 for a person who does nothing.
-        subject: number of the performer, 0 or more.
-        camera: 1, 2 or 3.
         frames: T, at least 12; 0 draws it.
     """
     frames = frames or int(rng.integers(60, 111))  # NTU RGB+D has about 80
     rng.integers(1000, 2000)  # unused; keeps the clips of earlier versions
-    world = _perform(rng, action, subject, frames)
+    world = _perform(rng, action, make_person(subject), frames)
     turn = rng.uniform(-40, 40) + 5 * drift(rng, frames)
     return _record(np.random.default_rng([int(rng.integers(2**32)), camera]), _turn(world, turn), camera)
 
 
-def _perform(rng: np.random.Generator, action: int, subject: int, frames: int) -> np.ndarray:
+def _perform(rng: np.random.Generator, action: int, person: Person, frames: int) -> np.ndarray:
     """Return a performance, (T, 25, 3) metres, in the person's own frame."""
     _, hertz, limbs, course, swings = ACTIONS[action] if action >= 0 else IDLE
-    person = make_person(subject)
     angles = draw_posture(rng, person, frames)
     cycles = hertz * person.tempo * rng.uniform(0.97, 1.03) * np.arange(frames) / FPS + rng.random()
-    strength = _STRENGTH * person.amplitude * rng.uniform(0.95, 1.05) * _presence(rng, frames)
+    # half of a swing keeps it small against the wandering posture
+    strength = 0.5 * person.amplitude * rng.uniform(0.95, 1.05) * _presence(rng, frames)
     right = rng.random() < person.right_handed
     for (part, axis), (degrees, lag) in swings.items():
         joints = sides(part)
@@ -102,7 +98,7 @@ def _record(rng: np.random.Generator, world: np.ndarray, camera: int) -> np.ndar
     frames = len(world)
     origin = np.stack([0.1 * drift(rng, frames), np.zeros(frames), 3.2 + 0.1 * drift(rng, frames)], axis=-1)
     origin[:, 1] -= rng.uniform(0.6, 1.1)  # height of the camera
-    seen = _turn(world, np.full(frames, CAMERA_YAW[camera])) + origin[:, None]
+    seen = _turn(world, CAMERA_YAW[camera] * np.ones(frames)) + origin[:, None]
     # noise, three times as much on the far side of the body
     behind = (seen[..., 2:] - seen[:, SPINE_MID, None, 2:]).clip(0, 0.2) / 0.2
     seen += rng.normal(0, 0.001, seen.shape) * (1 + 2 * behind)
