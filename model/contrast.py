@@ -17,7 +17,7 @@ PAIRS = ("ti", "si", "it", "is")  # domain of the query, domain of the key
 
 
 class PretrainingEncoder(nn.Module):
-    """An encoder with its disentangling decoders; the query network and the key network are one each."""
+    """An encoder with its disentangling decoders, as query and as key network."""
 
     def __init__(self, encoder: Encoder, dim: int) -> None:
         super().__init__()
@@ -77,11 +77,8 @@ class SCDNet(nn.Module):
         """Return the logits (N, 1 + K) of each pair, positive at 0; in training also update the key encoder and the queues.
 
         Args:
-            q: first view, (N, 3, T, V, M) in metres.
+            q: first view, (N, 3, T, V, M) in metres; in training, K is a multiple of the batch.
             k: second view, same shape.
-
-        Raises:
-            ValueError: in training, K is not a multiple of the batch.
         """
         # keys, before the activations of the queries take memory
         with torch.no_grad():
@@ -106,7 +103,8 @@ class SCDNet(nn.Module):
     def logits(self, q: Tensor, k: Tensor, queue: Tensor) -> Tensor:
         """Return [q . k, q . queue] / T, (N, 1 + K), of q and k (N, dim) and queue (dim, K), all normalised."""
         positive = (q * k).sum(dim=1, keepdim=True)  # (N, 1)
-        with _without_autocast(q.device.type):
+        available = torch.amp.is_autocast_available(q.device.type)  # not on "meta"
+        with torch.autocast(q.device.type, enabled=False) if available else contextlib.nullcontext():
             negative = q @ queue  # (N, K)
         return torch.cat([positive, negative], dim=1) / self.T
 
@@ -139,9 +137,3 @@ def _gather(x: Tensor) -> Tensor:
     parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, x)
     return torch.cat(parts)
-
-
-def _without_autocast(device_type: str) -> contextlib.AbstractContextManager:
-    """Return a context without autocast; nothing is entered where none is active, which "meta" would refuse."""
-    active = torch.is_autocast_enabled(device_type) if torch.amp.is_autocast_available(device_type) else False
-    return torch.autocast(device_type, enabled=False) if active else contextlib.nullcontext()
