@@ -87,6 +87,7 @@ def _transformer(hidden_size: int, num_head: int, num_layer: int, dropout: float
 
 
 def _tokens_outermost(_attention: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Store tokens (N, tokens, d) as (tokens, N, d): else torch projects one by one and copies bf16 weights each time."""
+    """Return query, key and value: one tensor (N, tokens, d), stored as (tokens, N, d)."""
+    # otherwise torch projects the tokens one by one, in bfloat16 with a copy of the weights for each
     x = args[0].transpose(0, 1).contiguous().transpose(0, 1)
     return x, x, x
