@@ -31,12 +31,6 @@ def gpus(monkeypatch):
     return current
 
 
-def under_torchrun(monkeypatch, rank, world=8):
-    environment = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=world, MASTER_ADDR="localhost", MASTER_PORT=29500)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, str(value))
-
-
 @needs_no_gpu
 @pytest.mark.parametrize(
     ("name", "gpu", "index"),
@@ -49,7 +43,8 @@ def test_a_device_has_an_index_and_is_current(gpus, name, gpu, index):
 
 @needs_no_gpu
 def test_each_process_of_torchrun_has_its_own_gpu(gpus, monkeypatch):
-    under_torchrun(monkeypatch, rank=2)
+    for name, value in dict(RANK=2, LOCAL_RANK=2, WORLD_SIZE=8, MASTER_ADDR="localhost", MASTER_PORT=29500).items():
+        monkeypatch.setenv(name, str(value))
     for name in ("auto", "cuda"):
         assert pick_device(name) == torch.device("cuda", 2)
     with pytest.raises(UserError, match="each process takes its own GPU"):
@@ -117,9 +112,7 @@ def test_the_loop_reads_the_device_only_to_print_a_line(here):
             return 4
 
     batch = Batch(torch.randn(8, 3, 70, 25, 2), torch.full((8,), 70), torch.zeros(8, dtype=torch.long))
-    options = Namespace(
-        epochs=1, lr=0.01, schedule=[], cos=False, precision="fp32", batch_size=8, print_freq=100, save_minutes=1e9
-    )
+    options = pretraining.get_parser().parse_args("--epochs 1 --batch-size 8 --print-freq 100 --save-minutes 1e9".split())
     with pytest.raises((RuntimeError, NotImplementedError), match="(?i)meta"):
         pretraining.train(training, net, PretrainingViews(), Loader([batch] * 3), options, META, Namespace(print=print), None)
     assert training.step == 3
