@@ -83,7 +83,7 @@ def train_step(
         logits = net(q, k)
     losses = SCDNet.loss(logits)
 
-    # backward; with several processes the gradients are averaged meanwhile
+    # backward; DistributedDataParallel averages the gradients of several processes meanwhile
     optimizer.zero_grad()
     torch.stack(list(losses.values())).sum().backward()
     optimizer.step()

@@ -110,7 +110,7 @@ def mask_blocks(x: Tensor, blocks: Tensor) -> Tensor:
 
 
 def joint_votes(seeds: Tensor) -> Tensor:
-    """Return how many walks of two steps (a step may stay) lead from the seeds (N, S) to each joint: (N, V) ints.
+    """Return the number of walks of two steps (a step may stay) from the seeds (N, S) to each joint: (N, V) ints.
 
     This is the structural constraint of the spatial mask: joints that are close in the body are masked together.
     """
@@ -123,7 +123,7 @@ def joint_votes(seeds: Tensor) -> Tensor:
 def most_voted(votes: Tensor) -> Tensor:
     """Return a mask (N, V) bool of the `MASKED_JOINTS` joints with most of the votes (N, V).
 
-    Differs from the reference: ties go to the higher joint index. There they follow NumPy's sort, which varies between CPUs.
+    Unlike in the reference, ties go to the higher joint index; there they depend on NumPy's sort, which varies between CPUs.
     """
     chosen = votes.argsort(dim=1, stable=True)[:, -MASKED_JOINTS:]
     return torch.zeros_like(votes, dtype=torch.bool).scatter_(1, chosen, True)
@@ -141,7 +141,7 @@ class ViewParameters(NamedTuple):
     blocks: Tensor  # (N, 16) bool
 
     def to(self, device: torch.device) -> "ViewParameters":
-        """Return the parameters on a device, all in one copy, which does not wait for it."""
+        """Return the parameters on a device: one copy, which does not wait for the device."""
         packed = torch.cat([p.reshape(len(p), -1).float() for p in self], dim=1)  # ints up to 2^24 are exact
         if device.type == "cuda" and torch.cuda.is_available():
             packed = packed.pin_memory()
@@ -220,7 +220,7 @@ class PretrainingViews:
 
 @functools.cache
 def _index(indices: Sequence[int], device: torch.device) -> Tensor:
-    """Return constant indices on a device; kept there, since each copy from the host would wait for the device."""
+    """Return constant indices on a device, cached because each copy from the host waits for the device."""
     return torch.tensor(indices, device=device)
 
 

@@ -102,9 +102,9 @@ class Batches(Sampler[list[int]]):
 
 
 def make_loader(dataset: Dataset[Batch], batches: Batches, workers: int, pin_memory: bool = False) -> DataLoader:
-    """Return a loader of `Batch`es that are read by `workers` processes, or by this one if 0.
+    """Return a loader whose `Batch`es are read by `workers` processes, or by this one if 0.
 
-    The loader has its own generator: starting workers draws a number, which would change the dropout of the global one.
+    It has its own generator, because starting workers draws a number, which would change the dropout of the model.
     """
     generator = torch.Generator().manual_seed(batches.seed or 0)
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores are harmless
@@ -121,9 +121,9 @@ def make_loader(dataset: Dataset[Batch], batches: Batches, workers: int, pin_mem
 
 
 def _defer_signals(_worker: int) -> None:
-    """Let a worker outlive a signal that is meant for the run, which ends its workers itself after the step."""
+    """Keep a worker alive when a signal stops the run, which ends its workers after the current step."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C and torchrun signal the whole process group
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # long enough for the batch that the run may be waiting for; ignoring it could keep a failed run from ending
+    # exit 5 s later, enough for the current batch; a worker that ignored SIGTERM could keep a failed run from ending
     signal.signal(signal.SIGTERM, lambda *_: threading.Timer(5, os._exit, (0,)).start())

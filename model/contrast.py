@@ -38,13 +38,13 @@ class SCDNet(nn.Module):
         K: number of keys in each queue, a multiple of the batch size.
         m: momentum of the key encoder.
         T: temperature.
-        pairs: domains of query and key that are contrasted; others than the paper's four are ablations.
+        pairs: domain of the query and of the key of each loss term; pairs other than the paper's four are ablations.
 
     Raises:
         ValueError: no pairs, an unknown or repeated pair, or sizes that do not fit together.
     """
 
-    queue_pointer: Tensor  # (1,) int, the column of each queue that the next keys enter
+    queue_pointer: Tensor  # (1,) int, the first column of each queue that the next keys replace
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class SCDNet(nn.Module):
             keys = self.embed(self.encoder_k, k)  # {"t", "s", "i"}: (N, dim)
         # queries
         queries = self.embed(self.encoder_q, q)
-        # similarities to the queues as they are: backward reads copies, since the new keys overwrite the queues
+        # logits with copies of the queues: `enqueue` overwrites the queues before backward reads them
         queues = {domain: queue.clone() for domain, queue in self.queues.items()}
         logits = {pair: self.logits(queries[pair[0]], keys[pair[1]], queues[pair[1]]) for pair in self.pairs}
         if self.training:

@@ -61,7 +61,7 @@ def encoder_rules(prefix: str, layers: Iterable[int]) -> Iterator[Rule]:
 
 
 def rules(state_dict: dict[str, Tensor]) -> Iterator[Rule]:
-    """Yield (our name, the reference's names, how) of each tensor of the parts that `state_dict`, of either side, has."""
+    """Yield (our name, the reference's names, how) of each tensor of `state_dict`, which has our names or the reference's."""
     found: list[Rule] = []
     if {"t_queue", "queue_t"} & state_dict.keys():
         found += [(f"queue_{d}", [f"{d}_queue"], "one") for d in DOMAINS]

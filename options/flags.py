@@ -60,7 +60,7 @@ def check_encoder_flags(parser: Parser, args: argparse.Namespace) -> None:
     if sum(getattr(args, name) not in (None, False) for name in choices) != 1:
         parser.error(f"choose one of {', '.join(f'--{name}' for name in choices).replace('_', '-')}")
     if getattr(args, "raw_coordinates", False) and (sizes := given_sizes(args)):
-        parser.error(f"--raw-coordinates has no encoder: leave --{next(iter(sizes)).replace('_', '-')} out")
+        parser.error(f"--raw-coordinates has no encoder: omit --{next(iter(sizes)).replace('_', '-')}")
     streams, checkpoints = listed(args.finetune_skeleton_representation), listed(args.pretrained)
     if len(set(streams)) < len(streams):
         parser.error(f"{DOWNSTREAM_REPRESENTATION[0]} {' '.join(streams)}: give each stream once")

@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         usage = "%(prog)s [--flag value ...]"
         super().__init__(usage=usage, description=description, allow_abbrev=False, formatter_class=HelpFormatter)
         self.recipe, self.variants, self._source = recipe, variants, ""
-        self.add_argument("--config", metavar="FILE.yaml", help="defaults of this run, by the names of these flags")
+        self.add_argument("--config", metavar="FILE.yaml", help="defaults, one `flag: value` a line")
 
     def load_recipe(self) -> None:
         """Make the recipe's values the defaults; call it after all flags are added."""

@@ -68,7 +68,7 @@ def test_other_pairs_contrast_what_they_name():
             SCDNet(SMALL, dim=8, K=12, pairs=pairs)
 
 
-def test_loss_against_its_definition():
+def test_loss_against_plain_numpy_form():
     net = small_net()
     q, k, queue = F.normalize(torch.randn(5, 8)), F.normalize(torch.randn(5, 8)), F.normalize(torch.randn(8, 12), dim=0)
     expected = 0.0

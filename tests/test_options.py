@@ -103,7 +103,7 @@ def test_an_encoder_must_be_chosen(tmp_path, capsys):
         (action_retrieval, "", "choose one of --pretrained, --random-encoder, --raw-coordinates (see"),
         (action_retrieval, "--pretrained x --random-encoder", "choose one of"),
         (action_retrieval, f"--config {config} --random-encoder", "choose one of"),
-        (action_retrieval, "--raw-coordinates --bodies 1", "--raw-coordinates has no encoder: leave --bodies out"),
+        (action_retrieval, "--raw-coordinates --bodies 1", "--raw-coordinates has no encoder: omit --bodies"),
     ]:
         code, line = failure(capsys, script.main, flags.split())
         assert code == 2 and message in line
