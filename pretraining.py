@@ -208,8 +208,7 @@ def main(argv: list[str] | None = None) -> None:
     with lock, RunLog(args.log_dir, run, args, log_folder, start[0], enabled=rank == 0) as log:
         where = f"{world_size} x {device.type}" if world_size > 1 else device
         log.print(f"{len(dataset)} samples of {folder}, {len(loader)} steps per epoch on {where}, seed {args.seed}")
-        log.print(f"log in {log.folder}")
-        for note in [*dataset.notes, *notes]:
+        for note in [f"log in {log.folder}", *dataset.notes, *notes]:
             log.print(note)
         if resumed:
             log.print(f"resumed from {resumed} at {training}")

@@ -154,13 +154,10 @@ class PretrainingViews:
 
     Args:
         stream: joint, motion or bone.
-        size: frames T of a view.
+        size: frames T of a view, a multiple of 16.
         bodies: M of a view; the first bodies of a clip are kept.
         p: probability of rotation, of flip, of shear, of the spatial and of the temporal mask.
         masks: False omits both masks (an ablation); everything else is drawn as with them.
-
-    Raises:
-        ValueError: unknown stream, or a size that is not a multiple of 16.
     """
 
     def __init__(

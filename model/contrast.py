@@ -39,9 +39,6 @@ class SCDNet(nn.Module):
         m: momentum of the key encoder.
         T: temperature.
         pairs: domain of the query and of the key of each loss term; pairs other than the paper's four are ablations.
-
-    Raises:
-        ValueError: no pairs, an unknown or repeated pair, or sizes that do not fit together.
     """
 
     queue_pointer: Tensor  # (1,) int, the first column of each queue that the next keys replace
