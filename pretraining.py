@@ -67,8 +67,8 @@ def train_step(
         views: the augmentation.
         x: clips (N, 3, T, V, M) in metres, on the CPU (pinned for a GPU) or on the device.
         num_frames: valid frames of each clip, (N,) ints on the CPU.
-        generator: of the views, on the CPU.
-        device: of the network.
+        generator: random numbers of the views, on the CPU.
+        device: device of the network.
         precision: fp32, tf32 or bf16.
 
     Returns:
@@ -83,7 +83,7 @@ def train_step(
         logits = net(q, k)
     losses = SCDNet.loss(logits)
 
-    # backward; with several processes the gradients are averaged meanwhile
+    # backward; DistributedDataParallel averages the gradients of several processes meanwhile
     optimizer.zero_grad()
     torch.stack(list(losses.values())).sum().backward()
     optimizer.step()
@@ -102,18 +102,7 @@ def train(
 ) -> int:
     """Train until --epochs or a signal; return 0, or the exit status of the signal.
 
-    Args:
-        training: network, optimiser, generator, position and meters; it changes in place.
-        model: the network of `training`, or its `DistributedDataParallel`.
-        views: the augmentation.
-        loader: this process's rows of the batches, which are ordered by `Batches`.
-        args: options of the run.
-        device: of the network.
-        log: of the run.
-        save: writes a checkpoint of `training`; all processes call it together.
-
-    Raises:
-        UserError: the loss is not finite.
+    `training` changes in place. `model` is its network or the `DistributedDataParallel` of it; `save` writes its checkpoint.
     """
     net, batches, steps = training.net.train(), loader.sampler, len(loader)
     saved, stopping = time.monotonic(), False
@@ -140,11 +129,11 @@ def train(
                 training.step += 1
 
                 # stop if signalled, save if due: all processes after the same step
-                due = distributed.is_main_process() and time.monotonic() - saved > 60 * args.save_minutes
+                due = training.step < steps and time.monotonic() - saved > 60 * args.save_minutes
                 stopping, due = distributed.any_process(stop.signum is not None, due)
                 if stopping:
                     break
-                if due and training.step < steps:
+                if due:
                     save()
                     saved = time.monotonic()
                 clock = time.perf_counter()
@@ -219,17 +208,19 @@ def main(argv: list[str] | None = None) -> None:
     with lock, RunLog(args.log_dir, run, args, log_folder, start[0], enabled=rank == 0) as log:
         where = f"{world_size} x {device.type}" if world_size > 1 else device
         log.print(f"{len(dataset)} samples of {folder}, {len(loader)} steps per epoch on {where}, seed {args.seed}")
-        log.print(f"log in {log.folder}")
-        for note in [*dataset.notes, *notes, *([f"resumed from {resumed} at {training}"] if resumed else [])]:
+        for note in [f"log in {log.folder}", *dataset.notes, *notes]:
             log.print(note)
-        if not resumed and rank == 0:
+        if resumed:
+            log.print(f"resumed from {resumed} at {training}")
+        elif rank == 0:
             show_views(log, dataset, views, args.seed)
-        about = dict(run=list(run), options=vars(args), log_folder=str(log.folder), seed=args.seed, data=dataset.digest())
+        about = dict(run=list(run), options=vars(args), log_folder=str(log.folder), seed=args.seed)
+        about |= dict(data=dataset.digest(), steps=len(loader))
 
         def save() -> None:
             state = training.state() | about  # of all processes
             if rank == 0:
-                checkpoints.save_checkpoint(Path(args.checkpoint_path, checkpoints.NAME), state | {"steps": len(batches)})
+                checkpoints.save_checkpoint(Path(args.checkpoint_path, checkpoints.NAME), state)
 
         status = train(training, model, views, loader, args, device, log, save)
         del loader  # ends the workers
@@ -251,21 +242,19 @@ def check_options(parser: Parser, args: Namespace, device: torch.device) -> None
 
 
 def prepare(net: SCDNet, args: Namespace, device: torch.device) -> nn.Module:
-    """Move the network to its device, and return what a step calls: the network, or its `DistributedDataParallel`."""
+    """Move the network to its device; return it, or its `DistributedDataParallel` if there are several processes."""
     net.to(device)
-    parallel = distributed.world_size() > 1
-    synchronised = parallel and device.type == "cuda" and not args.no_sync_batchnorm
-    if synchronised:
+    parallel, on_gpu = distributed.world_size() > 1, device.type == "cuda"
+    if parallel and on_gpu and not args.no_sync_batchnorm:
         nn.SyncBatchNorm.convert_sync_batchnorm(net)
     if args.compile:
-        for encoder in (net.encoder_q, net.encoder_k):
-            encoder.compile(fullgraph=not synchronised)  # torch's SyncBatchNorm breaks the graph
+        net.encoder_q.compile()
+        net.encoder_k.compile()
     if not parallel:
         return net
     unused = {query for query, _ in args.pairs} != {"t", "s", "i"}  # heads without a term in an ablated loss
-    ids = [device] if device.type == "cuda" else None
     return DistributedDataParallel(
-        net, ids, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=unused
+        net, [device] if on_gpu else None, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=unused
     )
 
 

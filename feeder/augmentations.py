@@ -1,8 +1,8 @@
 """Augmentations as pure batched functions, and the one place that draws their parameters.
 
 x is a float tensor (N, C, T, V, M) in metres on any device; every function returns a new tensor. Parameters are explicit, one
-row per sample. Random numbers are drawn in `PretrainingViews.draw` only, on the CPU from a `torch.Generator`, so that a seed
-gives the same views on every device.
+row per sample. Random numbers are drawn in `PretrainingViews.draw` only, on the CPU, so that a seed gives the same views on
+every device.
 """
 
 import functools
@@ -17,13 +17,12 @@ from feeder.skeleton import LINKS, MIRROR, NUM_BODIES, NUM_JOINTS, PARENTS
 STREAMS = ("joint", "motion", "bone")
 NUM_BLOCKS, MASKED_BLOCKS = 16, 6
 NUM_SEEDS, MASKED_JOINTS = 5, 8
-CENTRE_RATIO = 0.95
 
 
 def crop_resize(x: Tensor, start: Tensor, length: Tensor, size: int = 64) -> Tensor:
     """Return frames start .. start + length of each clip, resized to `size` frames: (N, C, size, V, M).
 
-    Linear between frames, half-pixel centres, no antialiasing, as `torch.nn.functional.interpolate` does it.
+    Linear between frames, half-pixel centres, no antialiasing, as in `torch.nn.functional.interpolate`.
 
     Args:
         x: clips (N, C, T, V, M).
@@ -32,7 +31,7 @@ def crop_resize(x: Tensor, start: Tensor, length: Tensor, size: int = 64) -> Ten
         size: frames of the result.
 
     Raises:
-        ValueError: a crop is empty or leaves its clip; checked on the CPU only, since a GPU would have to be waited for.
+        ValueError: a crop is empty or leaves its clip; not checked on a GPU, which would have to wait.
     """
     if start.device.type == "cpu" and ((start < 0) | (length < 1) | (start + length > x.shape[2])).any():
         raise ValueError(f"a crop is empty or leaves its clip of {x.shape[2]} frames")
@@ -45,7 +44,7 @@ def crop_resize(x: Tensor, start: Tensor, length: Tensor, size: int = 64) -> Ten
     return torch.lerp(_take_frames(x, start + left), _take_frames(x, start + right), weight)
 
 
-def centre_crop(x: Tensor, num_frames: Tensor, ratio: float = CENTRE_RATIO, size: int = 64) -> Tensor:
+def centre_crop(x: Tensor, num_frames: Tensor, ratio: float = 0.95, size: int = 64) -> Tensor:
     """Return the middle of each clip, resized to `size` frames: the input of every downstream task.
 
     Args:
@@ -79,12 +78,12 @@ def flip(x: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, degrees: Tensor) -> Tensor:
-    """Return x (N, 3, T, V, M) rotated about x, then y, then z by degrees (N, 3), clockwise seen from the axis tip."""
+    """Return x (N, 3, T, V, M) rotated about x, then y, then z by degrees (N, 3), clockwise seen from the tip of the axis."""
     radians = torch.deg2rad(degrees)
     cos, sin = torch.cos(radians), torch.sin(radians)
-    matrix = torch.eye(3, dtype=degrees.dtype, device=degrees.device)
+    matrix = eye = torch.eye(3, dtype=degrees.dtype, device=degrees.device)
     for axis, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):
-        turn = torch.eye(3, dtype=degrees.dtype, device=degrees.device).repeat(len(degrees), 1, 1)
+        turn = eye.repeat(len(degrees), 1, 1)
         turn[:, i, i] = turn[:, j, j] = cos[:, axis]
         turn[:, i, j], turn[:, j, i] = sin[:, axis], -sin[:, axis]
         matrix = turn @ matrix
@@ -111,7 +110,7 @@ def mask_blocks(x: Tensor, blocks: Tensor) -> Tensor:
 
 
 def joint_votes(seeds: Tensor) -> Tensor:
-    """Return how many walks of two steps (a step may stay) lead from the seeds (N, S) to each joint: (N, V) ints.
+    """Return the number of walks of two steps (a step may stay) from the seeds (N, S) to each joint: (N, V) ints.
 
     This is the structural constraint of the spatial mask: joints that are close in the body are masked together.
     """
@@ -124,7 +123,7 @@ def joint_votes(seeds: Tensor) -> Tensor:
 def most_voted(votes: Tensor) -> Tensor:
     """Return a mask (N, V) bool of the `MASKED_JOINTS` joints with most of the votes (N, V).
 
-    Differs from the reference: ties go to the higher joint index. There they follow NumPy's sort, which varies between CPUs.
+    Unlike in the reference, ties go to the higher joint index; there they depend on NumPy's sort, which varies between CPUs.
     """
     chosen = votes.argsort(dim=1, stable=True)[:, -MASKED_JOINTS:]
     return torch.zeros_like(votes, dtype=torch.bool).scatter_(1, chosen, True)
@@ -141,19 +140,13 @@ class ViewParameters(NamedTuple):
     joints: Tensor  # (N, V) bool
     blocks: Tensor  # (N, 16) bool
 
-    def pack(self) -> Tensor:
-        """Return all parameters as one float32 tensor (N, 53), in which every int up to 2^24 is exact."""
-        return torch.cat([p.view(len(p), -1).float() for p in self], dim=1)
-
-    @staticmethod
-    def unpack(packed: Tensor) -> "ViewParameters":
-        """Return the parameters of a packed tensor (N, 53), on its device."""
-        start, length, degrees, flipped, coefficients, joints, blocks = packed.split(
-            [1, 1, 3, 1, 6, NUM_JOINTS, NUM_BLOCKS], dim=1
-        )
-        return ViewParameters(
-            start[:, 0].long(), length[:, 0].long(), degrees, flipped[:, 0].bool(), coefficients, joints.bool(), blocks.bool()
-        )
+    def to(self, device: torch.device) -> "ViewParameters":
+        """Return the parameters on a device: one copy, which does not wait for the device."""
+        packed = torch.cat([p.reshape(len(p), -1).float() for p in self], dim=1)  # ints up to 2^24 are exact
+        if device.type == "cuda" and torch.cuda.is_available():
+            packed = packed.pin_memory()
+        parts = packed.to(device, non_blocking=True).split([p[0].numel() for p in self], dim=1)
+        return ViewParameters(*(part.reshape(p.shape).to(p.dtype) for part, p in zip(parts, self, strict=True)))
 
 
 class PretrainingViews:
@@ -161,13 +154,10 @@ class PretrainingViews:
 
     Args:
         stream: joint, motion or bone.
-        size: frames T of a view.
+        size: frames T of a view, a multiple of 16.
         bodies: M of a view; the first bodies of a clip are kept.
-        p: probability of each of rotation, flip, shear, spatial and temporal mask.
-        masks: False leaves out both masks (an ablation); everything else is drawn as with them.
-
-    Raises:
-        ValueError: unknown stream, or a size that is not a multiple of 16.
+        p: probability of rotation, of flip, of shear, of the spatial and of the temporal mask.
+        masks: False omits both masks (an ablation); everything else is drawn as with them.
     """
 
     def __init__(
@@ -187,18 +177,17 @@ class PretrainingViews:
             num_frames: valid frames of each clip, (N,) ints in 1 .. T, on the CPU.
             generator: a CPU generator; None uses torch's global one.
         """
-        packed = torch.cat([self.draw(num_frames, generator).pack(), self.draw(num_frames, generator).pack()])  # (2 N, 53)
-        if x.is_cuda and torch.cuda.is_available():
-            packed = packed.pin_memory()
-        parameters = ViewParameters.unpack(packed.to(x.device, non_blocking=True))  # one copy for both views
-        q, k = self.apply(torch.cat([x, x]), parameters).chunk(2)
+        drawn = [self.draw(num_frames, generator) for _ in range(2)]
+        parameters = ViewParameters(*map(torch.cat, zip(*drawn, strict=True)))  # (2 N, ...) each
+        q, k = self.apply(torch.cat([x, x]), parameters.to(x.device)).chunk(2)
         return q, k
 
     def draw(self, num_frames: Tensor, generator: torch.Generator | None = None) -> ViewParameters:
         """Draw the parameters of one view on the CPU; num_frames (N,) ints."""
-        num_frames = num_frames.cpu()
-        n = len(num_frames)
-        start, length = self._draw_crop(num_frames, generator)
+        num_frames, n = num_frames.cpu(), len(num_frames)
+        ratio = 0.1 + 0.9 * torch.rand(n, generator=generator, dtype=torch.float64)
+        length = torch.minimum((num_frames * ratio).long().clamp(min=self.size), num_frames)
+        start = (torch.rand(n, generator=generator, dtype=torch.float64) * (num_frames - length + 1)).long()
         main_axis = torch.randint(3, (n, 1), generator=generator)
         largest = torch.where(torch.arange(3) == main_axis, 30.0, 1.0)  # (N, 3) degrees
         degrees = torch.rand(n, 3, generator=generator) * largest
@@ -216,13 +205,6 @@ class PretrainingViews:
             blocks=(order < MASKED_BLOCKS) & (temporal & self.masks)[:, None],
         )
 
-    def _draw_crop(self, num_frames: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        ratio = 0.1 + 0.9 * torch.rand(len(num_frames), generator=generator, dtype=torch.float64)
-        length = torch.minimum((num_frames * ratio).long().clamp(min=self.size), num_frames)
-        room = num_frames - length + 1
-        start = (torch.rand(len(num_frames), generator=generator, dtype=torch.float64) * room).long()
-        return start, length
-
     def apply(self, x: Tensor, parameters: ViewParameters) -> Tensor:
         """Return the view (N, C, size, V, bodies) of clips x (N, C, T, V, M) with these parameters."""
         p = parameters
@@ -235,15 +217,14 @@ class PretrainingViews:
 
 @functools.cache
 def _index(indices: Sequence[int], device: torch.device) -> Tensor:
-    """Return constant indices on a device; kept there, since each copy from the host would wait for the device."""
+    """Return constant indices on a device, cached because each copy from the host waits for the device."""
     return torch.tensor(indices, device=device)
 
 
 def _take_frames(x: Tensor, index: Tensor) -> Tensor:
     """Return frames `index` (N, S) of x (N, C, T, V, M): (N, C, S, V, M)."""
-    n, c = x.shape[:2]
-    samples = torch.arange(n, device=x.device)[:, None, None]
-    channels = torch.arange(c, device=x.device)[None, :, None]
+    samples = torch.arange(len(x), device=x.device)[:, None, None]
+    channels = torch.arange(x.shape[1], device=x.device)[None, :, None]
     return x[samples, channels, index[:, None]]
 
 

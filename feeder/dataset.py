@@ -27,11 +27,7 @@ class Batch(NamedTuple):
 
 
 class SkeletonDataset(Dataset[Batch]):
-    """One part of a split, indexed by lists of sample numbers.
-
-    Args:
-        folder: such as data/NTU-RGB-D-60-AGCN/xsub.
-        part: "train" or "val".
+    """One part, "train" or "val", of the split in `folder`, indexed by lists of sample numbers.
 
     Raises:
         UserError: the arrays are missing, damaged or do not fit together.
@@ -40,34 +36,28 @@ class SkeletonDataset(Dataset[Batch]):
     def __init__(self, folder: str | Path, part: str) -> None:
         self.folder, self.part = Path(folder), part
         split = open_split(folder, part)
-        self.data, self.num_frame = split.data, split.num_frame
-        self.names, self.notes = split.names, split.notes
+        self.data, self.num_frame, self.names, self.notes = split.data, split.num_frame, split.names, split.notes
         self.labels = np.asarray(split.labels, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.num_frame)
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
-        """Return the clips of these numbers as one batch.
-
-        Raises:
-            UserError: a coordinate is not finite.
-        """
+        """Return the clips of these numbers as one batch; raise `UserError` if a coordinate is not finite."""
         num_frames = self.num_frame[indices]
         longest = num_frames.max()  # frames after the last valid one repeat the clip and are never read
         x = np.stack([self.data[i, :, :longest] for i in indices])  # (N, 3, T, V, M)
-        if not np.isfinite(x).all():
-            bad = indices[int(np.argmin(np.isfinite(x).all(axis=(1, 2, 3, 4))))]
-            name = self.names[bad]
-            raise UserError(f"{self.folder}: {self.part} sample {bad} ({name}) is not finite: prepare the data again")
+        finite = np.isfinite(x).all(axis=(1, 2, 3, 4))  # (N,)
+        if not finite.all():
+            bad = indices[int(np.argmin(finite))]
+            sample = f"{self.part} sample {bad} ({self.names[bad]})"
+            raise UserError(f"{self.folder}: {sample} is not finite: prepare the data again")
         return Batch(*map(torch.from_numpy, (x, num_frames, self.labels[indices])))
 
     def digest(self) -> str:
         """Return a hash of names, labels and lengths, which identifies the data without reading all clips."""
-        digest = hashlib.sha256("\n".join(self.names).encode(errors="surrogateescape"))
-        digest.update(self.labels.tobytes())
-        digest.update(self.num_frame.tobytes())
-        return digest.hexdigest()[:16]
+        names = "\n".join(self.names).encode(errors="surrogateescape")
+        return hashlib.sha256(names + self.labels.tobytes() + self.num_frame.tobytes()).hexdigest()[:16]
 
     def __getstate__(self) -> dict:
         # a pickled memmap would copy the whole file to each worker
@@ -79,29 +69,21 @@ class SkeletonDataset(Dataset[Batch]):
 
 
 class Batches(Sampler[list[int]]):
-    """Batches of sample numbers: in order, or shuffled by seed and epoch. Each process gets its rows of every batch.
+    """Batches of sample numbers. Each process gets its rows of every batch.
+
+    Iteration starts at batch `start` of epoch `epoch`, attributes that are 0 at first.
 
     Args:
         length: number of samples.
         batch_size: samples in a batch of all processes; a multiple of `world_size`.
-        seed: None keeps the order; otherwise the order of an epoch follows from (seed, epoch).
+        seed: the order of an epoch follows from (seed, epoch); None keeps the samples in order.
         drop_last: omit the last batch if it is not full.
-        rank: index of this process, which gets the rank-th part of each batch.
+        rank: index of this process.
         world_size: number of processes.
-
-    Attributes:
-        epoch: the epoch to iterate over, 0 at first.
-        start: the batch to start from, 0 at first.
     """
 
     def __init__(
-        self,
-        length: int,
-        batch_size: int,
-        seed: int | None = None,
-        drop_last: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
+        self, length: int, batch_size: int, seed: int | None = None, drop_last: bool = False, rank: int = 0, world_size: int = 1
     ) -> None:
         self.length, self.batch_size, self.seed, self.drop_last = length, batch_size, seed, drop_last
         self.rank, self.rows = rank, batch_size // world_size
@@ -120,9 +102,9 @@ class Batches(Sampler[list[int]]):
 
 
 def make_loader(dataset: Dataset[Batch], batches: Batches, workers: int, pin_memory: bool = False) -> DataLoader:
-    """Return a loader of `Batch`es that are read by `workers` processes, or by this one if 0.
+    """Return a loader whose `Batch`es are read by `workers` processes, or by this one if 0.
 
-    The loader has its own generator: starting workers draws a number, which would change the dropout of the global one.
+    It has its own generator, because starting workers draws a number, which would change the dropout of the model.
     """
     generator = torch.Generator().manual_seed(batches.seed or 0)
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores are harmless
@@ -139,9 +121,9 @@ def make_loader(dataset: Dataset[Batch], batches: Batches, workers: int, pin_mem
 
 
 def _defer_signals(_worker: int) -> None:
-    """Let a worker outlive a signal that is meant for the run, which ends its workers itself after the step."""
+    """Keep a worker alive when a signal stops the run, which ends its workers after the current step."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C and torchrun signal the whole process group
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # long enough for the batch that the run may be waiting for; ignoring it could keep a failed run from ending
+    # exit 5 s later, enough for the current batch; a worker that ignored SIGTERM could keep a failed run from ending
     signal.signal(signal.SIGTERM, lambda *_: threading.Timer(5, os._exit, (0,)).start())

@@ -1,8 +1,8 @@
 """Graph-convolution backbone: channel-wise topologies over joints, multi-scale convolutions over frames.
 
-The arithmetic is the reference's, the layout is not. Tensors are (N * M, C, V, T), so that 1x1 convolutions and the mixing
-of joints are matrix products. Layers of the reference that read the same input (the three subsets, the four temporal
-branches) are one parameter here; `model.reference` joins and splits them.
+The arithmetic is the reference's, the layout is not. Tensors are (N * M, C, V, T), written (N, C, V, T) below, so that 1x1
+convolutions and the mixing of joints are matrix products. Layers of the reference that read the same input (the three
+subsets, the four temporal branches) are one parameter here; `model.reference` joins and splits them.
 """
 
 from collections.abc import Sequence
@@ -37,8 +37,7 @@ class GraphConvolution(nn.Module):
         nn.init.constant_(self.bn.weight, 1e-6)
         self.down = Projection(in_channels, out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, C_out, V, T) of x (N, C_in, V, T)."""
+    def forward(self, x: Tensor) -> Tensor:  # (N, C_in, V, T) -> (N, C_out, V, T)
         n, _, v, t = x.shape
         value = pointwise(x, self.value_weight.flatten(0, 1), self.value_bias.flatten())  # (N, C * 3, V, T)
         value = value.view(-1, NUM_SUBSETS * v, t)  # (N * C, 3 * V, T)
@@ -46,10 +45,7 @@ class GraphConvolution(nn.Module):
         return F.relu(self.bn(y) + self.down(x))
 
     def topology(self, x: Tensor) -> Tensor:
-        """Return the mixing matrices (N * C_out, 3 * V, V) of x (N, C_in, V, T), from joint v to joint u.
-
-        They are transposed, which is the fastest form for the batched product and its gradients.
-        """
+        """Return the mixing matrices (N * C_out, 3 * V, V) of x; transposed, because the product is fastest with them."""
         n, _, v, _ = x.shape
         # a 1x1 convolution commutes with the mean over frames: average first, then convolve V instead of V T columns
         ab = torch.einsum("jkrc,ncv->jnkrv", self.relation_weight, x.mean(dim=-1))
@@ -81,8 +77,7 @@ class TemporalConvolution(nn.Module):
         for bn in (self.stem.bn, self.bn1, self.bn2, self.bn3):
             nn.init.normal_(bn.weight, 1.0, 0.02)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, C, V, T) of x (N, C, V, T)."""
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, V, T) -> the same shape
         narrow, wide, pooled, identity = self.stem(x).chunk(4, dim=1)
         narrow = self.bn1(self.conv1(F.relu(narrow)))
         wide = self.bn2(self.conv2(F.relu(wide)))
@@ -99,8 +94,7 @@ class Projection(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.bn = nn.BatchNorm2d(out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, C_out, V, T) of x (N, C_in, V, T)."""
+    def forward(self, x: Tensor) -> Tensor:  # (N, C_in, V, T) -> (N, C_out, V, T)
         return self.bn(pointwise(x, self.weight, self.bias))
 
 
@@ -113,21 +107,13 @@ class Unit(nn.Module):
         self.tcn = TemporalConvolution(out_channels)
         self.residual = Projection(in_channels, out_channels) if residual else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, C_out, V, T) of x (N, C_in, V, T)."""
+    def forward(self, x: Tensor) -> Tensor:  # (N, C_in, V, T) -> (N, C_out, V, T)
         y = self.tcn(self.gcn(x))
         return F.relu(y if self.residual is None else y + self.residual(x))
 
 
 class Backbone(nn.Module):
-    """BatchNorm over every (body, joint, coordinate), then three units 3 -> c, c -> 4 c, 4 c -> c.
-
-    Args:
-        channels: c, a multiple of 4; the paper's is 64.
-        joints: V.
-        bodies: M.
-        links: (joint, parent) pairs of the skeleton.
-    """
+    """BatchNorm over each (body, joint, coordinate), then three units 3 -> c, c -> 4 c, 4 c -> c, with c = `channels`."""
 
     def __init__(self, channels: int, joints: int, bodies: int, links: Sequence[tuple[int, int]]):
         super().__init__()

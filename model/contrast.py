@@ -17,7 +17,7 @@ PAIRS = ("ti", "si", "it", "is")  # domain of the query, domain of the key
 
 
 class PretrainingEncoder(nn.Module):
-    """An encoder with its disentangling decoders; the query network and the key network are one each."""
+    """An encoder with its disentangling decoders, as query and as key network."""
 
     def __init__(self, encoder: Encoder, dim: int) -> None:
         super().__init__()
@@ -38,13 +38,10 @@ class SCDNet(nn.Module):
         K: number of keys in each queue, a multiple of the batch size.
         m: momentum of the key encoder.
         T: temperature.
-        pairs: domains of query and key that are contrasted; others than the paper's four are ablations.
-
-    Raises:
-        ValueError: no pairs, an unknown or repeated pair, or sizes that do not fit together.
+        pairs: domain of the query and of the key of each loss term; pairs other than the paper's four are ablations.
     """
 
-    queue_pointer: Tensor  # (1,) int, the column of each queue that the next keys enter
+    queue_pointer: Tensor  # (1,) int, the first column of each queue that the next keys replace
 
     def __init__(
         self,
@@ -77,11 +74,8 @@ class SCDNet(nn.Module):
         """Return the logits (N, 1 + K) of each pair, positive at 0; in training also update the key encoder and the queues.
 
         Args:
-            q: first view, (N, 3, T, V, M) in metres.
+            q: first view, (N, 3, T, V, M) in metres; in training, K is a multiple of the batch.
             k: second view, same shape.
-
-        Raises:
-            ValueError: in training, K is not a multiple of the batch.
         """
         # keys, before the activations of the queries take memory
         with torch.no_grad():
@@ -90,7 +84,7 @@ class SCDNet(nn.Module):
             keys = self.embed(self.encoder_k, k)  # {"t", "s", "i"}: (N, dim)
         # queries
         queries = self.embed(self.encoder_q, q)
-        # similarities to the queues as they are: backward reads copies, since the new keys overwrite the queues
+        # logits with copies of the queues: `enqueue` overwrites the queues before backward reads them
         queues = {domain: queue.clone() for domain, queue in self.queues.items()}
         logits = {pair: self.logits(queries[pair[0]], keys[pair[1]], queues[pair[1]]) for pair in self.pairs}
         if self.training:
@@ -106,7 +100,8 @@ class SCDNet(nn.Module):
     def logits(self, q: Tensor, k: Tensor, queue: Tensor) -> Tensor:
         """Return [q . k, q . queue] / T, (N, 1 + K), of q and k (N, dim) and queue (dim, K), all normalised."""
         positive = (q * k).sum(dim=1, keepdim=True)  # (N, 1)
-        with _without_autocast(q.device.type):
+        available = torch.amp.is_autocast_available(q.device.type)  # not on "meta"
+        with torch.autocast(q.device.type, enabled=False) if available else contextlib.nullcontext():
             negative = q @ queue  # (N, K)
         return torch.cat([positive, negative], dim=1) / self.T
 
@@ -139,9 +134,3 @@ def _gather(x: Tensor) -> Tensor:
     parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, x)
     return torch.cat(parts)
-
-
-def _without_autocast(device_type: str) -> contextlib.AbstractContextManager:
-    """Return a context without autocast; nothing is entered where none is active, which "meta" would refuse."""
-    active = torch.is_autocast_enabled(device_type) if torch.amp.is_autocast_available(device_type) else False
-    return torch.autocast(device_type, enabled=False) if active else contextlib.nullcontext()

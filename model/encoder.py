@@ -11,8 +11,8 @@ from model.backbone import Backbone
 class Encoder(nn.Module):
     """Map a clip to a temporal and a spatial feature, v_t and v_s.
 
-    Each domain has its own backbone. Temporal tokens are frames, spatial tokens are joints of all bodies. The embedded
-    tokens attend to each other, without positional encoding or class token; the feature is their maximum.
+    Temporal tokens are frames, spatial tokens are joints of all bodies. The embedded tokens attend to each other, without
+    positional encoding or class token; the feature is their maximum.
 
     Args:
         hidden_size: d, width of tokens and features, a multiple of num_head.
@@ -23,10 +23,7 @@ class Encoder(nn.Module):
         joints: V.
         bodies: M.
         links: (joint, parent) pairs of the skeleton.
-        dropout: of the transformer layers.
-
-    Raises:
-        ValueError: sizes do not fit together.
+        dropout: probability in the transformer layers.
     """
 
     def __init__(
@@ -61,7 +58,7 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return v_t and v_s, each (N, d), of clips x (N, 3, T, V, M) in metres."""
         expected = (3, self.sizes["frames"], self.sizes["joints"], self.sizes["bodies"])
-        if x.dim() != 5 or x.shape[1:] != expected:
+        if x.shape[1:] != expected:
             raise ValueError(f"clips are (N, {', '.join(map(str, expected))}), not {tuple(x.shape)}")
         tokens_t = self.backbone_t(x).permute(0, 4, 1, 3, 2).flatten(2)  # (N, T, M * V * c)
         tokens_s = self.backbone_s(x).permute(0, 1, 3, 4, 2).flatten(3).flatten(1, 2)  # (N, M * V, T * c)
@@ -79,9 +76,8 @@ def xavier_(module: nn.Module) -> None:
             nn.init.xavier_uniform_(layer.in_proj_weight)
 
 
-def _embedding(token_size: int, hidden_size: int) -> nn.Sequential:
-    first, second = nn.Linear(token_size, hidden_size), nn.Linear(hidden_size, hidden_size)
-    return nn.Sequential(first, nn.LayerNorm(hidden_size), nn.ReLU(inplace=True), second)
+def _embedding(token_size: int, d: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(token_size, d), nn.LayerNorm(d), nn.ReLU(inplace=True), nn.Linear(d, d))
 
 
 def _transformer(hidden_size: int, num_head: int, num_layer: int, dropout: float) -> nn.TransformerEncoder:
@@ -91,9 +87,7 @@ def _transformer(hidden_size: int, num_head: int, num_layer: int, dropout: float
 
 
 def _tokens_outermost(_attention: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return query, key and value, one tensor (N, tokens, d) with the tokens outermost in memory.
-
-    Otherwise torch computes the in-projection token by token, in bfloat16 with a copy of the weights for each.
-    """
+    """Return query, key and value: one tensor (N, tokens, d), stored as (tokens, N, d)."""
+    # otherwise torch projects the tokens one by one, in bfloat16 with a copy of the weights for each
     x = args[0].transpose(0, 1).contiguous().transpose(0, 1)
     return x, x, x

@@ -61,7 +61,7 @@ def encoder_rules(prefix: str, layers: Iterable[int]) -> Iterator[Rule]:
 
 
 def rules(state_dict: dict[str, Tensor]) -> Iterator[Rule]:
-    """Yield (our name, the reference's names, how) of each tensor of the parts that `state_dict`, of either side, has."""
+    """Yield (our name, the reference's names, how) of each tensor of `state_dict`, which has our names or the reference's."""
     found: list[Rule] = []
     if {"t_queue", "queue_t"} & state_dict.keys():
         found += [(f"queue_{d}", [f"{d}_queue"], "one") for d in DOMAINS]
@@ -83,13 +83,13 @@ def rules(state_dict: dict[str, Tensor]) -> Iterator[Rule]:
 
 
 def join(parts: list[Tensor], how: str) -> Tensor:
-    """Return our tensor of the reference's `parts`; ours are (out, in) of 1x1 convolutions and (..., V, T) of temporal ones."""
+    """Return our tensor of the reference's `parts`; our 1x1 convolutions are (out, in), our temporal ones (..., V, T)."""
     parts = [p if p.dim() != 4 else p.flatten(1) if p.shape[2:] == (1, 1) else p.transpose(2, 3) for p in parts]
     return JOINS[how][0](parts)
 
 
 def split(name: str, tensor: Tensor, how: str, count: int) -> list[Tensor]:
-    """Return the `count` tensors of the reference of our tensor with this name; the inverse of `join`."""
+    """Return the `count` tensors of the reference that make up our tensor `name`; the inverse of `join`."""
     parts = JOINS[how][1](tensor, count)
     if "backbone_" in name:
         parts = [p[..., None, None] if p.dim() == 2 else p.transpose(2, 3) if p.dim() == 4 else p for p in parts]
@@ -97,23 +97,23 @@ def split(name: str, tensor: Tensor, how: str, count: int) -> list[Tensor]:
 
 
 def from_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return our state dict of a reference's: a pre-training model, a downstream model, or either one's encoder.
+    """Return our state dict of the reference's: of a pre-training model, a downstream model, or an encoder.
 
     Raises:
-        ValueError: a tensor is missing, is unknown or does not fit its neighbours; the message names it.
+        ValueError: a tensor is missing, is unknown or does not fit the others; the message names it.
     """
     state_dict, result = strip_module(state_dict), {}
     unknown = set(state_dict)
     for ours, theirs, how in rules(state_dict):
         if missing := [name for name in theirs if name not in state_dict]:
-            raise ValueError(f"the reference checkpoint lacks {missing[0]}")
+            raise ValueError(f"the reference checkpoint has no {missing[0]}")
         try:
             result[ours] = join([state_dict[name] for name in theirs], how)
         except RuntimeError as error:
-            raise ValueError(f"{theirs[0]} and its neighbours do not fit together: {error}") from None
+            raise ValueError(f"{theirs[0]} does not fit the tensors that it is joined with: {error}") from None
         unknown.difference_update(theirs)
     if unknown:
-        raise ValueError(f"{min(unknown)} is no tensor of the reference ({len(unknown)} such)")
+        raise ValueError(f"{min(unknown)} is not a tensor of the reference (one of {len(unknown)})")
     return result
 
 
@@ -127,14 +127,9 @@ def to_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def momentum_from_reference(state_dict: dict[str, Tensor], optimizer: dict) -> dict[str, Tensor]:
-    """Return our momentum buffers by our parameters' names.
+    """Return the momentum buffers of the reference's SGD by the names of our parameters.
 
-    Args:
-        state_dict: the reference's, with its parameters in the order in which its optimiser numbers them.
-        optimizer: state dict of its SGD.
-
-    Raises:
-        ValueError: a buffer has another shape than its parameter.
+    Its optimiser numbers the parameters in the order of `state_dict`, the reference's. Raises ValueError if one does not fit.
     """
     names = [name for name in state_dict if name.rsplit(".", 1)[-1] not in NORM[2:] and "_queue" not in name]
     if "fc.weight" in names and len(optimizer.get("state", {})) <= 2:  # linear evaluation: the encoder is frozen
@@ -146,11 +141,8 @@ def momentum_from_reference(state_dict: dict[str, Tensor], optimizer: dict) -> d
             if number >= len(names) or buffer.shape != state_dict[names[number]].shape:
                 raise ValueError(f"momentum {number} of its optimiser does not fit the parameters")
             buffers[names[number]] = buffer
-    return {
-        ours: join([buffers[name] for name in theirs], how)
-        for ours, theirs, how in rules(state_dict)
-        if buffers.keys() >= set(theirs)
-    }
+    found = [rule for rule in rules(state_dict) if buffers.keys() >= set(rule[1])]
+    return {ours: join([buffers[name] for name in theirs], how) for ours, theirs, how in found}
 
 
 def is_reference(state_dict: dict[str, Tensor]) -> bool:
@@ -159,30 +151,23 @@ def is_reference(state_dict: dict[str, Tensor]) -> bool:
 
 
 def sizes(state_dict: dict[str, Tensor]) -> dict[str, int]:
-    """Return the sizes that the shapes of an encoder, ours or the reference's, determine: all of `Encoder`'s but `num_head`.
+    """Return the sizes of an encoder, ours or the reference's, that follow from its shapes: all but `num_head`.
 
     Raises:
-        ValueError: there is no encoder in it.
+        ValueError: `state_dict` has no encoder.
     """
     ours = from_reference(state_dict) if is_reference(state_dict) else state_dict
     prefixes = [name.removesuffix("embed_t.0.weight") for name in ours if name.endswith("embed_t.0.weight")]
     if not prefixes:
         raise ValueError("there is no encoder in it")
     prefix = max(prefixes)  # encoder_q before encoder_k
-    embed_t, embed_s = ours[f"{prefix}embed_t.0.weight"], ours[f"{prefix}embed_s.0.weight"]
+    d, width_t = ours[f"{prefix}embed_t.0.weight"].shape
+    layers = sum(name.startswith(f"{prefix}transformer_t.") and name.endswith("in_proj_weight") for name in ours)
     channels, joints = len(ours[f"{prefix}backbone_t.l1.tcn.stem.bias"]), len(ours[f"{prefix}backbone_t.l1.gcn.PA"][0])
-    return {
-        "hidden_size": len(embed_t),
-        "num_layer": sum(name.startswith(f"{prefix}transformer_t.") and name.endswith("in_proj_weight") for name in ours),
-        "channels": channels,
-        "frames": embed_s.shape[1] // channels,
-        "joints": joints,
-        "bodies": embed_t.shape[1] // (joints * channels),
-    }
+    frames, bodies = ours[f"{prefix}embed_s.0.weight"].shape[1] // channels, width_t // (joints * channels)
+    return dict(hidden_size=d, num_layer=layers, channels=channels, frames=frames, joints=joints, bodies=bodies)
 
 
 def strip_module(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state dict without DistributedDataParallel's "module." where every name begins with it."""
-    if state_dict and all(name.startswith("module.") for name in state_dict):
-        return {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
-    return state_dict
+    """Return the state dict without the "module." of `DistributedDataParallel` before each name."""
+    return {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}

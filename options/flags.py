@@ -1,4 +1,4 @@
-"""The flags that several scripts share, one function a group."""
+"""The flags that several scripts share, one function for each group."""
 
 import argparse
 import os
@@ -27,24 +27,24 @@ def add_size_flags(parser: Parser, note: str) -> None:
     add = parser.add_argument_group("sizes of the encoder", note).add_argument
     add("--hidden-size", type=positive_int, metavar="N", help="d, width of tokens and features")
     add("--num-head", type=positive_int, metavar="N", help="attention heads, divides d")
-    add("--num-layer", type=positive_int, metavar="N", help="transformer layers of each domain")
+    add("--num-layer", type=positive_int, metavar="N", help="transformer layers in each domain")
     add("--channels", type=positive_int, metavar="N", help="c of the backbone, a multiple of 4")
-    add("--frames", type=positive_int, metavar="N", help="T, to which clips are resized, a multiple of 16")
-    add("--bodies", type=positive_int, choices=(1, 2), metavar="N", help="M, the first or both of a clip")
+    add("--frames", type=positive_int, metavar="N", help="T of a resized clip, a multiple of 16")
+    add("--bodies", type=positive_int, choices=(1, 2), metavar="N", help="M of a clip, 1 or 2")
 
 
 def add_encoder_flags(parser: Parser, raw: bool = False) -> None:
-    """Add where the encoder of a downstream task comes from; `raw` offers raw coordinates as well."""
+    """Add the choice of the encoder of a downstream task; `raw` offers raw coordinates as well."""
     add = parser.add_argument_group("encoder, one of").add_argument
-    checkpoint = "checkpoint of pre-training, ours or the reference's; one for each stream"
-    add("--pretrained", action=OneOrMore, metavar="PATH", help=checkpoint)
-    add("--random-encoder", action="store_true", help="no training: the baseline that training must beat")
+    add("--pretrained", action=OneOrMore, metavar="PATH", help="checkpoint of ours or of the reference, one for each stream")
+    add("--random-encoder", action="store_true", help="an untrained encoder, as a baseline")
     if raw:
         add("--raw-coordinates", action="store_true", help="no encoder: the cropped clips themselves")
     add = parser.add_argument_group("streams and features").add_argument
     add("--stream-weights", type=positive_float, nargs="+", metavar="W", help="weights of the streams in their fusion (all 1)")
-    saved = "write features, labels, names and predictions as .npz into the run's folder"
-    add("--save-features", action="store_true", help=saved)
+    add(
+        "--save-features", action="store_true", help="write features, labels, names and predictions as .npz to the run's folder"
+    )
     add_size_flags(
         parser,
         "those of the checkpoint; with --random-encoder the paper's: 2048, 8, 1, 64, 64, 2.\n"
@@ -53,29 +53,24 @@ def add_encoder_flags(parser: Parser, raw: bool = False) -> None:
 
 
 def check_encoder_flags(parser: Parser, args: argparse.Namespace) -> None:
-    """Exit with status 2 unless exactly one encoder is chosen for each stream, on the command line or in --config.
-
-    Evaluation runs in one process: a single GPU computes the features of a data set in minutes.
-    """
+    """Exit with status 2 unless exactly one encoder is chosen for each stream, on the command line or in --config."""
     if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         parser.error("evaluation runs in one process: start it without torchrun")
     choices = [name for name in ("pretrained", "random_encoder", "raw_coordinates") if hasattr(args, name)]
-    flags = ", ".join(f"--{name.replace('_', '-')}" for name in choices)
     if sum(getattr(args, name) not in (None, False) for name in choices) != 1:
-        parser.error(f"choose one of {flags}")
+        parser.error(f"choose one of {', '.join(f'--{name}' for name in choices).replace('_', '-')}")
     if getattr(args, "raw_coordinates", False) and (sizes := given_sizes(args)):
-        parser.error(f"--raw-coordinates has no encoder: leave --{next(iter(sizes)).replace('_', '-')} out")
+        parser.error(f"--raw-coordinates has no encoder: omit --{next(iter(sizes)).replace('_', '-')}")
     streams, checkpoints = listed(args.finetune_skeleton_representation), listed(args.pretrained)
-    if checkpoints and len(checkpoints) != len(streams):
-        parser.error(f"{len(checkpoints)} --pretrained for {len(streams)} {DOWNSTREAM_REPRESENTATION[0]}: give one for each")
     if len(set(streams)) < len(streams):
         parser.error(f"{DOWNSTREAM_REPRESENTATION[0]} {' '.join(streams)}: give each stream once")
-    if args.stream_weights is not None and len(args.stream_weights) != len(streams):
-        parser.error(f"{len(args.stream_weights)} --stream-weights for {len(streams)} {DOWNSTREAM_REPRESENTATION[0]}")
+    for flag, values in (("--pretrained", checkpoints), ("--stream-weights", args.stream_weights)):
+        if values and len(values) != len(streams):
+            parser.error(f"{len(values)} {flag} for {len(streams)} {DOWNSTREAM_REPRESENTATION[0]}: give one for each")
 
 
 def given_folder(parser: Parser, args: argparse.Namespace, data_set: str) -> Path:
-    """Return the folder of the data set's arrays; exits with status 2 where it has no such protocol."""
+    """Return the folder of the data set's arrays; exit with status 2 if it has no such protocol."""
     try:
         return split_folder(args.data_path, data_set, args.protocol)
     except ValueError as error:
@@ -83,7 +78,7 @@ def given_folder(parser: Parser, args: argparse.Namespace, data_set: str) -> Pat
 
 
 def given_sizes(args: argparse.Namespace) -> dict[str, int]:
-    """Return the sizes of the encoder that were given, by `Encoder`'s names."""
+    """Return the sizes of the encoder that are given, by their names in `Encoder`."""
     return {name: value for name in SIZES if (value := getattr(args, name)) is not None}
 
 
@@ -92,7 +87,7 @@ def add_optimizer_flags(parser: Parser) -> None:
     add = parser.add_argument_group("optimisation (SGD)").add_argument
     add("--epochs", type=positive_int, metavar="N", help="passes over the training set")
     add("--start-epoch", type=natural, default=0, metavar="N", help="count epochs from here")
-    add("-b", "--batch-size", type=positive_int, metavar="N", help="clips in a step, over all processes")
+    add("-b", "--batch-size", type=positive_int, metavar="N", help="clips in a step, of all processes")
     add("--lr", "--learning-rate", type=positive_float, metavar="X", help="at the start")
     add("--schedule", type=natural, nargs="*", metavar="EPOCH", help="epochs at which lr drops to a tenth")
     add("--cos", action="store_true", help="half a cosine for the lr instead of --schedule")
@@ -112,25 +107,25 @@ def add_contrast_flags(parser: Parser) -> None:
 
 
 def add_speed_flags(parser: Parser) -> None:
-    """Add what changes the speed of pre-training."""
+    """Add the options of the speed of pre-training."""
     add = parser.add_argument_group("speed").add_argument
-    precisions = "fp32 (the reference's numerics), tf32 (GPU) or bf16"
-    add("--precision", choices=("fp32", "tf32", "bf16"), default="fp32", metavar="NAME", help=precisions)
+    add("--precision", choices=("fp32", "tf32", "bf16"), default="fp32", metavar="NAME", help="fp32, tf32 (GPU) or bf16")
     add("--compile", action="store_true", help="torch.compile of the encoders, for GPUs")
-    add("--no-sync-batchnorm", action="store_true", help="several GPUs: BatchNorm statistics of each GPU alone")
+    add("--no-sync-batchnorm", action="store_true", help="several GPUs: each has its own BatchNorm statistics")
 
 
 def add_checkpoint_flags(parser: Parser, save_freq: int, save_minutes: float | None = None) -> None:
-    """Add where a run keeps its checkpoint, what it resumes, and the defaults of how often it saves."""
+    """Add the folder of a run's checkpoint, the checkpoint to resume, and how often to save."""
     add = parser.add_argument_group("checkpoints").add_argument
     add("--checkpoint-path", metavar="DIR", help="folder of checkpoint.pth.tar")
-    resume = "checkpoint of this script to continue, ours or the reference's; auto: the one in --checkpoint-path, if any"
-    add("--resume", metavar="PATH", help=resume)
-    saved = "epochs between checkpoints; the last epoch is always saved"
-    add("--save-freq", type=positive_int, default=save_freq, metavar="N", help=saved)
+    add(
+        "--resume",
+        metavar="PATH",
+        help="checkpoint to continue, ours or the reference's; auto: that in --checkpoint-path, if any",
+    )
+    add("--save-freq", type=positive_int, default=save_freq, metavar="N", help="epochs between checkpoints")
     if save_minutes is not None:
-        minutes = "minutes between checkpoints within an epoch"
-        add("--save-minutes", type=positive_float, default=save_minutes, metavar="X", help=minutes)
+        add("--save-minutes", type=positive_float, default=save_minutes, metavar="X", help="minutes between them in an epoch")
 
 
 def add_run_flags(parser: Parser) -> None:
@@ -138,6 +133,6 @@ def add_run_flags(parser: Parser) -> None:
     add = parser.add_argument_group("run").add_argument
     add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
     add("--gpu", type=natural, metavar="N", help="the same as --device cuda:N")
-    add("--seed", type=seed, metavar="N", help="of Python, NumPy, torch and workers (drawn and logged)")
-    add("--log-dir", default="./log", metavar="DIR", help="where each run writes a folder of its own")
+    add("--seed", type=seed, metavar="N", help="seed of all random numbers (drawn and logged)")
+    add("--log-dir", default="./log", metavar="DIR", help="each run writes a new folder here")
     add("-p", "--print-freq", type=positive_int, metavar="N", help="steps between log lines")

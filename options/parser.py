@@ -25,41 +25,36 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Flags in kebab-case (underscores are accepted), defaults from a recipe, the nearest flag suggested for an unknown one.
+    """Flags in kebab-case (underscores are accepted), with defaults from options/RECIPE.yaml.
 
-    The entries of a YAML file are parsed as the flags of the same names, so they have the same types and choices.
-
-    Args:
-        recipe: name of a YAML file in options/ without suffix; None for no defaults.
-        description: first lines of the help.
-        variants: switches that have their own recipe options/SWITCH.yaml, applied between `recipe` and --config.
+    The entries of a YAML file are parsed as the flags of the same names, so they have the same types and choices. Each switch
+    in `variants` has its own recipe options/SWITCH.yaml, applied between `recipe` and --config.
     """
 
     def __init__(self, recipe: str | None = None, description: str | None = None, variants: Sequence[str] = ()) -> None:
         usage = "%(prog)s [--flag value ...]"
         super().__init__(usage=usage, description=description, allow_abbrev=False, formatter_class=HelpFormatter)
         self.recipe, self.variants, self._source = recipe, variants, ""
-        self.add_argument("--config", metavar="FILE.yaml", help="defaults of this run, by the names of these flags")
+        self.add_argument("--config", metavar="FILE.yaml", help="defaults, one `flag: value` a line")
 
     def load_recipe(self) -> None:
         """Make the recipe's values the defaults; call it after all flags are added."""
         self._load(RECIPES / f"{self.recipe}.yaml")
 
     def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:  # argparse's own types are overloads
-        """Return the values of all flags; exit with status 2 and one line if the command line is wrong."""
+        """Return the values of all flags; exit with status 2 and a one-line message if the command line is wrong."""
         given = sys.argv[1:] if args is None else args
         words = [re.sub("^--[^=]*", lambda flag: flag[0].replace("_", "-"), word) for word in given]
         config = self._parse(words).config
-        files = [Path(config)] if config else []
-        for path in files:
-            self._load(path)
-        variants = [RECIPES / f"{switch}.yaml" for switch in self.variants if getattr(self._parse(words), switch)]
-        for path in variants + files if variants else []:  # again --config, whose values override the variant's
-            self._load(path)
+        self._load(config)  # which may turn a variant on
+        for switch in self.variants:
+            if getattr(self._parse(words), switch):
+                self._load(RECIPES / f"{switch}.yaml")
+                self._load(config)  # overrides the variant
         return self._parse(words, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Exit with status 2 and one line."""
+        """Exit with status 2 and a one-line message."""
         self.exit(2, f"{self.prog}: error: {self._source}{' '.join(message.split())} (see --help)\n")
 
     def _parse(self, words: list[str], namespace: Any = None) -> argparse.Namespace:
@@ -70,8 +65,10 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unknown {flag}{f', did you mean {near[0]}?' if near else ''}")
         return values
 
-    def _load(self, path: Path) -> None:
-        """Make the values of a YAML file the defaults."""
+    def _load(self, path: str | Path | None) -> None:
+        """Make the values of a YAML file, if one is given, the defaults."""
+        if path is None:
+            return
         self._source = f"{path}: "
         try:
             with open(path, encoding="utf-8") as file:
@@ -90,12 +87,10 @@ class Parser(argparse.ArgumentParser):
                 off[action.dest] = False
             elif value is None or value is False:
                 self.error(f"{key} has no value")
-            elif value is True:
-                words.append(flag)
             elif isinstance(value, list) and action and action.nargs in ("*", "+"):
                 words += [flag, *map(str, value)]
             else:
-                words.append(f"{flag}={value}")
+                words.append(flag if value is True else f"{flag}={value}")
         self.set_defaults(**vars(self._parse(words)) | off)
         self._source = ""
 
@@ -106,7 +101,7 @@ class OneOrMore(argparse.Action):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(nargs="+", **kwargs)
 
-    def __call__(self, _parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _flag: Any = None) -> None:
+    def __call__(self, _parser: Any, namespace: argparse.Namespace, values: Any, _flag: Any = None) -> None:
         setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
 
 

@@ -1,10 +1,9 @@
-"""Kill a pre-training at random moments, over and over, and see that its checkpoint is whole each time and it goes on.
+"""Kill a pre-training repeatedly at random moments, and check that its checkpoint is intact each time and that it continues.
 
     python tests/kill_pretraining.py --data-path data --kills 200 --workers 2
 
-Works in the current folder, which should be empty. Every step is saved, so at most one may be lost. A child forked from
-here trains, because that takes no time to start. Half of the kills come at any moment from its start on, the others some
-tenths of a second after it first saved: at any moment of training.
+Works in the current folder, which should be empty. Every step is saved, so at most one may be lost. A forked child trains,
+because it starts at once. Half of the kills come at any moment after its start, the others shortly after it first saved.
 """
 
 import argparse
@@ -18,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import torch._dynamo  # noqa: F401  which the first optimiser imports: three seconds for each child else
+import torch._dynamo  # noqa: F401  imported by the first optimiser: otherwise three seconds in each child
 
 import pretraining
 from engine.checkpoint import load_checkpoint
@@ -29,7 +28,7 @@ CHECKPOINT = Path("ck/checkpoint.pth.tar")
 
 
 def start(flags: list[str]) -> int:
-    """Return the process that trains."""
+    """Return the id of a new process that trains."""
     pid = os.fork()
     if pid:
         return pid
@@ -43,19 +42,13 @@ def start(flags: list[str]) -> int:
         os._exit(1)
 
 
-def wait_for_a_checkpoint(pid: int, before: int) -> None:
-    """Return when the checkpoint is another than the one of that time, or the process has ended."""
-    while written() == before and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        time.sleep(0.002)
-
-
 def written() -> int:
-    """Return when the checkpoint was written, 0 where there is none."""
+    """Return when the checkpoint was written, 0 if there is none."""
     return CHECKPOINT.stat().st_mtime_ns if CHECKPOINT.exists() else 0
 
 
 def last_step_in_log(steps: int) -> int:
-    """Return how many steps the log says were done."""
+    """Return the number of steps in the log."""
     text = "".join(path.read_text() for path in Path("log").glob("*/log.txt"))
     found = re.findall(r"^Epoch: \[(\d+)\]\[ *(\d+)/\d+\]\t.*\n", text, re.M)
     return max((int(epoch) * steps + int(step) + 1 for epoch, step in found), default=0)
@@ -65,17 +58,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-path", required=True)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--workers", default="0")
-    parser.add_argument("--longest", type=float, default=1.0, metavar="SECONDS", help="from the start to the kill")
     args = parser.parse_args()
-    flags = ["--data-path", args.data_path, *SIZES, "--epochs", str(args.epochs), "--workers", args.workers, *FIXED]
+    flags = ["--data-path", args.data_path, *SIZES, "--epochs", "60", "--workers", args.workers, *FIXED]
     rng, done = random.Random(0), 0
     for kill in range(args.kills):
         before, pid = written(), start(flags)
-        if kill % 2:
-            wait_for_a_checkpoint(pid, before)
-        time.sleep(rng.uniform(0, 0.3 if kill % 2 else args.longest))
+        # every second time, wait until the child saves or ends
+        while kill % 2 and written() == before and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.3 if kill % 2 else 1.0))
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         assert status in (signal.SIGKILL, 0), f"kill {kill}: the training ended by itself, {status}"

@@ -58,7 +58,7 @@ def test_collectives_of_a_step(world_size, monkeypatch):
     dist.init_process_group("fake", rank=0, world_size=world_size, store=FakeStore())  # a process group without a network
     try:
         net = SCDNet(dict(hidden_size=1024, num_head=2, channels=4), dim=8, K=64 * world_size).train()
-        model = pretraining.prepare(net, pretraining.get_parser().parse_args(["--device", "cpu"]), CPU)
+        model = pretraining.prepare(net, pretraining.get_parser().parse_args([]), CPU)
         model.register_comm_hook(None, hook)
         net.encoder_q.encoder.backbone_t.data_bn.weight.register_hook(lambda _: events.append(("first layer", 0)))
         optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.1)
@@ -68,8 +68,7 @@ def test_collectives_of_a_step(world_size, monkeypatch):
     finally:
         dist.destroy_process_group()
     names = [name for name, _ in events]
-    sizes = {name: sum(size for other, size in events if other == name) for name in names}
-    assert names[0] == "keys" and names.count("keys") == 1 and names[-1] == "step"
-    assert sizes["keys"] == 4 * 3 * 8 * 4, "keys of 4 clips in 3 domains of 8 float32 values, and nothing else"
-    assert sizes["gradients"] == sum(p.nbytes for p in net.encoder_q.parameters())
+    assert events[0] == ("keys", 4 * 3 * 8 * 4), "keys of 4 clips in 3 domains of 8 float32 values"
+    assert names.count("keys") == 1 and names[-1] == "step"
+    assert sum(size for name, size in events if name == "gradients") == sum(p.nbytes for p in net.encoder_q.parameters())
     assert names.index("gradients") < names.index("first layer"), "gradients travel during backward"

@@ -15,12 +15,13 @@ from engine.checkpoint import load_checkpoint
 from feeder.cli import UserError
 from feeder.dataset import Batches
 
+SCRIPT = str(ROOT / "tests" / "two_processes.py")
+
 
 def run_two(*words):
     """Return the finished `tests/two_processes.py` or `pretraining.py` under torchrun."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([*launcher, *words], env=environment, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *words]
+    return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
 
 
 def flags(data, name, *more):
@@ -31,7 +32,7 @@ def flags(data, name, *more):
 
 def test_two_processes_equal_one(here):
     """The same views of 8 clips, 4 in each process: the same losses, weights, momentum encoder and queues."""
-    result = run_two(str(ROOT / "tests" / "two_processes.py"), "steps", "two.pt")
+    result = run_two(SCRIPT, "steps", "two.pt")
     assert result.returncode == 0, result.stderr
     two, (net, losses) = torch.load("two.pt", weights_only=True), run_steps()
     assert two["losses"] == pytest.approx(losses, rel=1e-9)
@@ -42,8 +43,7 @@ def test_two_processes_equal_one(here):
 
 
 def test_two_processes_stop_at_a_signal_and_resume_exactly(data, here):
-    script = str(ROOT / "tests" / "two_processes.py")
-    stopped = run_two(script, "signal", *flags(data, "parts", "--epochs", "2"))
+    stopped = run_two(SCRIPT, "signal", *flags(data, "parts", "--epochs", "2"))
     assert stopped.returncode != 0 and stopped.stdout.count("stopped by another process at epoch 1, step 2;") == 1
     checkpoint = load_checkpoint("parts/ck")
     assert (checkpoint["epoch"], checkpoint["step"], len(checkpoint["random"])) == (1, 2, 2)
@@ -55,7 +55,7 @@ def test_two_processes_stop_at_a_signal_and_resume_exactly(data, here):
 
 
 def test_an_error_in_one_process_ends_all(data, here):
-    result = run_two(str(ROOT / "tests" / "two_processes.py"), "fail", *flags(data, "two", "--epochs", "2"))
+    result = run_two(SCRIPT, "fail", *flags(data, "two", "--epochs", "2"))
     assert result.returncode == 1 and "two_processes.py: error: rank 1 gives up" in result.stderr
     assert not (here / "two" / "ck" / "checkpoint.pth.tar").exists()
 

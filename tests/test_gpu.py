@@ -1,13 +1,11 @@
 """The GPU path without a GPU: only driver calls replaced, and steps on "meta", where each host read is an error."""
 
-import collections
 from argparse import Namespace
 
 import pytest
 import torch
+from benchmarks.bench_step_cost import META, Count
 from conftest import SIZES
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 import action_classification
 import action_retrieval
@@ -19,7 +17,6 @@ from feeder.cli import UserError
 from feeder.dataset import Batch
 from model import SCDNet
 
-META = torch.device("meta")
 SMALL = dict(encoder=dict(hidden_size=16, num_head=2, channels=4), dim=8, K=24)
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="replaces the driver of a machine without a GPU")
 
@@ -34,16 +31,10 @@ def gpus(monkeypatch):
     return current
 
 
-def under_torchrun(monkeypatch, rank, world=8):
-    environment = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=world, MASTER_ADDR="localhost", MASTER_PORT=29500)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, str(value))
-
-
 @needs_no_gpu
 @pytest.mark.parametrize(
     ("name", "gpu", "index"),
-    [("auto", None, 0), ("cuda", None, 0), ("cuda:5", None, 5), ("auto", 3, 3), ("cuda", 3, 3), ("cuda:3", 3, 3)],
+    [("auto", None, 0), ("cuda", None, 0), ("cuda:5", None, 5), ("auto", 3, 3), ("cuda:3", 3, 3)],
 )
 def test_a_device_has_an_index_and_is_current(gpus, name, gpu, index):
     assert pick_device(name, gpu) == torch.device("cuda", index)
@@ -52,7 +43,8 @@ def test_a_device_has_an_index_and_is_current(gpus, name, gpu, index):
 
 @needs_no_gpu
 def test_each_process_of_torchrun_has_its_own_gpu(gpus, monkeypatch):
-    under_torchrun(monkeypatch, rank=2)
+    for name, value in dict(RANK=2, LOCAL_RANK=2, WORLD_SIZE=8, MASTER_ADDR="localhost", MASTER_PORT=29500).items():
+        monkeypatch.setenv(name, str(value))
     for name in ("auto", "cuda"):
         assert pick_device(name) == torch.device("cuda", 2)
     with pytest.raises(UserError, match="each process takes its own GPU"):
@@ -90,22 +82,6 @@ def test_each_script_starts_on_a_gpu(gpus, data, here, script, device):
     assert gpus == [6 if device == "cuda:6" else 0]
 
 
-class HostTraffic(TorchDispatchMode):
-    """Count copies from the CPU to "meta"; a read in the other direction is torch's own error."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.copies = collections.Counter()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        tensors = [t for t in tree_flatten((args, kwargs or {}, out))[0] if isinstance(t, torch.Tensor)]
-        copied = [t for t in tensors if t.device.type == "cpu" and (t.dim() or function is torch.ops.aten._to_copy.default)]
-        if copied and any(t.device.type == "meta" for t in tensors):
-            self.copies[str(function)] += 1
-        return out
-
-
 @pytest.mark.parametrize("stream", STREAMS)
 @pytest.mark.parametrize(("sizes", "batch"), [(SMALL, 8), (dict(encoder=dict(), K=8192), 64)], ids=["small", "full"])
 def test_a_step_never_waits_for_the_device(stream, sizes, batch):
@@ -116,9 +92,9 @@ def test_a_step_never_waits_for_the_device(stream, sizes, batch):
     views, generator = PretrainingViews(stream), torch.Generator().manual_seed(0)
     x, num_frames = torch.randn(batch, 3, 70, 25, 2), torch.full((batch,), 70)
     for _ in range(2):  # the first step moves constants
-        with HostTraffic() as traffic:
+        with Count() as count:
             logits, losses = pretraining.train_step(net, optimizer, views, x, num_frames, generator, META)
-    assert sum(traffic.copies.values()) == 2, traffic.copies
+    assert count.copies == 2
     assert logits["it"].shape == (batch, 1 + net.K) and losses["it"].shape == ()
 
 
@@ -136,9 +112,7 @@ def test_the_loop_reads_the_device_only_to_print_a_line(here):
             return 4
 
     batch = Batch(torch.randn(8, 3, 70, 25, 2), torch.full((8,), 70), torch.zeros(8, dtype=torch.long))
-    options = Namespace(
-        epochs=1, lr=0.01, schedule=[], cos=False, precision="fp32", batch_size=8, print_freq=100, save_minutes=1e9
-    )
+    options = pretraining.get_parser().parse_args("--epochs 1 --batch-size 8 --print-freq 100 --save-minutes 1e9".split())
     with pytest.raises((RuntimeError, NotImplementedError), match="(?i)meta"):
         pretraining.train(training, net, PretrainingViews(), Loader([batch] * 3), options, META, Namespace(print=print), None)
     assert training.step == 3

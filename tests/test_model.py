@@ -1,5 +1,7 @@
 """Sizes, initialisation, closed forms and invariants of the model."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -71,9 +73,8 @@ def test_loss_against_plain_numpy_form():
     q, k, queue = F.normalize(torch.randn(5, 8)), F.normalize(torch.randn(5, 8)), F.normalize(torch.randn(8, 12), dim=0)
     expected = 0.0
     for n in range(5):
-        similarities = [float(q[n] @ k[n])] + [float(q[n] @ queue[:, j]) for j in range(12)]
-        exps = torch.tensor(similarities, dtype=torch.float64).div(net.T).exp()
-        expected += -torch.log(exps[0] / exps.sum()).item() / 5
+        exps = [math.exp(float(q[n] @ key) / net.T) for key in (k[n], *queue.T)]
+        expected -= math.log(exps[0] / sum(exps)) / 5
     assert net.loss({"ti": net.logits(q, k, queue)})["ti"].item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -142,10 +143,10 @@ def test_bad_reference_is_named():
     theirs = to_reference(small_net().state_dict())
     unit = "encoder_q.encoder.gcn_t.l2"
     for changed, message in [
-        ({"encoder_q.encoder.channel_t.0.bias": None}, "lacks encoder_q.encoder.channel_t.0.bias"),
-        ({f"{unit}.tcn1.branches.1.0.bias": None}, f"lacks {unit}.tcn1.branches.1.0.bias"),
-        ({"surplus": torch.zeros(1)}, "surplus is no tensor of the reference"),
-        ({f"{unit}.gcn1.convs.0.conv3.bias": torch.zeros(3)}, "conv3.bias and its neighbours do not fit together"),
+        ({"encoder_q.encoder.channel_t.0.bias": None}, "has no encoder_q.encoder.channel_t.0.bias"),
+        ({f"{unit}.tcn1.branches.1.0.bias": None}, f"has no {unit}.tcn1.branches.1.0.bias"),
+        ({"surplus": torch.zeros(1)}, "surplus is not a tensor of the reference"),
+        ({f"{unit}.gcn1.convs.0.conv3.bias": torch.zeros(3)}, "conv3.bias does not fit the tensors"),
     ]:
         with pytest.raises(ValueError, match=message):
             from_reference({name: t for name, t in (theirs | changed).items() if t is not None})

@@ -5,6 +5,7 @@ signal FLAGS: pretraining.py, in which rank 1 receives SIGTERM in the sixth step
 fail FLAGS: pretraining.py, in which rank 1 ends with an error in the third step.
 """
 
+import itertools
 import os
 import signal
 import sys
@@ -33,16 +34,14 @@ class FixedViews:
 def run_steps() -> tuple[SCDNet, list[float]]:
     """Return the network and the losses after three steps.
 
-    Double precision, no dropout, BatchNorm with its running statistics, and no absent bodies, whose equal zeros would leave
-    maxima undecided: only rounding is left to differ between numbers of processes.
+    Double precision, no dropout and running statistics in BatchNorm: numbers of processes differ in rounding only.
     """
     torch.manual_seed(0)
     net = SCDNet(dict(hidden_size=16, num_head=2, channels=4, dropout=0.0), dim=8, K=24, m=0.9).double().train()
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-    args = pretraining.get_parser().parse_args(["--device", "cpu"])
-    model = pretraining.prepare(net, args, CPU)
+    model = pretraining.prepare(net, pretraining.get_parser().parse_args([]), CPU)
     optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.1, 0.9)
     clips = torch.randn(3, 8, 3, 64, 25, 2, dtype=torch.float64).cumsum(dim=3)
     rank, rows, losses = distributed.rank(), 8 // distributed.world_size(), []
@@ -54,11 +53,11 @@ def run_steps() -> tuple[SCDNet, list[float]]:
 
 
 def at_step(number: int, act) -> None:
-    """Call `act` in this process within the step of that number, counted from 0."""
-    inside, count = pretraining.train_step, iter(range(10**6))
+    """Call `act` in rank 1 before the step of that number, counted from 0."""
+    inside, count = pretraining.train_step, itertools.count()
 
     def train_step(*args):
-        if next(count) == number:
+        if next(count) == number and distributed.rank() == 1:
             act()
         return inside(*args)
 
@@ -66,9 +65,7 @@ def at_step(number: int, act) -> None:
 
 
 def fail() -> None:
-    """Raise an error in rank 1."""
-    if distributed.rank() == 1:
-        raise UserError("rank 1 gives up")
+    raise UserError("rank 1 gives up")
 
 
 if __name__ == "__main__":
@@ -82,6 +79,5 @@ if __name__ == "__main__":
             torch.save({"state_dict": network.state_dict(), "losses": history, "any": gathered}, rest[0])
         distributed.close_processes()
     else:
-        rank_1 = os.environ["RANK"] == "1"
-        at_step(*{"signal": (5, lambda: rank_1 and os.kill(os.getpid(), signal.SIGTERM)), "fail": (2, fail)}[mode])
+        at_step(*{"signal": (5, lambda: os.kill(os.getpid(), signal.SIGTERM)), "fail": (2, fail)}[mode])
         pretraining.main(rest)

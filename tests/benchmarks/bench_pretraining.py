@@ -7,6 +7,7 @@ of a large matrix product measured in the same run.
 """
 
 import argparse
+import functools
 import statistics
 import sys
 import time
@@ -67,13 +68,13 @@ def main(argv: list[str] | None = None) -> None:
         rate = 2 * size**3 / seconds(lambda a=a, b=b: a @ b, device, 5)
         net = SCDNet({}).to(device).train()
         if args.compile:
-            net.encoder_q.compile(fullgraph=True)
-            net.encoder_k.compile(fullgraph=True)
+            net.encoder_q.compile()
+            net.encoder_k.compile()
         optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.01, 0.9, weight_decay=1e-4, fused=device.type == "cuda")
-        step = lambda: pretraining.train_step(net, optimizer, views, x, num_frames, generator, device, precision)  # noqa: B023, E731
-        took = seconds(step, device, args.steps)
-        print(f"{precision}: matrix product {rate / 1e9:.0f} GFLOP/s; step {took:.3f} s, {n / took:.1f} samples/s, "
-              f"{took / (STEP_FLOP * n / rate):.2f} x bound; peak memory {peak_memory(device) / 2**30:.1f} GiB")  # fmt: skip
+        inputs = (net, optimizer, views, x, num_frames, generator, device, precision)
+        took = seconds(functools.partial(pretraining.train_step, *inputs), device, args.steps)
+        print(f"{precision}: matrix product {rate / 1e9:.0f} GFLOP/s; step {took:.3f} s, {n / took:.1f} samples/s,", end=" ")
+        print(f"{took / (STEP_FLOP * n / rate):.2f} x bound; peak memory {peak_memory(device) / 2**30:.1f} GiB")
 
 
 if __name__ == "__main__":

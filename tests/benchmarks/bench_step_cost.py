@@ -1,6 +1,6 @@
 """What a full-size pre-training step asks of a device, counted on "meta" without one: a table of ops, bytes and copies.
 
-    python tests/benchmarks/bench_step_cost.py [--batch-size 64] [--stream joint] [--top 10]
+    python tests/benchmarks/bench_step_cost.py [--batch-size 64] [--top 10]
 
 Bytes are the inputs and outputs of every op that is not a view, in float32. Counts are exact and the same on every machine. On
 "meta" a read on the host is an error, so a step that runs here never waits for the device.
@@ -8,6 +8,7 @@ Bytes are the inputs and outputs of every op that is not a view, in float32. Cou
 
 import argparse
 import collections
+import math
 import sys
 from pathlib import Path
 
@@ -18,14 +19,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import pretraining  # noqa: E402
-from feeder.augmentations import STREAMS, PretrainingViews  # noqa: E402
+from feeder.augmentations import PretrainingViews  # noqa: E402
 from model import SCDNet  # noqa: E402
 
 META = torch.device("meta")
-FREE = (
-    "view _unsafe_view t transpose permute expand slice select split split_with_sizes detach alias as_strided unsqueeze squeeze"
-)
-FREE = {f"aten::{name}" for name in (FREE + " unbind chunk _reshape_alias lift_fresh empty empty_like empty_strided").split()}
+FREE = """view _unsafe_view t transpose permute expand slice select split split_with_sizes detach alias as_strided unsqueeze
+    squeeze unbind chunk _reshape_alias lift_fresh empty empty_like empty_strided""".split()
 
 
 class Count(TorchDispatchMode):
@@ -37,29 +36,26 @@ class Count(TorchDispatchMode):
         self.copies = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out, name = function(*args, **(kwargs or {})), function._schema.name
+        out, name = function(*args, **(kwargs or {})), function._schema.name.removeprefix("aten::")
         tensors = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor)]
         on_meta = [t for t in tensors if t.device.type == "meta"]
         if on_meta and name not in FREE:
             self.ops[name] += 1
             self.bytes[name] += sum(touched(t) for t in on_meta)
-        self.copies += bool(on_meta) and any(t.device.type == "cpu" and (t.dim() or name == "aten::_to_copy") for t in tensors)
+        self.copies += bool(on_meta) and any(t.device.type == "cpu" and (t.dim() or name == "_to_copy") for t in tensors)
         return out
 
 
 def touched(tensor: torch.Tensor) -> int:
     """Return the bytes of a tensor; an expanded axis counts once."""
-    size = tensor.element_size()
-    for length, stride in zip(tensor.shape, tensor.stride(), strict=True):
-        size *= length if stride or length == 1 else 1
-    return size
+    lengths = [length for length, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride]
+    return tensor.element_size() * math.prod(lengths) if tensor.numel() else 0
 
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="clips (%(default)s)")
-    parser.add_argument("--stream", choices=STREAMS, default="joint", help="(%(default)s)")
     parser.add_argument("--top", type=int, default=10, metavar="N", help="ops to list, most bytes first (%(default)s)")
     return parser
 
@@ -71,16 +67,15 @@ def main(argv: list[str] | None = None) -> None:
         net = SCDNet({})
     optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.01, 0.9, weight_decay=1e-4, foreach=True)
     x, num_frames = torch.empty(args.batch_size, 3, 100, 25, 2), torch.full((args.batch_size,), 80)
-    views, generator = PretrainingViews(args.stream), torch.Generator().manual_seed(0)
+    views, generator = PretrainingViews(), torch.Generator().manual_seed(0)
     for _ in range(2):  # momentum and constants exist from the second step on
         with Count() as count, FlopCounterMode(display=False) as flops:
             pretraining.train_step(net, optimizer, views, x, num_frames, generator, META)
-    total = sum(count.bytes.values()) / 1e9
-    products = flops.get_total_flops() / 1e9
+    total, products = sum(count.bytes.values()) / 1e9, flops.get_total_flops() / 1e9
     print("| | ops | GB | GFLOP of products | copies from the host |\n|---|---|---|---|---|")
     print(f"| step, fp32, batch {args.batch_size} | {count.ops.total():,} | {total:.1f} | {products:,.0f} | {count.copies} |")
     for name, size in count.bytes.most_common(args.top):
-        print(f"| {name.removeprefix('aten::')} | {count.ops[name]} | {size / 1e9:.1f} | | |")
+        print(f"| {name} | {count.ops[name]} | {size / 1e9:.1f} | | |")
 
 
 if __name__ == "__main__":
