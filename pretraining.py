@@ -245,11 +245,12 @@ def prepare(net: SCDNet, args: Namespace, device: torch.device) -> nn.Module:
     """Move the network to its device; return it, or its `DistributedDataParallel` if there are several processes."""
     net.to(device)
     parallel, on_gpu = distributed.world_size() > 1, device.type == "cuda"
-    if parallel and on_gpu and not args.no_sync_batchnorm:
+    synchronised = parallel and on_gpu and not args.no_sync_batchnorm
+    if synchronised:
         nn.SyncBatchNorm.convert_sync_batchnorm(net)
-    if args.compile:
-        net.encoder_q.compile()
-        net.encoder_k.compile()
+    if args.compile:  # one graph per encoder, except that torch's SyncBatchNorm breaks it
+        net.encoder_q.compile(fullgraph=not synchronised)
+        net.encoder_k.compile(fullgraph=not synchronised)
     if not parallel:
         return net
     unused = {query for query, _ in args.pairs} != {"t", "s", "i"}  # heads without a term in an ablated loss

@@ -169,5 +169,7 @@ def sizes(state_dict: dict[str, Tensor]) -> dict[str, int]:
 
 
 def strip_module(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state dict without the "module." of `DistributedDataParallel` before each name."""
+    """Return the state dict without the "module." of `DistributedDataParallel`, if every name has it."""
+    if not all(name.startswith("module.") for name in state_dict):
+        return state_dict
     return {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}

@@ -68,8 +68,8 @@ def main(argv: list[str] | None = None) -> None:
         rate = 2 * size**3 / seconds(lambda a=a, b=b: a @ b, device, 5)
         net = SCDNet({}).to(device).train()
         if args.compile:
-            net.encoder_q.compile()
-            net.encoder_k.compile()
+            net.encoder_q.compile(fullgraph=True)
+            net.encoder_k.compile(fullgraph=True)
         optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.01, 0.9, weight_decay=1e-4, fused=device.type == "cuda")
         inputs = (net, optimizer, views, x, num_frames, generator, device, precision)
         took = seconds(functools.partial(pretraining.train_step, *inputs), device, args.steps)
