@@ -26,7 +26,7 @@ from engine import evaluation
 from engine.device import pick_device
 from engine.features import BATCH_SIZE, Task, clip_batches, extract_features, feature_batches, open_task, save_features
 from engine.meters import Meter, progress_line
-from engine.results import RESULT, mean_of
+from engine.results import RESULT, mean_of, write_rows
 from engine.runlog import Run, RunLog
 from engine.training import random_states, restore_random_states, seed_everything, set_learning_rate
 from engine.visualisation import report_classes
@@ -129,7 +129,7 @@ def build(
         checkpoints.load_weights(model, checkpoint["state_dict"], path)
         checkpoints.restore_optimizer(optimizer, model, checkpoint, path)
     if "random" in checkpoint:
-        restore_random_states(checkpoint["random"])
+        restore_random_states(checkpoint["random"], path)
     return model, optimizer
 
 
@@ -254,7 +254,7 @@ def report(args: Namespace, task: Task, scores: Tensor, features: Tensor | None,
                streams=np.array(task.streams), scores=last.numpy(), best_scores=best.numpy())  # fmt: skip
     report_classes(log, task, predictions, features)
     log.metrics(best_acc1=rows[-1]["best_acc1"], last_acc1=rows[-1]["acc1"])
-    evaluation.write_result(log.folder, rows)
+    write_rows(log.folder, rows)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from engine.device import pick_device
-from engine.evaluation import describe_encoder, result_row, write_result
+from engine.evaluation import describe_encoder, result_row
 from engine.features import extract_features, open_task, save_features
+from engine.results import write_rows
 from engine.retrieval import knn_predict, mean_average_precision, nearest
 from engine.runlog import Run, RunLog
 from engine.visualisation import report_classes
@@ -96,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
                    neighbours=neighbours.cpu().numpy(), gallery_names=np.array(train.names))  # fmt: skip
         report_classes(log, task, predicted, query)
         log.metrics(knn_acc1=rows[-len(ks)]["acc1"], knn_neighbours=ks[0])
-        write_result(log.folder, rows)
+        write_rows(log.folder, rows)
 
 
 if __name__ == "__main__":

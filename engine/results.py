@@ -55,6 +55,11 @@ def read_rows(path: Path) -> list[dict]:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from None
 
 
+def write_rows(folder: Path, rows: Sequence[dict]) -> None:
+    """Write the rows of a finished evaluation into result.json, atomically."""
+    write_text(folder / RESULT, json.dumps(rows, indent=1) + "\n")
+
+
 def table(log_dir: Path, mean: bool = False, beside: bool = False) -> str:
     """Return the Markdown table of all finished evaluations below `log_dir`, sorted; name damaged files on stderr.
 

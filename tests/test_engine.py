@@ -15,7 +15,7 @@ import yaml
 from engine.checkpoint import find_checkpoint, get_encoder, load_checkpoint, load_weights, restore_optimizer, save_checkpoint
 from engine.meters import Meter, contrast_statistics, progress_line
 from engine.runlog import Run, RunLog
-from engine.training import learning_rate, random_states, restore_random_states, seed_everything
+from engine.training import random_states, restore_random_states, seed_everything, set_learning_rate
 from feeder.cli import UserError
 from model import DownstreamModel, Encoder, SCDNet
 from model.reference import to_reference
@@ -25,8 +25,11 @@ RUN = Run("linear", "ntu60", "cross_subject", "joint")
 
 
 def test_learning_rates_drop_at_milestones_or_along_a_cosine():
-    assert [learning_rate(2, e, 80, [50, 70]) for e in (0, 49, 50, 69, 70)] == pytest.approx([2, 2, 0.2, 0.2, 0.02])
-    assert learning_rate(1, 20, 40, [], cos=True) == pytest.approx(0.5) and learning_rate(1, 0, 40, [5], cos=True) == 1
+    optimizer = torch.optim.SGD([torch.zeros(1)], 1)
+    steps, cosine = Namespace(lr=2, epochs=80, schedule=[50, 70], cos=False), Namespace(lr=1, epochs=40, schedule=[5], cos=True)
+    for args, epochs, expected in ((steps, (0, 49, 50, 69, 70), [2, 2, 0.2, 0.2, 0.02]), (cosine, (0, 20), [1, 0.5])):
+        assert [set_learning_rate(optimizer, args, epoch) for epoch in epochs] == pytest.approx(expected)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5)
 
 
 def test_a_meter_has_the_references_format_and_restores():
@@ -63,14 +66,14 @@ def test_seed_and_random_states():
     second = draw()
     seed_everything(3)
     assert draw() == first
-    restore_random_states(states)
+    restore_random_states(states, "x.tar")
     assert draw() == second
     assert seed_everything(None) != seed_everything(None)
 
 
 def test_random_states_are_plain(tmp_path):
     save_checkpoint(tmp_path / "x.tar", {"state_dict": {}, "random": random_states()})
-    restore_random_states(load_checkpoint(tmp_path / "x.tar")["random"])
+    restore_random_states(load_checkpoint(tmp_path / "x.tar")["random"], "x.tar")
 
 
 class Malicious:
@@ -96,12 +99,16 @@ def valid_checkpoint():
     )  # fmt: skip
 
 
+CYCLE: dict = {}
+CYCLE["origins"] = [CYCLE]
 WRONG_ENTRIES = [
     ("state_dict", [None, 3, [], {1: 2}, {"a": 3}, torch.zeros(2)]),
     ("epoch", [None, -1, 2.5, "1", [1]]), ("step", [None, -1, "1"]), ("steps", [None, "4"]), ("seed", [None, "0", 1.5]),
-    ("run", [None, "pretraining", [], ["pretraining"], [1, 2, 3, 4]]), ("options", [None, [], "text"]),
-    ("sizes", [None, 3, []]), ("optimizer", [None, []]), ("random", [None, 3, "x"]), ("log_folder", [None, 3]),
-    ("data", [None, 3]), ("meters", [None, 3]),
+    ("run", [None, "pretraining", [], ["pretraining"], [1, 2, 3, 4]]), ("sizes", [None, 3, [], {"encoder": 3}]),
+    ("options", [None, [], "text", {"changes": "a"}, {"pairs": 3}, {"pairs": [["t"]]}, {"lr": torch.ones(2)}, CYCLE]),
+    ("optimizer", [None, []]), ("random", [None, 3, "x"]), ("log_folder", [None, 3]),
+    ("data", [None, 3]), ("meters", [None, 3, {"Loss": 3}, {"Loss": ["a", 1, 2]}]),
+    ("best_acc1", [None, "1"]), ("best_scores", [3]),
 ]  # fmt: skip
 
 
@@ -115,7 +122,7 @@ def test_a_checkpoint_with_a_wrong_entry_is_one_line(tmp_path, name, values):
         with pytest.raises(UserError) as error:
             load_checkpoint(path)
         assert "\n" not in str(error.value) and str(path) in str(error.value) and name in str(error.value), value
-    if name in ("run", "state_dict", "meters", "data", "step", "steps"):
+    if name in ("run", "state_dict", "meters", "data", "step", "steps", "best_acc1", "best_scores"):
         return  # others must be there
     torch.save({key: entry for key, entry in content.items() if key != name}, path)
     with pytest.raises(UserError, match=f"missing entry '{name}'"):

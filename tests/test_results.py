@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from engine import fuse, results
-from engine.evaluation import describe_encoder, result_row, write_result
-from engine.results import MARKERS, RESULT, read_rows, table, write_between_markers
+from engine.evaluation import describe_encoder, result_row
+from engine.results import MARKERS, RESULT, read_rows, table, write_between_markers, write_rows
 from engine.runlog import Run
 from feeder.cli import UserError
 
@@ -27,7 +27,7 @@ def new_row(stream="joint", streams=None, task="linear", kind=None, acc1=59.0, b
 
 def write(root, name, *rows):
     (root / name).mkdir(parents=True)
-    write_result(root / name, rows)
+    write_rows(root / name, rows)
 
 
 def cells(text):
