@@ -272,18 +272,16 @@ def test_a_run_folder(tmp_path):
     assert record["run"] == RUN._asdict() and record["checkpoint_folder"] == os.path.abspath("ck")
     assert any(name.startswith("events.out.tfevents") for name in os.listdir(log.folder))
 
-    again = RunLog(str(tmp_path), RUN, options, folder=log.folder, start_epoch=1)
-    again.metrics(1, acc1=61.0)
-    again.close()
+    with RunLog(str(tmp_path), RUN, options, folder=log.folder, start_epoch=1) as again:
+        again.metrics(1, acc1=61.0)
     lines = [json.loads(line) for line in (log.folder / "metrics.jsonl").read_text().splitlines()]
     assert lines == [{"epoch": 0, "acc1": 50.0}, {"epoch": 1, "acc1": 61.0}]
 
 
 def test_runs_that_start_in_the_same_moment_have_their_own_folders(tmp_path):
     def start(_):
-        log = RunLog(str(tmp_path), RUN, Namespace(seed=0))
-        log.close()
-        return log.folder
+        with RunLog(str(tmp_path), RUN, Namespace(seed=0)) as log:
+            return log.folder
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(start, range(16)))) == 16
