@@ -162,10 +162,12 @@ def train(
     for epoch in range(checkpoint.get("epoch", args.start_epoch), args.epochs):
         # train
         batches.epoch, lr = epoch, set_learning_rate(optimizer, args, epoch)
-        loss = train_epoch(classifier, train_samples, len(batches), optimizer, epoch, args.print_freq, log)
+        loss = train_epoch(classifier, train_samples, batches, optimizer, args.print_freq, log)
 
         # evaluate
         scores = class_scores(classifier, test_samples)
+        if not math.isfinite(loss) or not scores.isfinite().all():
+            raise UserError(f"loss or class scores are not finite in epoch {epoch}: stopped; a lower --lr may help")
         acc1, acc5 = evaluation.accuracy(scores, labels), evaluation.accuracy(scores, labels, k=5)
         if acc1 > best_acc1:
             best_acc1, best_scores = acc1, scores
@@ -194,9 +196,9 @@ def train_step(classifier: nn.Module, x: Tensor, y: Tensor, optimizer: Optimizer
 
 
 def train_epoch(
-    classifier: nn.Module, samples: Samples, steps: int, optimizer: Optimizer, epoch: int, print_freq: int, log: RunLog
+    classifier: nn.Module, samples: Samples, batches: Batches, optimizer: Optimizer, print_freq: int, log: RunLog
 ) -> float:
-    """Train for one epoch, print a line every `print_freq` steps, return the mean loss; raise UserError if it is not finite."""
+    """Train for one epoch, print a line every `print_freq` steps, return the mean loss."""
     classifier.train()
     meters = {"Time": Meter("6.3f"), "Loss": Meter(".4e"), "Acc@1": Meter("6.2f")}
     before = time.perf_counter()
@@ -207,27 +209,21 @@ def train_epoch(
         meters["Time"].update(time.perf_counter() - before)
         before = time.perf_counter()
         if step % print_freq == 0:  # reads the meters from the device
-            log.print(progress_line(epoch, step, steps, meters))
-    if not math.isfinite(loss := meters["Loss"].mean()):
-        raise UserError(f"the loss is {loss} in epoch {epoch}: stopped; a lower --lr may help")
-    return loss
+            log.print(progress_line(batches.epoch, step, len(batches), meters))
+    return meters["Loss"].mean()
 
 
+@torch.no_grad()
 def class_scores(classifier: nn.Module, samples: Samples) -> Tensor:
-    """Return the scores (N, classes) of all samples, in evaluation mode, on the CPU; raise UserError if one is not finite."""
+    """Return the scores (N, classes) of all samples, in evaluation mode, on the CPU."""
     classifier.eval()
-    with torch.no_grad():
-        scores = torch.cat([classifier(x) for x, _ in samples()]).cpu()
-    if not torch.isfinite(scores).all():
-        raise UserError("class scores are not finite: stopped; a lower --lr may help")
-    return scores
+    return torch.cat([classifier(x) for x, _ in samples()]).cpu()
 
 
 def report(args: Namespace, task: Task, scores: Tensor, features: Tensor | None, log: RunLog) -> None:
     """Print the accuracies of the streams, of their fusion and of the classes; write the scores, then the result.
 
-    `scores` are (streams, repeats, 2, N, classes), of the last and of the best epoch of each training; `features` those of the
-    test set to show in TensorBoard.
+    `scores` are (streams, repeats, 2, N, classes), of the last and of the best epoch; TensorBoard shows the `features`.
     """
     test, run, labels = task.test, task.run, torch.from_numpy(task.test.labels)
     fused, rows = evaluation.fuse(scores, args.stream_weights), []  # (repeats, 2, N, classes)

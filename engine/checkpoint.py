@@ -47,10 +47,8 @@ def save_checkpoint(path: Path, checkpoint: dict) -> None:
 def load_checkpoint(path: str | Path) -> dict:
     """Return a checkpoint, ours or the reference's, on the CPU; its `state_dict` has our names.
 
-    The reference's own state dict is kept as `reference`, since its optimiser numbers the parameters in that order.
-
-    Raises:
-        UserError: there is none at `path`, it is damaged or of another format, or loading it would run code.
+    The reference's own state dict is kept as `reference`, since its optimiser numbers the parameters in that order. Raise
+    UserError if there is no checkpoint at `path`, if it is damaged or of another format, or if loading it would run code.
     """
     path = Path(path)
     path = path / NAME if path.is_dir() else path
@@ -71,10 +69,8 @@ def load_checkpoint(path: str | Path) -> dict:
             return checkpoint | {"state_dict": from_reference(state_dict), "reference": state_dict}
         return checkpoint | {"state_dict": state_dict}
     except pickle.UnpicklingError:  # torch's advice would be to run what is in the file
-        raise UserError(
-            f"{path} is damaged, or holds more than tensors and plain types, which could run code: nothing was loaded; in the "
-            "program that wrote it, save {'state_dict': model.state_dict()} instead"
-        ) from None
+        problem, remedy = "could run code: nothing was loaded", "save {'state_dict': model.state_dict()} instead"
+        raise UserError(f"{path} is damaged, or holds more than tensors and plain types, which {problem}; {remedy}") from None
     except Exception as error:  # a damaged file can fail in any way
         raise UserError(f"{path} is damaged or no checkpoint: {_first_line(error)}") from None
 
@@ -215,7 +211,7 @@ def restore_optimizer(optimizer: Optimizer, module: nn.Module, checkpoint: dict,
 
 
 def get_encoder(pretrained: str | Path | None, given: dict[str, Any]) -> tuple[Encoder, dict[str, Any]]:
-    """Return an encoder and how it was made: that of a checkpoint, or a random one.
+    """Return the (query) encoder of a checkpoint, or a random one, and how it was made.
 
     Args:
         pretrained: a checkpoint of pre-training or of a downstream task; None makes a random encoder.
@@ -223,8 +219,8 @@ def get_encoder(pretrained: str | Path | None, given: dict[str, Any]) -> tuple[E
             that do not record it.
 
     Returns:
-        The (query) encoder, and the options of the run that made it, with its "task"; {"task": "reference"} for a checkpoint of
-        the reference, {} for a random encoder or one of unknown origin.
+        The encoder, and the options of the run that made it, with its "task"; {"task": "reference"} for a checkpoint of the
+        reference, {} for a random encoder or one of unknown origin.
     """
     checkpoint = load_checkpoint(pretrained) if pretrained is not None else {"state_dict": {}}
     state_dict = checkpoint["state_dict"]
