@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -184,16 +183,6 @@ def test_finetune_brings_its_recipe(tmp_path):
     (tmp_path / "mine.yaml").write_text("pretrained: [a, b]\nfinetune-skeleton-representation: [joint, bone]\n")
     args = parse("--config", str(tmp_path / "mine.yaml"))
     assert listed(args.pretrained) == ["a", "b"] and listed(args.finetune_skeleton_representation) == ["joint", "bone"]
-
-
-def test_two_classifications_do_not_share_a_folder(arrays, here, capsys):
-    hold = "from engine.checkpoint import lock_folder\nx = lock_folder('ck'); print(flush=True); input()"
-    other = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=here,
-                             env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
-    other.stdout.readline()
-    code, line = failure(capsys, classify, arrays, "--pretrained", "joint.tar", "--epochs", "1", "--checkpoint-path", "ck")
-    other.communicate(b"\n")
-    assert code == 1 and f"ck is used by another run (process {other.pid}" in line
 
 
 def test_repeats_are_the_single_runs_with_their_seeds(arrays, here):
