@@ -49,23 +49,12 @@ class RunLog:
     versions, metrics.jsonl one line per epoch and a last line with the result; TensorBoard's events are next to them. A full
     disk does not end the run: one line on standard error, and it continues without its log.
 
-    Args:
-        log_dir: where the folder is made.
-        run: what the run does; also the start of the folder's name.
-        options: all options of the run.
-        folder: log folder of a run to continue; None makes a new one.
-        start_epoch: with `folder`, the epoch that runs next; lines of it and of later epochs are removed.
-        enabled: False in all processes but the main one: nothing is printed or written.
+    A new folder in `log_dir` is named after the run. With the `folder` of an earlier run the log continues there from
+    `start_epoch`: lines of this epoch and of later ones are removed. Only the main process has it `enabled` to print and write.
     """
 
     def __init__(
-        self,
-        log_dir: str,
-        run: Run,
-        options: Namespace,
-        folder: Path | None = None,
-        start_epoch: int = 0,
-        enabled: bool = True,
+        self, log_dir: str, run: Run, options: Namespace, folder: Path | None = None, start_epoch: int = 0, enabled: bool = True
     ) -> None:
         self.enabled, self._failed, self.folder = enabled, False, folder or Path(os.devnull)
         if not enabled:
