@@ -86,8 +86,7 @@ def _check_entries(checkpoint: Any) -> None:
         options, sizes = (checkpoint.get(name, {}) for name in ("options", "sizes"))
         json.dumps([options, sizes])  # ValueError or TypeError for anything but plain types
         fits = {
-            "epoch": checkpoint.get("epoch", 0) >= 0,
-            "step": checkpoint.get("step", 0) >= 0,
+            **{name: checkpoint.get(name, 0) >= 0 for name in ("epoch", "step", "seed")},
             "run": "run" not in checkpoint or _all(str, checkpoint["run"]) and len(checkpoint["run"]) == 4,
             "options": _all(str, options.get("pairs", [])) and _all(str, options.get("changes", [])),
             "sizes": isinstance(sizes.get("encoder", {}), dict),
@@ -110,8 +109,7 @@ def find_checkpoint(resume: str | None, folder: str | Path, replace: bool = Fals
     """
     own = Path(folder) / NAME
     path = own if resume == "auto" else None if resume is None else Path(resume)
-    if path and path.is_dir():
-        path = path / NAME
+    path = path / NAME if path and path.is_dir() else path
     if not replace and own.exists() and (path is None or path.resolve() != own.resolve()):
         raise UserError(f"{own} exists: --resume auto continues that run, another --checkpoint-path starts a new one")
     if path is None or (resume == "auto" and not own.exists()):

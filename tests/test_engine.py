@@ -82,7 +82,7 @@ def valid_checkpoint():
 
 WRONG_ENTRIES = [
     ("state_dict", [None, 3, [], {1: 2}, {"a": 3}, torch.zeros(2)]),
-    ("epoch", [None, -1, 2.5, "1", [1]]), ("step", [None, -1, "1"]), ("steps", [None, "4"]), ("seed", [None, "0", 1.5]),
+    ("epoch", [None, -1, 2.5, "1", [1]]), ("step", [None, -1, "1"]), ("steps", [None, "4"]), ("seed", [None, "0", -1]),
     ("run", [None, "pretraining", [], ["pretraining"], [1, 2, 3, 4]]), ("sizes", [None, 3, [], {"encoder": 3}]),
     ("options", [None, [], "text", {"changes": "a"}, {"pairs": 3}, {"pairs": [["t"]]}]),
     ("optimizer", [None, []]), ("random", [None, 3, "x"]), ("log_folder", [None, 3]),

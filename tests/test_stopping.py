@@ -50,16 +50,10 @@ def whole(data, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    ("workers", "number", "signum", "status", "position"),
-    [
-        ("0", 5, signal.SIGTERM, 143, (1, 2)),
-        ("2", 7, signal.SIGINT, 130, (2, 0)),  # the last step of its epoch
-    ],
-)
-def test_a_signal_ends_after_the_step_and_the_same_command_continues(
-    data, here, whole, monkeypatch, capsys, workers, number, signum, status, position
-):
+@pytest.mark.parametrize("case", [("0", 5, signal.SIGTERM, 143, (1, 2)), ("2", 7, signal.SIGINT, 130, (2, 0))])
+def test_a_signal_ends_after_the_step_and_the_same_command_continues(data, here, whole, monkeypatch, capsys, case):
+    workers, number, signum, status, position = case  # in the second, after the last step of an epoch
+
     def signal_all():
         workers = [child.pid for child in multiprocessing.active_children()]
         for pid in [*workers, os.getpid()]:  # as a cluster does
@@ -134,10 +128,7 @@ def test_what_a_resumed_run_may_change(data, here, monkeypatch, capsys):
         (["--pairs", "tt"], "pairs ['ti', 'si', 'it', 'is'], not ['tt']"),
         (["--no-masks"], "no_masks False, not True"),
         (["--seed", "2"], "--seed 1, not 2"),
-        (
-            ["--skeleton-representation", "bone"],
-            "pretraining ntu60 cross_subject joint, not pretraining ntu60 cross_subject bone",
-        ),
+        (["--skeleton-representation", "bone"], "cross_subject joint, not pretraining ntu60 cross_subject bone"),
         (["--hidden-size", "32"], "has hidden_size 16, this run 32"),
         (["--num-head", "4"], "has num_head 2, this run 4"),
         (["--data-path", str(here / "other")], "was trained on other data of the same name"),

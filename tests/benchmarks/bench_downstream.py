@@ -72,18 +72,18 @@ def retrieval(args: argparse.Namespace, device: torch.device) -> None:
     print(f"retrieval: product {one:.2f} s, 1-NN {knn:.2f} s, {ratios}")
 
 
-def main() -> None:
-    """Print both ratios."""
+def get_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     defaults = dict(train=600, test=300, hidden_size=256, channels=16, gallery=40091, queries=1024, width=4096)
     for flag, default in defaults.items():
         parser.add_argument(f"--{flag.replace('_', '-')}", type=int, default=default, metavar="N", help="(%(default)s)")
-    args, device = parser.parse_args(), pick_device()
+    return parser
+
+
+if __name__ == "__main__":
+    args, device = get_parser().parse_args(), pick_device()
     print(f"{device}, {torch.get_num_threads()} threads, {vars(args)}")
     with tempfile.TemporaryDirectory() as root:
         linear_evaluation(args, Path(root), device)
     retrieval(args, device)
-
-
-if __name__ == "__main__":
-    main()
