@@ -84,11 +84,13 @@ def _check_entries(checkpoint: Any) -> None:
     wrong += [name for name in OURS if "run" in checkpoint and name not in checkpoint]
     if not wrong:
         options, sizes = (checkpoint.get(name, {}) for name in ("options", "sizes"))
+        states = list if checkpoint.get("run", [])[:1] == ["pretraining"] else dict  # of each process, or of one
         json.dumps([options, sizes])  # ValueError or TypeError for anything but plain types
         fits = {
             **{name: checkpoint.get(name, 0) >= 0 for name in ("epoch", "step", "seed")},
             "run": "run" not in checkpoint or _all(str, checkpoint["run"]) and len(checkpoint["run"]) == 4,
             "options": _all(str, options.get("pairs", [])) and _all(str, options.get("changes", [])),
+            "random": "run" not in checkpoint or isinstance(checkpoint["random"], states),
             "sizes": isinstance(sizes.get("encoder", {}), dict),
             "meters": all(_all((int, float), x) and len(x) == 3 for x in checkpoint.get("meters", {}).values()),
         }

@@ -119,13 +119,12 @@ def mean_of(group: Sequence[dict], name: str, digits: int = 1) -> str:
 def side_by_side(lines: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """Return lines with a column for each kind of encoder, which holds Acc@1."""
     encoders = sorted({line["encoder"] for line in lines}, key=lambda name: (name.startswith("pre-trained"), name))
-    found: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    found: dict[tuple[str, ...], dict[str, str]] = {}
     for line in lines:
-        found.setdefault(tuple(line[name] for name in ABOUT), {}).setdefault(line["encoder"], []).append(line["Acc@1"])
-    return [
-        dict(zip(ABOUT, about, strict=True)) | {name: "; ".join(row.get(name, [])) for name in encoders}
-        for about, row in sorted(found.items())
-    ]
+        about = tuple(line[name] for name in ABOUT)
+        row = found.setdefault(about, dict(zip(ABOUT, about, strict=True)) | dict.fromkeys(encoders, ""))
+        row[line["encoder"]] += f"; {line['Acc@1']}" if row[line["encoder"]] else line["Acc@1"]
+    return [row for _, row in sorted(found.items())]
 
 
 def write_between_markers(path: Path, text: str) -> None:

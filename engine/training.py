@@ -43,7 +43,7 @@ def random_states(generator: torch.Generator | None = None) -> dict:
     }
 
 
-def restore_random_states(states: dict, path: Path, generator: torch.Generator | None = None) -> None:
+def restore_random_states(states: dict, path: str | Path | None, generator: torch.Generator | None = None) -> None:
     """Restore states of `random_states` from the checkpoint at `path`; that of a GPU only if both runs have one."""
     try:
         version, numbers, gauss = states["python"]

@@ -282,7 +282,8 @@ def test_a_checkpoint_of_another_run_is_not_continued(arrays, here, capsys):
     joint = ["--pretrained", "joint.tar", "--epochs", "2", "--checkpoint-path", "ck"]
     classify(arrays, *joint, "--epochs", "1", "--finetune")
     content = load_checkpoint("ck")
-    save_checkpoint(here / "pretraining.tar", {**content, "run": ["pretraining", *content["run"][1:]], "options": {}})
+    other = {"run": ["pretraining", *content["run"][1:]], "options": {}, "random": [content["random"]]}
+    save_checkpoint(here / "pretraining.tar", content | other)
     options = content["options"] | {"data": content["options"]["data"] | {"digest": "other"}}
     save_checkpoint(here / "data.tar", {**content, "options": options})
     log = sorted(os.listdir(here / "log"))

@@ -85,7 +85,7 @@ WRONG_ENTRIES = [
     ("epoch", [None, -1, 2.5, "1", [1]]), ("step", [None, -1, "1"]), ("steps", [None, "4"]), ("seed", [None, "0", -1]),
     ("run", [None, "pretraining", [], ["pretraining"], [1, 2, 3, 4]]), ("sizes", [None, 3, [], {"encoder": 3}]),
     ("options", [None, [], "text", {"changes": "a"}, {"pairs": 3}, {"pairs": [["t"]]}]),
-    ("optimizer", [None, []]), ("random", [None, 3, "x"]), ("log_folder", [None, 3]),
+    ("optimizer", [None, []]), ("random", [None, 3, "x", {}]), ("log_folder", [None, 3]),
     ("data", [None, 3]), ("meters", [None, 3, {"Loss": 3}, {"Loss": ["a", 1, 2]}]),
     ("best_acc1", [None, "1"]), ("best_scores", [3]),
 ]  # fmt: skip
