@@ -25,8 +25,9 @@ from engine import checkpoint as checkpoints
 from engine import evaluation
 from engine.device import pick_device
 from engine.features import BATCH_SIZE, Task, clip_batches, extract_features, feature_batches, open_task, save_features
+from engine.files import save_npz
 from engine.meters import Meter, progress_line
-from engine.results import RESULT, mean_of
+from engine.results import RESULT, mean_of, write_rows
 from engine.runlog import Run, RunLog
 from engine.training import random_states, restore_random_states, seed_everything, set_learning_rate
 from engine.visualisation import report_classes
@@ -75,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # checkpoint to resume; a linear layer is quickly trained again and replaces that of an earlier run
     checkpoint, path = checkpoints.find_checkpoint(args.resume, args.checkpoint_path, replace=not args.finetune)
-    args.changes = checkpoints.check_run(checkpoint, run, vars(args), path)
+    before, notes = checkpoint.get("options", {}), checkpoints.check_run(checkpoint, run, vars(args), path)
     epoch = checkpoint.get("epoch", args.start_epoch)
     log_folder = checkpoints.resumed_log(checkpoint, path, args.checkpoint_path)
     if epoch >= args.epochs and (not checkpoint or log_folder and (log_folder / RESULT).is_file()):
@@ -85,12 +86,10 @@ def main(argv: list[str] | None = None) -> None:
     device, seed = pick_device(args.device, args.gpu), checkpoint.get("seed", args.seed)
     task = open_task(run, folder, num_classes, listed(args.pretrained), flags.given_sizes(args), device, seed)
     evaluation.balanced_subset(task.train.labels, args.label_fraction, task.record["seed"])
-    before = checkpoint.get("options", {})
     for name in ("data", "origins"):
         if before.get(name, task.record[name]) != task.record[name]:
             raise UserError(f"{path} began with other {name}: give another --checkpoint-path, or omit --resume")
-    notes, args.changes = args.changes, before.get("changes", []) + args.changes
-    vars(args).update(task.record)
+    vars(args).update(task.record, changes=before.get("changes", []) + notes)
 
     with checkpoints.lock_folder(args.checkpoint_path), RunLog(args.log_dir, run, args, log_folder, epoch) as log:
         (log.folder / RESULT).unlink(missing_ok=True)
@@ -104,33 +103,17 @@ def main(argv: list[str] | None = None) -> None:
             log.print(f"{stream} stream, encoder: {evaluation.describe_encoder(origin, args.protocol, stream)}")
             features = None
             for repeat in range(args.repeats):
-                seed = evaluation.repeat_seed(args.seed, repeat)
-                model, optimizer = build(args, task, encoder, seed, checkpoint, path)
-                if not args.finetune and (features is None or args.random_encoder):  # each repeat has its own random encoder
+                seed = seed_everything(evaluation.repeat_seed(args.seed, repeat))
+                own = copy.deepcopy(encoder) if args.pretrained else Encoder(**encoder.sizes)  # random: one for each repeat
+                model = DownstreamModel(own, num_classes).to(device)
+                if not args.finetune and (features is None or args.random_encoder):
                     features = extract_features(task, model.encoder, stream, args.workers)
                 words = ([stream] if len(streams) > 1 else []) + ([f"repeat{repeat}"] if args.repeats > 1 else [])
-                scores.append(train(args, task, stream, model, optimizer, features, seed, "/".join(words), checkpoint, log))
+                scores.append(train(args, task, stream, model, features, seed, "/".join(words), checkpoint, path, log))
             if args.save_features:
                 save_features(log.folder, task, stream, features or extract_features(task, model.encoder, stream, args.workers))
         found = torch.stack(scores).unflatten(0, (len(streams), args.repeats))
         report(args, task, found, features[1] if features and len(streams) == 1 else None, log)
-
-
-def build(
-    args: Namespace, task: Task, encoder: Encoder, seed: int, checkpoint: dict, path: Path | None
-) -> tuple[DownstreamModel, SGD]:
-    """Return model and optimiser, fresh from the seed or as in the checkpoint; sets all random generators."""
-    seed_everything(seed)
-    own = copy.deepcopy(encoder) if args.pretrained else Encoder(**encoder.sizes)
-    model = DownstreamModel(own, task.num_classes).to(task.device)
-    learned = model if args.finetune else model.fc
-    optimizer = SGD(learned.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
-    if checkpoint:
-        checkpoints.load_weights(model, checkpoint["state_dict"], path)
-        checkpoints.restore_optimizer(optimizer, model, checkpoint, path)
-    if "random" in checkpoint:
-        restore_random_states(checkpoint["random"])
-    return model, optimizer
 
 
 def train(
@@ -138,11 +121,11 @@ def train(
     task: Task,
     stream: str,
     model: DownstreamModel,
-    optimizer: SGD,
     features: Features,
     seed: int,
     name: str,
     checkpoint: dict,
+    path: Path | None,
     log: RunLog,
 ) -> Tensor:
     """Train one classifier, on features if given, else on clips, and evaluate it on the test set after each epoch.
@@ -154,26 +137,37 @@ def train(
     if name or args.label_fraction < 1:
         log.print(f"{name or stream}: {len(rows)} of {len(task.train)} labels, drawn with seed {seed}")
 
+    # optimiser, and the state of the checkpoint
+    classifier = model if args.finetune else model.fc
+    optimizer = SGD(classifier.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
+    if checkpoint:
+        checkpoints.load_weights(model, checkpoint["state_dict"], path)
+        checkpoints.restore_optimizer(optimizer, model, checkpoint, path)
+    if "random" in checkpoint:
+        restore_random_states(checkpoint["random"], path)
+
     # samples: features on the device, or clips from loaders
     batches, in_order = Batches(len(rows), args.batch_size, seed), Batches(len(task.test), BATCH_SIZE)
     if features:
         x, y = features[0][torch.from_numpy(rows).to(task.device)], torch.from_numpy(task.train.labels[rows]).to(task.device)
-        train_samples = partial(feature_batches, x, y, batches)
-        test_samples = partial(iter, [(features[1], labels)])
+        train_samples, test_samples = partial(feature_batches, x, y, batches), partial(iter, [(features[1], labels)])
     else:
         pin_memory, how = task.device.type == "cuda", (stream, model.encoder.sizes, task.device)
         train_samples = partial(clip_batches, make_loader(Subset(task.train, rows), batches, args.workers, pin_memory), *how)
         test_samples = partial(clip_batches, make_loader(task.test, in_order, args.workers, pin_memory), *how)
 
-    classifier, prefix = model if args.finetune else model.fc, f"{name}/" if name else ""
+    prefix, folder = f"{name}/" if name else "", Path(args.checkpoint_path, name)
     best_acc1, best_scores, scores = checkpoint.get("best_acc1", -1.0), checkpoint.get("best_scores"), None
+    about = dict(run=list(task.run), options=vars(args), log_folder=str(log.folder), seed=args.seed)
     for epoch in range(checkpoint.get("epoch", args.start_epoch), args.epochs):
         # train
         batches.epoch, lr = epoch, set_learning_rate(optimizer, args, epoch)
-        loss = train_epoch(classifier, train_samples, len(batches), optimizer, epoch, args.print_freq, log)
+        loss = train_epoch(classifier, train_samples, batches, optimizer, args.print_freq, log)
 
         # evaluate
         scores = class_scores(classifier, test_samples)
+        if not math.isfinite(loss) or not scores.isfinite().all():
+            raise UserError(f"loss or class scores are not finite in epoch {epoch}: stopped; a lower --lr may help")
         acc1, acc5 = evaluation.accuracy(scores, labels), evaluation.accuracy(scores, labels, k=5)
         if acc1 > best_acc1:
             best_acc1, best_scores = acc1, scores
@@ -182,11 +176,10 @@ def train(
 
         # save
         if (epoch + 1) % args.save_freq == 0 or epoch + 1 == args.epochs:
-            checkpoints.save_checkpoint(Path(args.checkpoint_path, name, checkpoints.NAME), dict(
-                epoch=epoch + 1, state_dict=model.state_dict(), optimizer=optimizer.state_dict(), seed=args.seed,
-                sizes={"encoder": model.encoder.sizes}, options=vars(args), best_acc1=best_acc1, best_scores=best_scores,
-                run=list(task.run), log_folder=str(log.folder), random=random_states(),
-            ))  # fmt: skip
+            state = dict(epoch=epoch + 1, state_dict=model.state_dict(), optimizer=optimizer.state_dict())
+            state |= dict(sizes={"encoder": model.encoder.sizes}, random=random_states())
+            state |= dict(best_acc1=best_acc1, best_scores=best_scores)
+            checkpoints.save_checkpoint(folder / checkpoints.NAME, state | about)
     if scores is None:  # the earlier run stopped before it had written its result
         scores = class_scores(classifier, test_samples)
     return torch.stack([scores, scores if best_scores is None else best_scores])
@@ -203,9 +196,9 @@ def train_step(classifier: nn.Module, x: Tensor, y: Tensor, optimizer: Optimizer
 
 
 def train_epoch(
-    classifier: nn.Module, samples: Samples, steps: int, optimizer: Optimizer, epoch: int, print_freq: int, log: RunLog
+    classifier: nn.Module, samples: Samples, batches: Batches, optimizer: Optimizer, print_freq: int, log: RunLog
 ) -> float:
-    """Train for one epoch, print a line every `print_freq` steps, return the mean loss; raise UserError if it is not finite."""
+    """Train for one epoch, print a line every `print_freq` steps, return the mean loss."""
     classifier.train()
     meters = {"Time": Meter("6.3f"), "Loss": Meter(".4e"), "Acc@1": Meter("6.2f")}
     before = time.perf_counter()
@@ -216,27 +209,21 @@ def train_epoch(
         meters["Time"].update(time.perf_counter() - before)
         before = time.perf_counter()
         if step % print_freq == 0:  # reads the meters from the device
-            log.print(progress_line(epoch, step, steps, meters))
-    if not math.isfinite(loss := meters["Loss"].mean()):
-        raise UserError(f"the loss is {loss} in epoch {epoch}: stopped; a lower --lr may help")
-    return loss
+            log.print(progress_line(batches.epoch, step, len(batches), meters))
+    return meters["Loss"].mean()
 
 
+@torch.no_grad()
 def class_scores(classifier: nn.Module, samples: Samples) -> Tensor:
-    """Return the scores (N, classes) of all samples, in evaluation mode, on the CPU; raise UserError if one is not finite."""
+    """Return the scores (N, classes) of all samples, in evaluation mode, on the CPU."""
     classifier.eval()
-    with torch.no_grad():
-        scores = torch.cat([classifier(x) for x, _ in samples()]).cpu()
-    if not torch.isfinite(scores).all():
-        raise UserError("class scores are not finite: stopped; a lower --lr may help")
-    return scores
+    return torch.cat([classifier(x) for x, _ in samples()]).cpu()
 
 
 def report(args: Namespace, task: Task, scores: Tensor, features: Tensor | None, log: RunLog) -> None:
     """Print the accuracies of the streams, of their fusion and of the classes; write the scores, then the result.
 
-    `scores` are (streams, repeats, 2, N, classes), of the last and of the best epoch of each training; `features` those of the
-    test set to show in TensorBoard.
+    `scores` are (streams, repeats, 2, N, classes), of the last and of the best epoch; TensorBoard shows the `features`.
     """
     test, run, labels = task.test, task.run, torch.from_numpy(task.test.labels)
     fused, rows = evaluation.fuse(scores, args.stream_weights), []  # (repeats, 2, N, classes)
@@ -250,11 +237,12 @@ def report(args: Namespace, task: Task, scores: Tensor, features: Tensor | None,
     # the first repeat in detail
     predictions = fused[0, 0].argmax(dim=1)
     last, best = scores[:, 0].unbind(dim=1)  # (streams, N, classes)
-    log.arrays("predictions", names=np.array(test.names), labels=test.labels, predictions=predictions.numpy(),
-               streams=np.array(task.streams), scores=last.numpy(), best_scores=best.numpy())  # fmt: skip
+    arrays = dict(names=np.array(test.names), labels=test.labels, predictions=predictions.numpy())
+    arrays |= dict(streams=np.array(task.streams), scores=last.numpy(), best_scores=best.numpy())
+    save_npz(log.folder / "predictions.npz", **arrays)
     report_classes(log, task, predictions, features)
     log.metrics(best_acc1=rows[-1]["best_acc1"], last_acc1=rows[-1]["acc1"])
-    evaluation.write_result(log.folder, rows)
+    write_rows(log.folder, rows)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from engine.device import pick_device
-from engine.evaluation import describe_encoder, result_row, write_result
+from engine.evaluation import describe_encoder, result_row
 from engine.features import extract_features, open_task, save_features
+from engine.files import save_npz
+from engine.results import write_rows
 from engine.retrieval import knn_predict, mean_average_precision, nearest
 from engine.runlog import Run, RunLog
 from engine.visualisation import report_classes
@@ -28,13 +30,8 @@ def get_parser() -> Parser:
     flags.add_data_flags(parser, "--finetune-dataset", flags.DOWNSTREAM_REPRESENTATION, STREAMS)
     flags.add_encoder_flags(parser, raw=True)
     add = parser.add_argument_group("retrieval").add_argument
-    add(
-        "--knn-neighbours",
-        action=OneOrMore,
-        type=positive_int,
-        metavar="k",
-        help="voting neighbours, one or several (%(default)s)",
-    )
+    voters = "voting neighbours, one or several (%(default)s)"
+    add("--knn-neighbours", action=OneOrMore, type=positive_int, metavar="k", help=voters)
     add("-b", "--batch-size", type=positive_int, metavar="N", help="clips at a time (%(default)s)")
     flags.add_run_flags(parser)
     parser.load_recipe()
@@ -92,11 +89,12 @@ def main(argv: list[str] | None = None) -> None:
 
         # report on the fusion, or on the only stream, with the first k
         predicted, neighbours = predictions[ks[0]], nearest(gallery, query, max(ks))
-        log.arrays("predictions", names=np.array(test.names), labels=test.labels, predictions=predicted.cpu().numpy(),
-                   neighbours=neighbours.cpu().numpy(), gallery_names=np.array(train.names))  # fmt: skip
+        arrays = dict(names=np.array(test.names), labels=test.labels, predictions=predicted.cpu().numpy())
+        arrays |= dict(neighbours=neighbours.cpu().numpy(), gallery_names=np.array(train.names))
+        save_npz(log.folder / "predictions.npz", **arrays)
         report_classes(log, task, predicted, query)
         log.metrics(knn_acc1=rows[-len(ks)]["acc1"], knn_neighbours=ks[0])
-        write_result(log.folder, rows)
+        write_rows(log.folder, rows)
 
 
 if __name__ == "__main__":

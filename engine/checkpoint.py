@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import pickle
 import socket
@@ -24,8 +25,8 @@ from model.reference import from_reference, is_reference, momentum_from_referenc
 NAME = "checkpoint.pth.tar"
 # Entries of a checkpoint and their types. One that has "run" is ours and has all of OURS.
 ENTRIES: dict[str, type | tuple[type, ...]] = dict.fromkeys(("epoch", "step", "steps", "seed"), int)
-ENTRIES |= dict.fromkeys(("options", "sizes", "optimizer", "meters"), dict)
-ENTRIES |= {"run": list, "random": (list, dict), "log_folder": str, "data": str}
+ENTRIES |= dict.fromkeys(("options", "sizes", "optimizer", "meters"), dict) | dict.fromkeys(("log_folder", "data"), str)
+ENTRIES |= {"run": list, "random": (list, dict), "best_acc1": (float, Tensor), "best_scores": (Tensor, type(None))}
 OURS = ("epoch", "seed", "run", "options", "sizes", "optimizer", "random", "log_folder")
 # Options that a resumed run cannot change, and others that change its result: these are reported.
 IDENTITY = ("pre_dataset", "finetune_dataset", "protocol", "skeleton_representation", "pairs", "no_masks", "label_fraction")
@@ -46,10 +47,8 @@ def save_checkpoint(path: Path, checkpoint: dict) -> None:
 def load_checkpoint(path: str | Path) -> dict:
     """Return a checkpoint, ours or the reference's, on the CPU; its `state_dict` has our names.
 
-    The reference's own state dict is kept as `reference`, since its optimiser numbers the parameters in that order.
-
-    Raises:
-        UserError: there is none at `path`, it is damaged or of another format, or loading it would run code.
+    The reference's own state dict is kept as `reference`, since its optimiser numbers the parameters in that order. Raise
+    UserError if there is no checkpoint at `path`, if it is damaged or of another format, or if loading it would run code.
     """
     path = Path(path)
     path = path / NAME if path.is_dir() else path
@@ -64,53 +63,55 @@ def load_checkpoint(path: str | Path) -> dict:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles that are no checkpoint: the error below says so
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        _check_entries(checkpoint)
+        state_dict = strip_module(checkpoint["state_dict"])
+        if is_reference(state_dict):
+            return checkpoint | {"state_dict": from_reference(state_dict), "reference": state_dict}
+        return checkpoint | {"state_dict": state_dict}
     except pickle.UnpicklingError:  # torch's advice would be to run what is in the file
-        raise UserError(
-            f"{path} is damaged, or holds more than tensors and plain types, which could run code: nothing was loaded; in the "
-            "program that wrote it, save {'state_dict': model.state_dict()} instead"
-        ) from None
+        problem, remedy = "could run code: nothing was loaded", "save {'state_dict': model.state_dict()} instead"
+        raise UserError(f"{path} is damaged, or holds more than tensors and plain types, which {problem}; {remedy}") from None
     except Exception as error:  # a damaged file can fail in any way
         raise UserError(f"{path} is damaged or no checkpoint: {_first_line(error)}") from None
-    _check_entries(checkpoint, path)
-    state_dict = strip_module(checkpoint["state_dict"])
-    if not is_reference(state_dict):
-        return checkpoint | {"state_dict": state_dict}
-    try:
-        return checkpoint | {"state_dict": from_reference(state_dict), "reference": state_dict}
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
 
 
-def _check_entries(checkpoint: Any, path: Path) -> None:
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise UserError(f"{path} has no 'state_dict' of tensors")
-    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in checkpoint["state_dict"].items()):
-        raise UserError(f"{path} has no 'state_dict' of tensors")
+def _check_entries(checkpoint: Any) -> None:
+    """Raise an error unless the entries of a checkpoint have the types that we write."""
+    state_dict = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state_dict, dict) or not _all(str, [*state_dict]) or not _all(Tensor, [*state_dict.values()]):
+        raise ValueError("it has no 'state_dict' of tensors")
     wrong = [name for name, kind in ENTRIES.items() if name in checkpoint and not isinstance(checkpoint[name], kind)]
-    wrong += [name for name in ("epoch", "step") if name not in wrong and checkpoint.get(name, 0) < 0]
-    if "run" in checkpoint:
-        wrong += [name for name in OURS if name not in checkpoint]
-        if "run" not in wrong and [type(word) for word in checkpoint["run"]] != [str] * 4:
-            wrong.append("run")
+    wrong += [name for name in OURS if "run" in checkpoint and name not in checkpoint]
+    if not wrong:
+        options, sizes = (checkpoint.get(name, {}) for name in ("options", "sizes"))
+        states = list if checkpoint.get("run", [])[:1] == ["pretraining"] else dict  # of each process, or of one
+        json.dumps([options, sizes])  # ValueError or TypeError for anything but plain types
+        fits = {
+            **{name: checkpoint.get(name, 0) >= 0 for name in ("epoch", "step", "seed")},
+            "run": "run" not in checkpoint or _all(str, checkpoint["run"]) and len(checkpoint["run"]) == 4,
+            "options": _all(str, options.get("pairs", [])) and _all(str, options.get("changes", [])),
+            "random": "run" not in checkpoint or isinstance(checkpoint["random"], states),
+            "sizes": isinstance(sizes.get("encoder", {}), dict),
+            "meters": all(_all((int, float), x) and len(x) == 3 for x in checkpoint.get("meters", {}).values()),
+        }
+        wrong = [name for name, fit in fits.items() if not fit]
     if wrong:
-        raise UserError(f"{path} is damaged: wrong or missing entry {wrong[0]!r}")
+        raise ValueError(f"wrong or missing entry {wrong[0]!r}")
+
+
+def _all(kind: type | tuple[type, ...], values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
 
 def find_checkpoint(resume: str | None, folder: str | Path, replace: bool = False) -> tuple[dict, Path | None]:
     """Return the checkpoint to resume and its path, or ({}, None) to start a new run.
 
-    Args:
-        resume: a path, "auto" for the checkpoint in `folder` if there is one, or None.
-        folder: where the run keeps its checkpoint.
-        replace: whether the run may replace another checkpoint there.
-
-    Raises:
-        UserError: see `load_checkpoint`; or `folder` has another checkpoint that may not be replaced.
+    `resume` is a path, "auto" for the checkpoint in `folder` if there is one, or None. `folder` is where the run keeps its
+    checkpoint, and `replace` whether it may replace another one there.
     """
     own = Path(folder) / NAME
     path = own if resume == "auto" else None if resume is None else Path(resume)
-    if path and path.is_dir():
-        path = path / NAME
+    path = path / NAME if path and path.is_dir() else path
     if not replace and own.exists() and (path is None or path.resolve() != own.resolve()):
         raise UserError(f"{own} exists: --resume auto continues that run, another --checkpoint-path starts a new one")
     if path is None or (resume == "auto" and not own.exists()):
@@ -119,11 +120,7 @@ def find_checkpoint(resume: str | None, folder: str | Path, replace: bool = Fals
 
 
 def check_run(checkpoint: dict, run: Sequence[str], options: dict[str, Any], path: Path | None) -> list[str]:
-    """Check that a checkpoint of ours belongs to this run; return a line for each option that has changed since.
-
-    Raises:
-        UserError: it belongs to another run: other task, data, stream, seed, or option of `IDENTITY`.
-    """
+    """Return a line for each option that has changed since a checkpoint of ours; raise UserError if it is of another run."""
     if "run" not in checkpoint:
         return []
     before, differences = checkpoint["options"], []
@@ -131,13 +128,11 @@ def check_run(checkpoint: dict, run: Sequence[str], options: dict[str, Any], pat
         differences.append(f"{' '.join(checkpoint['run'])}, not {' '.join(run)}")
     if options["seed"] not in (None, checkpoint["seed"]):
         differences.append(f"--seed {checkpoint['seed']}, not {options['seed']}")
-    for name in IDENTITY:
-        if name in options and before.get(name, options[name]) != options[name]:
-            differences.append(f"{name} {before[name]}, not {options[name]}")
+    changed = [name for name, value in options.items() if before.get(name, value) != value]
+    differences += [f"{name} {before[name]}, not {options[name]}" for name in IDENTITY if name in changed]
     if differences:
         raise UserError(f"{path} belongs to another run: {differences[0]}; give another --checkpoint-path")
-    changed = [name for name in RESULT if name in options and before.get(name, options[name]) != options[name]]
-    return [f"note: resumed with {name} {options[name]}, was {before[name]}" for name in changed]
+    return [f"note: resumed with {name} {options[name]}, was {before[name]}" for name in RESULT if name in changed]
 
 
 def resumed_log(checkpoint: dict, path: Path | None, folder: str | Path) -> Path | None:
@@ -191,68 +186,56 @@ def load_weights(module: nn.Module, state_dict: dict, path: str | Path) -> None:
 
 def restore_optimizer(optimizer: Optimizer, module: nn.Module, checkpoint: dict, path: str | Path) -> None:
     """Load the optimiser's state, if the checkpoint has one; raise UserError if it belongs to other parameters."""
-    if "optimizer" not in checkpoint:
-        return
     try:
-        if "reference" not in checkpoint:
+        if "reference" in checkpoint:
+            momentum = momentum_from_reference(checkpoint["reference"], checkpoint.get("optimizer", {}))
+            for name, parameter in module.named_parameters():
+                if name in momentum:
+                    optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter)
+        elif "optimizer" in checkpoint:
             # the state only: learning rate, momentum and weight decay are those of this run's options
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": checkpoint["optimizer"]["state"], "param_groups": groups})
             for parameter, state in optimizer.state.items():
                 if state["momentum_buffer"].shape != parameter.shape:
                     raise ValueError(f"momentum of shape {tuple(state['momentum_buffer'].shape)}")
-            return
-        momentum = momentum_from_reference(checkpoint["reference"], checkpoint["optimizer"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: the optimiser's state does not fit: {_first_line(error)}") from None
-    for name, parameter in module.named_parameters():
-        if name in momentum:
-            optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter)
 
 
 def get_encoder(pretrained: str | Path | None, given: dict[str, Any]) -> tuple[Encoder, dict[str, Any]]:
-    """Return an encoder and how it was made: that of a checkpoint, or a random one.
+    """Return the (query) encoder of a checkpoint, or a random one, and how it was made.
 
     Args:
         pretrained: a checkpoint of pre-training or of a downstream task; None makes a random encoder.
-        given: sizes that the caller insists on. The number of heads follows from no shape: it is the paper's for checkpoints
+        given: sizes that the user has given. The number of heads follows from no shape: it is the paper's for checkpoints
             that do not record it.
 
     Returns:
-        The (query) encoder, and the options of the run that made it, with its "task"; {"task": "reference"} for a checkpoint of
-        the reference, {} for a random encoder or one of unknown origin.
-
-    Raises:
-        UserError: see `load_checkpoint`; there is no encoder in it, or one of other sizes; or sizes do not fit together.
+        The encoder, and the options of the run that made it, with its "task"; {"task": "reference"} for a checkpoint of the
+        reference, {} for a random encoder or one of unknown origin.
     """
-    if pretrained is None:
-        try:
-            return Encoder(**given), {}
-        except ValueError as error:
-            raise UserError(str(error)) from None
-    checkpoint = load_checkpoint(pretrained)
-    origin: dict[str, Any] = {"task": "reference"} if "reference" in checkpoint else {}
-    if "run" in checkpoint:
-        origin = {"data": checkpoint.get("data")} | checkpoint["options"] | {"task": checkpoint["run"][0]}
-    return _encoder_of(checkpoint, pretrained, given), origin
-
-
-def _encoder_of(checkpoint: dict, path: str | Path, given: dict[str, Any]) -> Encoder:
+    checkpoint = load_checkpoint(pretrained) if pretrained is not None else {"state_dict": {}}
     state_dict = checkpoint["state_dict"]
     prefix = "encoder_q.encoder." if any(name.startswith("encoder_q.") for name in state_dict) else "encoder."
     weights = {name.removeprefix(prefix): t for name, t in state_dict.items() if name.startswith(prefix)}
     try:
-        found: dict[str, Any] = given | (checkpoint.get("sizes", {}).get("encoder") or sizes(weights))
+        found = given if pretrained is None else given | (checkpoint.get("sizes", {}).get("encoder") or sizes(weights))
         for name, value in given.items():
             if found[name] != value:
-                raise UserError(f"{path} has {name} {found[name]}, not {value}: omit the flag")
+                raise ValueError(f"it has {name} {found[name]}, not {value}: omit the flag")
         encoder = Encoder(**found)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise UserError(f"{path}: {_first_line(error)}") from None
-    load_weights(encoder, weights, path)
+        raise UserError(f"{pretrained or 'random encoder'}: {_first_line(error)}") from None
+    if pretrained is None:
+        return encoder, {}
+    load_weights(encoder, weights, pretrained)
     if "num_head" not in found:
-        print(f"note: {path} does not record the number of heads: assuming {encoder.sizes['num_head']} (--num-head changes it)")
-    return encoder
+        heads = encoder.sizes["num_head"]
+        print(f"note: {pretrained} does not record the number of heads: assuming {heads} (--num-head changes it)")
+    if "run" in checkpoint:
+        return encoder, {"data": checkpoint.get("data")} | checkpoint["options"] | {"task": checkpoint["run"][0]}
+    return encoder, {"task": "reference"} if "reference" in checkpoint else {}
 
 
 def _first_line(error: BaseException) -> str:

@@ -10,18 +10,13 @@ from torch import Tensor
 
 from feeder.cli import UserError
 
-TIMEOUT = timedelta(minutes=30)  # for the slowest process, which may be writing a checkpoint
 LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def launched() -> int:
-    """Return the number of processes that torchrun starts; 1 without it.
-
-    Raises:
-        UserError: WORLD_SIZE is set, but not as torchrun sets it.
-    """
-    text = os.environ.get("WORLD_SIZE", "1")
-    if text.strip() in ("", "1"):
+    """Return the number of processes that torchrun starts; 1 without it."""
+    text = os.environ.get("WORLD_SIZE", "1").strip() or "1"
+    if text == "1":
         return 1
     if not text.isdecimal() or int(text) < 1 or not all(os.environ.get(name) for name in LAUNCHER):
         raise UserError(f"WORLD_SIZE={text} without {', '.join(LAUNCHER)}: start several processes with torchrun, or unset it")
@@ -36,7 +31,8 @@ def local_rank() -> int | None:
 def init_processes(device: torch.device) -> None:
     """Connect the processes: NCCL for tensors on GPUs, gloo for tensors on CPUs."""
     if launched() > 1:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+        timeout = timedelta(minutes=30)  # for the slowest process, which may be writing a checkpoint
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timeout)
 
 
 def close_processes() -> None:
@@ -71,17 +67,15 @@ def average(x: Tensor) -> Tensor:
 
 def any_process(*flags: bool) -> list[bool]:
     """Return for each flag whether it is true in any process, so that all act alike."""
-    if world_size() == 1:
-        return list(flags)
     counts = torch.tensor(flags, dtype=torch.int32)  # on the CPU: does not wait for a GPU
-    dist.all_reduce(counts)
+    if world_size() > 1:
+        dist.all_reduce(counts)
     return [count > 0 for count in counts.tolist()]
 
 
 def gather_objects(x: Any) -> list:
     """Return the x of all processes, plain types or CPU tensors, in rank order."""
-    if world_size() == 1:
-        return [x]
-    gathered = [None] * world_size()
-    dist.all_gather_object(gathered, x)
+    gathered = [x] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(gathered, x)
     return gathered

@@ -1,17 +1,13 @@
 """Figures of evaluations: accuracy, fusion of streams, balanced label subsets, and the rows of a run's result.json."""
 
 import hashlib
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.files import write_text
-from engine.results import RESULT
 from engine.runlog import Run
 from feeder.cli import UserError
 from feeder.preparation.ntu import SAMPLE_COUNTS as NTU
@@ -23,10 +19,10 @@ FULL = NTU | {(f"pku_part{part}", split): counts for (part, split), counts in PK
 SPLITS = {"cross_subject": "xsub", "cross_view": "xview", "cross_setup": "xsetup"}
 TOLERANCE = 0.002  # of these numbers
 # Options that change where and how fast a run computes, not what. `pretrained` is a path: `origins` identify the encoders.
-INCIDENTAL = {
-    "seed", "config", "data_path", "log_dir", "checkpoint_path", "pretrained", "resume", "save_freq", "print_freq",
-    "save_minutes", "workers", "device", "gpu", "compile", "save_features",
-}  # fmt: skip
+INCIDENTAL = set(
+    "seed config data_path log_dir checkpoint_path pretrained resume save_freq print_freq save_minutes workers device gpu "
+    "compile save_features".split()
+)
 
 
 def accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
@@ -43,9 +39,7 @@ def fuse(scores: Tensor, weights: Sequence[float] | None = None) -> Tensor:
 def summarise(scores: Tensor, labels: Tensor) -> dict[str, float | None]:
     """Return the accuracies of a row of result.json: mean and deviation over repeats, last and best epoch.
 
-    Args:
-        scores: (repeats, 2, N, classes), of the last epoch and of that with the best test accuracy.
-        labels: (N,) ints.
+    `scores` are (repeats, 2, N, classes), of the last epoch and of that with the best test accuracy.
     """
     found = torch.tensor([[accuracy(epoch, labels) for epoch in repeat] for repeat in scores], dtype=torch.float64)
     last, best = found.mean(dim=0).tolist()
@@ -56,10 +50,7 @@ def summarise(scores: Tensor, labels: Tensor) -> dict[str, float | None]:
 def describe_encoder(origin: dict, protocol: str, stream: str) -> str:
     """Return how an encoder was made, and what sets it apart from the paper's pre-training under this protocol on this stream.
 
-    Args:
-        origin: "task" and the options of the run that made the encoder; "unknown" is returned if they are incomplete.
-        protocol: of the evaluation.
-        stream: of the evaluation.
+    `origin` has the "task" and the options of the run that made the encoder; "unknown" is returned if they are incomplete.
     """
     try:
         task = origin["task"]
@@ -117,11 +108,6 @@ def essential(value: Any) -> Any:
     return sorted(((str(name), essential(item)) for name, item in value.items() if name not in left_out), key=str)
 
 
-def write_result(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the rows of a finished evaluation into result.json, atomically."""
-    write_text(folder / RESULT, json.dumps(rows, indent=1) + "\n")
-
-
 def repeat_seed(seed: int, repeat: int) -> int:
     """Return the seed of a repeat: the run's own for the first, then one derived from both, so that runs share none."""
     return int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0]) if repeat else seed
@@ -131,20 +117,13 @@ def balanced_subset(labels: np.ndarray, fraction: float, seed: int) -> np.ndarra
     """Return the sorted rows (n,) of round(fraction * N) samples, the same number of each class as far as possible.
 
     A class with too few samples gives all it has and the others make up for it; a remainder that cannot be divided evenly
-    goes to randomly drawn classes. Classes without samples do not count.
-
-    Args:
-        labels: (N,) ints.
-        fraction: above 0, at most 1.
-        seed: the same seed gives the same rows.
-
-    Raises:
-        UserError: a class would be empty.
+    goes to randomly drawn classes. Raise UserError if a class would be empty, unless `labels` (N,) has none of it.
     """
     total, classes = round(fraction * len(labels)), np.unique(labels)
     if total < len(classes):
-        raise UserError(f"--label-fraction {fraction:g} of {len(labels)} samples is {total}, which leaves some of the "
-                        f"{len(classes)} classes empty: at least {len(classes) / len(labels):.4g} is needed")  # fmt: skip
+        problem = f"--label-fraction {fraction:g} of {len(labels)} samples is {total}"
+        needed = f"at least {len(classes) / len(labels):.4g} is needed"
+        raise UserError(f"{problem}, which leaves some of the {len(classes)} classes empty: {needed}")
     rng = np.random.default_rng([seed, 0, 1])  # batches are shuffled by [seed, epoch]
     turn, tie = np.empty(len(labels), np.int64), np.empty(len(labels), np.int64)
     for place, label in enumerate(rng.permutation(classes)):

@@ -23,7 +23,6 @@ from feeder.skeleton import NUM_BODIES
 from model import Encoder
 
 BATCH_SIZE = 64  # clips that a frozen encoder takes at a time
-RAW_SIZES = {"frames": 64, "bodies": NUM_BODIES}  # of a cropped clip without an encoder
 
 
 class Task(NamedTuple):
@@ -53,9 +52,6 @@ def open_task(
 
     Without `pretrained`, the encoders are random and drawn from the seed; with `raw` there are none. `sizes` are those that the
     user has given; without a seed one is drawn.
-
-    Raises:
-        UserError: arrays or a checkpoint are missing, damaged or do not fit.
     """
     keep_freed_memory()
     set_precision("fp32", device)
@@ -74,19 +70,14 @@ def open_task(
         seed_everything(seed)  # a random encoder does not depend on the other streams of the run
         encoder, origin = (None, {"task": "raw"}) if raw else get_encoder(path, sizes)
         if encoder:
-            origin = {"digest": weights_digest(encoder)} | (origin if path else {"task": "random", "seed": seed})
+            digest = hashlib.sha256()
+            for name, tensor in encoder.state_dict().items():
+                digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+            origin = {"digest": digest.hexdigest()} | (origin if path else {"task": "random", "seed": seed})
         encoders.append(encoder)
         origins.append(origin)
     record = {"seed": seed, "data": data, "origins": origins}
     return Task(run, streams, num_classes, train, test, encoders, record, device)
-
-
-def weights_digest(encoder: Encoder) -> str:
-    """Return a hash of all weights and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in encoder.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def feature_batches(x: Tensor, y: Tensor, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
@@ -113,12 +104,9 @@ def extract_features(
     """Return [v_t, v_s] of all training and of all test clips, (N, 2 d), on the device, in the order of the data set.
 
     The encoder is in evaluation mode and the crop deterministic, so a clip has the same features in every epoch. Without an
-    encoder, return the cropped clips themselves, (N, 3 * 64 * V * M) in metres.
-
-    Raises:
-        UserError: a feature is NaN or infinite; the message names the first such sample.
+    encoder, return the cropped clips themselves, (N, 3 * 64 * V * M) in metres. Raise UserError if a feature is not finite.
     """
-    sizes = RAW_SIZES if encoder is None else encoder.eval().to(task.device).sizes
+    sizes = {"frames": 64, "bodies": NUM_BODIES} if encoder is None else encoder.eval().to(task.device).sizes
     both = []
     for dataset in (task.train, task.test):
         loader = make_loader(dataset, Batches(len(dataset), batch_size), workers, pin_memory=task.device.type == "cuda")

@@ -12,37 +12,34 @@ import numpy as np
 import torch
 
 from engine.evaluation import accuracy, fuse
-from engine.files import load_npz
 from feeder.cli import CommandLine, UserError, script
 
 
 def read_scores(path: Path) -> dict[str, np.ndarray]:
-    """Return names (N,), labels (N,), streams (S,), scores and best_scores (S, N, classes) of a run folder or its .npz file.
-
-    Raises:
-        UserError: there is no such file, or it is damaged or holds something else.
-    """
+    """Return names (N,), labels (N,), streams (S,), scores and best_scores (S, N, classes) of a run folder or its .npz file."""
     path = path / "predictions.npz" if path.is_dir() else path
-    found = load_npz(path, ("names", "labels", "streams", "scores", "best_scores"))
-    names, labels, streams, scores, best = found.values()
-    fits = (
-        "".join(array.dtype.kind for array in found.values()) == "UiUff"
-        and scores.ndim == 3
-        and scores.size > 0
-        and (best.shape, names.shape, labels.shape) == (scores.shape, scores.shape[1:2], scores.shape[1:2])
-        and streams.shape == scores.shape[:1]
-        and bool(np.isfinite(scores).all() and np.isfinite(best).all())
-        and 0 <= labels.min() <= labels.max() < scores.shape[2]
-    )
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in ("names", "labels", "streams", "scores", "best_scores")}
+        names, labels, streams, scores, best = found.values()
+        num_streams, samples, classes = scores.shape
+        shapes = [(samples,), (samples,), (num_streams,), scores.shape, scores.shape]
+        fits = "".join(array.dtype.kind for array in found.values()) == "UiUff" and scores.size > 0
+        fits = fits and [array.shape for array in found.values()] == shapes and 0 <= labels.min() <= labels.max() < classes
+        fits = fits and np.isfinite(scores).all() and np.isfinite(best).all()
+    except FileNotFoundError:
+        raise
+    except Exception:  # a damaged file can fail in any way
+        fits = False
     if not fits:
-        raise UserError(f"{path}: names, labels, streams and scores are not those of a run of action_classification.py")
+        raise UserError(f"{path} is damaged, or its names, labels, streams and scores are not those of a run")
     return found
 
 
 def get_parser() -> CommandLine:
     """Return the command line."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = CommandLine(prog="python -m engine.fuse", description=__doc__, formatter_class=formatter)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = CommandLine(prog="python -m engine.fuse", description=__doc__, formatter_class=form)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or a file like its predictions.npz")
     parser.add_argument("--stream-weights", type=float, nargs="+", metavar="W", help="one for each stream, in order (equal)")
     return parser

@@ -5,12 +5,9 @@ from torch import Tensor
 
 
 class Meter:
-    """Latest value and mean of a figure.
+    """Latest value and mean of a figure, printed in a format such as "6.2f".
 
     A tensor stays on its device until the figure is read, because reading it waits for the device.
-
-    Args:
-        form: format of a printed value, such as "6.2f".
     """
 
     def __init__(self, form: str = ".4f") -> None:
@@ -62,11 +59,7 @@ def contrast_statistics(
     - queue/dimensions_t: (sum of variances)^2 / sum of squared variances along the principal axes, 1 .. dim: the number of
       directions that the keys use.
 
-    Args:
-        logits: of each pair, (N, 1 + K), positive at 0.
-        losses: of each pair, a scalar.
-        queues: of each domain, (dim, K), normalised over dim.
-        T: temperature of the logits.
+    `logits` are those of each pair, (N, 1 + K) with the positive at 0 and temperature T; `queues` are (dim, K).
     """
     statistics = {f"loss/{pair}": loss.detach().float() for pair, loss in losses.items()}
     for pair, x in logits.items():

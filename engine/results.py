@@ -34,7 +34,7 @@ PUBLISHED = {
     ("pku_part1", "cross_subject"): {"linear": 91.9},
     ("pku_part2", "cross_subject"): {"linear": 54.0},
 }
-ABOUT = ("task", "data set", "protocol", "stream", "labels")
+ABOUT = ("task", "data set", "protocol", "stream", "labels")  # what a line of --beside is about
 OPTIONAL = ("labels", "best on test", "mAP", "published", "run")  # columns that are omitted if they are empty
 MARKERS = ("<!-- results -->", "<!-- /results -->")
 
@@ -44,17 +44,20 @@ def read_rows(path: Path) -> list[dict]:
     try:
         text = path.read_text(encoding="utf-8")
         rows = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
+        for row in rows:
+            for name, types in FIELDS.items():
+                value = row.get(name)
+                broken = isinstance(value, float) and not abs(value) < 1e6 or isinstance(value, str) and not value.isprintable()
+                if type(value) not in types or broken:
+                    raise ValueError(f"wrong or missing {name!r}")
+        return [row | {"run": path.parent.name} for row in rows]
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UserError(f"{path} is damaged: not a list of rows")
-    for row in rows:
-        for name, types in FIELDS.items():
-            value = row.get(name)
-            broken = isinstance(value, float) and not abs(value) < 1e6 or isinstance(value, str) and not value.isprintable()
-            if type(value) not in types or broken:
-                raise UserError(f"{path} is damaged: wrong or missing {name!r}")
-    return [row | {"run": path.parent.name} for row in rows]
+
+
+def write_rows(folder: Path, rows: Sequence[dict]) -> None:
+    """Write the rows of a finished evaluation into result.json, atomically."""
+    write_text(folder / RESULT, json.dumps(rows, indent=1) + "\n")
 
 
 def table(log_dir: Path, mean: bool = False, beside: bool = False) -> str:
@@ -64,9 +67,6 @@ def table(log_dir: Path, mean: bool = False, beside: bool = False) -> str:
         log_dir: folder of runs.
         mean: one line for all runs that differ only in the seed, with mean and standard deviation (n - 1).
         beside: a column for each kind of encoder, with Acc@1 alone.
-
-    Raises:
-        UserError: there are none.
     """
     groups: dict[object, dict[int, dict]] = {}  # rows by group and seed: of equal seeds the last
     for path in sorted([*log_dir.rglob(RESULT), *log_dir.rglob("results.jsonl")]):
@@ -94,12 +94,8 @@ def cells(group: Sequence[dict]) -> dict[str, str]:
     """Return the cells of rows that are one line of the table, by column."""
     row = group[0]
     published = PUBLISHED.get((row["data_set"], row["protocol"]), {}).get(row["task"]) if row["comparable"] else None
-    return {
-        "task": row["task"],
-        "data set": row["data_set"],
-        "protocol": row["protocol"],
-        "stream": row["stream"],
-        "encoder": row["encoder"],
+    line = {name.replace("_", " "): row[name] for name in ("task", "data_set", "protocol", "stream", "encoder")}
+    return line | {
         "labels": "" if row["labels"] == 1 else f"{100 * row['labels']:g} %",
         "seed": ", ".join(str(row["seed"]) for row in group),
         "Acc@1": mean_of(group, "acc1"),
@@ -123,21 +119,17 @@ def mean_of(group: Sequence[dict], name: str, digits: int = 1) -> str:
 def side_by_side(lines: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """Return lines with a column for each kind of encoder, which holds Acc@1."""
     encoders = sorted({line["encoder"] for line in lines}, key=lambda name: (name.startswith("pre-trained"), name))
-    found: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    found: dict[tuple[str, ...], dict[str, str]] = {}
     for line in lines:
-        found.setdefault(tuple(line[name] for name in ABOUT), {}).setdefault(line["encoder"], []).append(line["Acc@1"])
-    return [
-        dict(zip(ABOUT, about, strict=True)) | {name: "; ".join(row.get(name, [])) for name in encoders}
-        for about, row in sorted(found.items())
-    ]
+        about = tuple(line[name] for name in ABOUT)
+        row = found.setdefault(about, dict(zip(ABOUT, about, strict=True)) | dict.fromkeys(encoders, ""))
+        row[line["encoder"]] += f"; {line['Acc@1']}" if row[line["encoder"]] else line["Acc@1"]
+    return [row for _, row in sorted(found.items())]
 
 
 def write_between_markers(path: Path, text: str) -> None:
     """Replace the text between the two lines of `MARKERS` in a file, atomically; raise UserError if there is no such pair."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a text file in UTF-8") from None
+    lines = path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     start, end = ([i for i, line in enumerate(lines) if line.strip() == marker] for marker in MARKERS)
     if len(start) != 1 or len(end) != 1 or start > end:
         raise UserError(f"{path}: the table goes between one line {MARKERS[0]} and one line {MARKERS[1]} below it; add them")
@@ -146,8 +138,8 @@ def write_between_markers(path: Path, text: str) -> None:
 
 def get_parser() -> CommandLine:
     """Return the command line."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = CommandLine(prog="python -m engine.results", description=__doc__, formatter_class=formatter)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = CommandLine(prog="python -m engine.results", description=__doc__, formatter_class=form)
     parser.add_argument("log_dir", nargs="?", type=Path, default=Path("log"), help="folder of runs (%(default)s)")
     parser.add_argument("--mean", action="store_true", help="one line for runs that differ only in the seed: mean, deviation")
     parser.add_argument("--beside", action="store_true", help="a column for each kind of encoder, with Acc@1 alone")
@@ -162,9 +154,7 @@ def main(argv: list[str] | None = None) -> None:
     text = table(args.log_dir, args.mean, args.beside)
     if args.write:
         write_between_markers(args.write, text)
-        print(f"written to {args.write}")
-    else:
-        print(text)
+    print(f"written to {args.write}" if args.write else text)
 
 
 if __name__ == "__main__":

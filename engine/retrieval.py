@@ -33,11 +33,10 @@ def knn_predict(gallery: Tensor, gallery_labels: Tensor, query: Tensor, k: int) 
 
 
 def mean_average_precision(gallery: Tensor, gallery_labels: Tensor, query: Tensor, query_labels: Tensor) -> Tensor:
-    """Return the mean average precision in percent, as a 0-d tensor; arguments as in `knn_predict`.
+    """Return the mean average precision in percent, as a 0-d tensor; equal similarities rank in the order of the gallery.
 
-    The gallery is ranked by cosine similarity, equal ones in the order of the gallery. The average precision of a query is
-    the mean, over the samples with its label, of the share of such samples from the first rank down to that of the sample;
-    it is 0 if the gallery has none.
+    The average precision of a query is the mean, over the samples with its label, of the share of such samples from the first
+    rank down to that of the sample; it is 0 if the gallery has none.
     """
     gallery, query = F.normalize(gallery, dim=1), F.normalize(query, dim=1)
     rank = torch.arange(1, len(gallery) + 1, device=gallery.device)

@@ -19,8 +19,7 @@ import numpy as np
 import torch
 import yaml
 
-from engine.files import save_npz, write_text
-from feeder.cli import UserError
+from engine.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 # TensorBoard groups scalars by what precedes the slash.
@@ -50,40 +49,28 @@ class RunLog:
     versions, metrics.jsonl one line per epoch and a last line with the result; TensorBoard's events are next to them. A full
     disk does not end the run: one line on standard error, and it continues without its log.
 
-    Args:
-        log_dir: where the folder is made.
-        run: what the run does; also the start of the folder's name.
-        options: all options of the run.
-        folder: log folder of a run to continue; None makes a new one.
-        start_epoch: with `folder`, the epoch that runs next; lines of it and of later epochs are removed.
-        enabled: False in all processes but the main one: nothing is printed or written.
+    A new folder in `log_dir` is named after the run. With the `folder` of an earlier run the log continues there from
+    `start_epoch`: lines of this epoch and of later ones are removed. Only the main process has it `enabled` to print and write.
     """
 
     def __init__(
-        self,
-        log_dir: str,
-        run: Run,
-        options: Namespace,
-        folder: Path | None = None,
-        start_epoch: int = 0,
-        enabled: bool = True,
+        self, log_dir: str, run: Run, options: Namespace, folder: Path | None = None, start_epoch: int = 0, enabled: bool = True
     ) -> None:
         self.enabled, self._failed, self.folder = enabled, False, folder or Path(os.devnull)
         if not enabled:
             return
-        try:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed here only
-        except ImportError as error:
-            raise UserError(f"{error.name or 'tensorboard'} is not installed: pip install -r requirements.txt") from None
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed here only
+
         threading.excepthook = _hide_os_errors
         if folder:
             self._drop_epochs(start_epoch)
         else:
-            self.folder = _new_folder(Path(log_dir), "_".join(run))
+            self.folder = _new_folder(Path(log_dir) / f"{'_'.join(run)}_{time.strftime('%Y%m%d-%H%M%S')}")
         record = {"run": run._asdict()} | environment() | {"options": vars(options)}
         if "checkpoint_path" in options:  # a resumed run continues this log if its checkpoint is still in this folder
             record["checkpoint_folder"] = str(Path(options.checkpoint_path).resolve())
-        _unused(self.folder / "options.yaml").write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
+        path = next(path for path in _numbered(self.folder / "options.yaml") if not path.exists())
+        path.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
         self._text = open(self.folder / "log.txt", "a", buffering=1, encoding="utf-8")
         self.events = SummaryWriter(str(self.folder), purge_step=start_epoch or None)
 
@@ -91,10 +78,13 @@ class RunLog:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, _traceback: object) -> None:
+        if not self.enabled:
+            return
         with self._or_continue():
-            if kind is not None and self.enabled:
-                self._text.write(f"stopped: {error or kind.__name__}\n")
-        self.close()
+            self._text.write(f"stopped: {error or kind.__name__}\n" if kind else "")
+        for close in (self.events.close, self._text.close):
+            with self._or_continue():
+                close()
 
     def print(self, line: str) -> None:
         """Print a line and add it to log.txt."""
@@ -112,23 +102,13 @@ class RunLog:
             file.write(json.dumps(record) + "\n")
         with self._or_continue():
             for name, value in figures.items() if epoch is not None else ():
-                self.events.add_scalar(scalar_tag(name), value, epoch)
+                self.events.add_scalar(_tag(name), value, epoch)
 
-    def image(self, name: str, pixels: np.ndarray, epoch: int = 0) -> None:
+    def image(self, name: str, pixels: np.ndarray) -> None:
         """Add an image (height, width, 3) uint8 to TensorBoard."""
         if self.enabled:
             with self._or_continue():
-                self.events.add_image(name, pixels, epoch, dataformats="HWC")
-
-    def arrays(self, name: str, **arrays: np.ndarray) -> None:
-        """Write arrays to `name`.npz in the folder; raise OSError if that fails."""
-        save_npz(self.folder / f"{name}.npz", **arrays)
-
-    def close(self) -> None:
-        """Flush and close the files."""
-        for close in (self.events.close, self._text.close) if self.enabled else ():
-            with self._or_continue():
-                close()
+                self.events.add_image(name, pixels, dataformats="HWC")
 
     @contextlib.contextmanager
     def _or_continue(self) -> Iterator[None]:
@@ -136,23 +116,17 @@ class RunLog:
             yield
         except OSError as error:
             if not self._failed:
-                print(
-                    f"warning: cannot write the log in {self.folder} ({error.strerror or error}): continuing", file=sys.stderr
-                )
+                problem = f"cannot write the log in {self.folder} ({error.strerror or error})"
+                print(f"warning: {problem}: continuing", file=sys.stderr)
             self._failed = True
 
     def _drop_epochs(self, start_epoch: int) -> None:
         """Remove lines of metrics.jsonl from an epoch on, and a line that a kill truncated."""
-        path = self.folder / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-        write_text(path, "".join(f"{line}\n" for line in lines if _epoch(line) < start_epoch))
-
-
-def scalar_tag(name: str) -> str:
-    """Return TensorBoard's tag of a figure: "acc1" is "accuracy/acc1", "bone/acc1" is "accuracy/bone/acc1"."""
-    *prefix, last = name.split("/")
-    group, *leaf = TAGS.get(last, last).split("/")
-    return "/".join([group, *prefix, *leaf]) if leaf else name
+        path, kept = self.folder / "metrics.jsonl", []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                kept += [line] if json.loads(line)["epoch"] < start_epoch else []
+        write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def environment() -> dict:
@@ -169,40 +143,37 @@ def environment() -> dict:
     }
 
 
-def _epoch(line: str) -> float:
-    try:
-        return float(json.loads(line)["epoch"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
-
-
-def _hide_os_errors(args: threading.ExceptHookArgs) -> None:
-    """Print the traceback of a thread, except for TensorBoard's on a full disk, which the next write raises again."""
-    if not isinstance(args.exc_value, OSError):
-        threading.__excepthook__(args)
-
-
-def _new_folder(log_dir: Path, name: str) -> Path:
-    """Make a folder that no other run has, also of runs that start in the same moment."""
-    log_dir.mkdir(parents=True, exist_ok=True)
-    stem = f"{name}_{time.strftime('%Y%m%d-%H%M%S')}"
-    for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
-        with contextlib.suppress(FileExistsError):
-            folder = log_dir / f"{stem}{suffix}"
-            folder.mkdir()
-            return folder
-    raise AssertionError("unreachable")
-
-
-def _unused(path: Path) -> Path:
-    """Return `path`, or the first of path-2, path-3, ... that does not exist."""
-    others = (path.with_name(f"{path.stem}-{i}{path.suffix}") for i in itertools.count(2))
-    return next(p for p in itertools.chain([path], others) if not p.exists())
-
-
 def _git(*command: str) -> str | None:
     try:
         result = subprocess.run(["git", "-C", str(ROOT), *command], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() if result.returncode == 0 else None
+
+
+def _tag(name: str) -> str:
+    """Return TensorBoard's tag of a figure: "acc1" is "accuracy/acc1", "bone/acc1" is "accuracy/bone/acc1"."""
+    *prefix, last = name.split("/")
+    group, *leaf = TAGS.get(last, last).split("/")
+    return "/".join([group, *prefix, *leaf]) if leaf else name
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    """Yield path, path-2, path-3, ..."""
+    yield path
+    yield from (path.with_name(f"{path.stem}-{i}{path.suffix}") for i in itertools.count(2))
+
+
+def _new_folder(path: Path) -> Path:
+    """Make the first numbered folder that does not exist, also if several runs start in the same moment."""
+    for folder in _numbered(path):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            break
+    return folder
+
+
+def _hide_os_errors(args: threading.ExceptHookArgs) -> None:
+    """Print the traceback of a thread, except for TensorBoard's on a full disk, which the next write raises again."""
+    if not isinstance(args.exc_value, OSError):
+        threading.__excepthook__(args)

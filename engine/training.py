@@ -33,58 +33,45 @@ def seed_everything(seed: int | None) -> int:
 def random_states(generator: torch.Generator | None = None) -> dict:
     """Return the states of all global generators of this process and of `generator`, as plain types and tensors."""
     version, numbers, gauss = random.getstate()
-    numpy = np.random.get_state(legacy=False)
+    name, keys, *rest = np.random.get_state()
     return {
         "python": [version, list(numbers), gauss],
-        "numpy": [
-            numpy["bit_generator"],
-            numpy["state"]["key"].tolist(),
-            numpy["state"]["pos"],
-            numpy["has_gauss"],
-            numpy["gauss"],
-        ],
+        "numpy": [name, keys.tolist(), *rest],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,  # of the current GPU
         "generator": None if generator is None else generator.get_state(),
     }
 
 
-def restore_random_states(states: dict, generator: torch.Generator | None = None) -> None:
-    """Restore states of `random_states`; that of a GPU only if both runs have one."""
-    version, numbers, gauss = states["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    np.random.set_state(tuple(states["numpy"]))
-    torch.set_rng_state(states["torch"])
-    if torch.cuda.is_initialized() and states["cuda"] is not None:
-        torch.cuda.set_rng_state(states["cuda"])
-    if generator is not None:
-        generator.set_state(states["generator"])
-
-
-def learning_rate(lr: float, epoch: int, epochs: int, schedule: list[int], cos: bool = False) -> float:
-    """Return the learning rate of an epoch: times 0.1 at each milestone of `schedule`, or half a cosine from lr to 0."""
-    if cos:
-        return lr * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-    return lr * 0.1 ** sum(epoch >= milestone for milestone in schedule)
+def restore_random_states(states: dict, path: str | Path | None, generator: torch.Generator | None = None) -> None:
+    """Restore states of `random_states` from the checkpoint at `path`; that of a GPU only if both runs have one."""
+    try:
+        version, numbers, gauss = states["python"]
+        random.setstate((version, tuple(numbers), gauss))
+        np.random.set_state(tuple(states["numpy"]))
+        torch.set_rng_state(states["torch"])
+        if torch.cuda.is_initialized() and states["cuda"] is not None:
+            torch.cuda.set_rng_state(states["cuda"])
+        if generator is not None:
+            generator.set_state(states["generator"])
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: its random states cannot be restored ({error!r})") from None
 
 
 def set_learning_rate(optimizer: Optimizer, args: Namespace, epoch: int) -> float:
-    """Set the learning rate of an epoch by the options lr, schedule, cos and epochs, and return it."""
-    lr = learning_rate(args.lr, epoch, args.epochs, args.schedule, args.cos)
+    """Set and return the learning rate of an epoch: times 0.1 at each milestone of --schedule, or half a cosine to 0."""
+    cosine = 0.5 * (1 + math.cos(math.pi * epoch / args.epochs))
+    lr = args.lr * (cosine if args.cos else 0.1 ** sum(epoch >= milestone for milestone in args.schedule))
     for group in optimizer.param_groups:
         group["lr"] = lr
     return lr
 
 
 class StopSignals:
-    """While entered, record SIGTERM and SIGINT for the training loop to read; a second signal ends the process at once.
-
-    Attributes:
-        signum: the signal, None before one arrives.
-    """
+    """While entered, record SIGTERM and SIGINT for the training loop to read; a second signal ends the process at once."""
 
     def __init__(self) -> None:
-        self.signum: int | None = None
+        self.signum: int | None = None  # None before a signal arrives
         self._previous: dict = {}
 
     def __enter__(self) -> "StopSignals":
@@ -115,12 +102,7 @@ class StopSignals:
 class Training:
     """What changes during pre-training, and what a checkpoint therefore holds.
 
-    Args:
-        net: on its device.
-        optimizer: of the query encoder.
-        generator: of the views.
-        epoch: number of epochs done.
-        step: number of steps done of the current epoch.
+    `epoch` counts the epochs done, `step` the steps done of the current one; `generator` is that of the views.
     """
 
     def __init__(self, net: SCDNet, optimizer: Optimizer, generator: torch.Generator, epoch: int = 0, step: int = 0) -> None:
@@ -156,11 +138,7 @@ class Training:
         self.statistics.clear()
 
     def state(self) -> dict:
-        """Return the entries of a checkpoint that `restore` reads; all processes call it together.
-
-        Raises:
-            UserError: a weight is not finite, which no checkpoint should hold.
-        """
+        """Return the entries of a checkpoint that `restore` reads; all processes call it together."""
         if not torch.stack([p.isfinite().all() for p in self.net.encoder_q.parameters()]).all():
             raise UserError(f"weights are not finite at {self}: stopped, the last checkpoint is kept; a lower --lr may help")
         return dict(
@@ -174,16 +152,10 @@ class Training:
         )
 
     def restore(self, checkpoint: dict, path: Path, steps: int, data: str) -> None:
-        """Continue from a checkpoint; the reference's has neither generators nor meters.
-
-        Args:
-            checkpoint: of `load_checkpoint`.
-            path: of the checkpoint, for messages.
-            steps: steps of an epoch of this run.
-            data: digest of this run's data.
+        """Continue from the checkpoint at `path`; the reference's has neither generators nor meters.
 
         Raises:
-            UserError: the checkpoint has other sizes or data, or was written within an epoch of another length.
+            UserError: it has other sizes, other `data` (a digest), or was written within an epoch of other than `steps` steps.
         """
         for name, value in checkpoint.get("sizes", {}).get("encoder", {}).items():
             if self.net.sizes["encoder"].get(name) != value:
@@ -191,17 +163,12 @@ class Training:
         if checkpoint.get("data", data) != data:
             raise UserError(f"{path} was trained on other data of the same name; give another --checkpoint-path")
         if self.step and checkpoint.get("steps") != steps:
-            raise UserError(
-                f"{path} is at step {self.step} of {checkpoint.get('steps')}, but an epoch of this run has {steps}: resume "
-                "with the same --batch-size to the end of the epoch"
-            )
+            where = f"at step {self.step} of {checkpoint.get('steps')}, but an epoch of this run has {steps}"
+            raise UserError(f"{path} is {where}: resume with the same --batch-size to the end of the epoch")
         load_weights(self.net, checkpoint["state_dict"], path)
         restore_optimizer(self.optimizer, self.net, checkpoint, path)
-        try:
-            for name, meter in self.meters.items() if self.step else ():
-                meter.restore(checkpoint["meters"][name])
-            states = checkpoint.get("random", [])
-            if distributed.rank() < len(states):  # additional processes keep their own seeds
-                restore_random_states(states[distributed.rank()], self.generator)
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise UserError(f"{path} is damaged: its random states or meters cannot be restored ({error!r})") from None
+        for name in self.meters.keys() & checkpoint.get("meters", {}):
+            self.meters[name].restore(checkpoint["meters"][name])
+        states = checkpoint.get("random", [])
+        if distributed.rank() < len(states):  # additional processes keep their own seeds
+            restore_random_states(states[distributed.rank()], path, self.generator)

@@ -25,11 +25,7 @@ COLOURS = {"left": (31, 119, 180), "right": (214, 92, 20)}
 def report_classes(log: RunLog, task: Task, predictions: Tensor, features: Tensor | None) -> None:
     """Print the accuracy of the classes and the most confused pairs; show the confusion matrix and the features in TensorBoard.
 
-    Args:
-        log: log of the run.
-        task: the data, with N test samples.
-        predictions: (N,) ints, 0 .. num_classes - 1.
-        features: (N, D); None leaves the embeddings out.
+    `predictions` (N,) and `features` (N, D) are those of the test samples; without features there are no embeddings.
     """
     num_classes, labels, predicted = task.num_classes, task.test.labels, predictions.cpu().numpy()
     classes = class_names(task.run.data_set, num_classes)
@@ -68,10 +64,9 @@ def describe_classes(matrix: np.ndarray, names: Sequence[str]) -> list[str]:
 
 
 def show_views(log: RunLog, dataset: SkeletonDataset, views: PretrainingViews, seed: int) -> None:
-    """Show some training clips and two augmented views of each in TensorBoard.
+    """Show some training clips and two augmented views of each, always as joints, in TensorBoard.
 
-    The views come from a generator of their own: training draws what it would have drawn. Whatever the stream, clips are
-    shown as joints; rotation, flip, shear and masks do the same to motion and bones.
+    The views come from a generator of their own: training draws what it would have drawn.
     """
     indices = np.linspace(0, len(dataset) - 1, min(CLIPS, len(dataset))).astype(int).tolist()
     batch, generator = dataset[indices], torch.Generator().manual_seed(seed)
@@ -102,12 +97,8 @@ def describe_view(p: ViewParameters, n: int) -> str:
 def draw_strip(clip: np.ndarray, text: str) -> np.ndarray:
     """Return the picture of a clip, one frame of each temporal block from left to right: (height, width, 3) uint8.
 
-    Bones are lines, left blue, right orange. One scale fits all frames; x points to the right, z upwards. Joints at the origin
-    are not drawn: masked ones, those of masked frames and of absent bodies are there.
-
-    Args:
-        clip: (3, T, V, M) metres.
-        text: written in front of the strip.
+    Bones of the clip (3, T, V, M) are lines, left blue, right orange. One scale fits all frames; x points to the right, z
+    upwards. Joints at the origin are not drawn: masked ones, those of masked frames and of absent bodies are there.
     """
     points = clip[[0, 2], :: clip.shape[1] // NUM_BLOCKS].transpose(1, 3, 2, 0)  # (blocks, M, V, 2)
     visible = clip[:, :: clip.shape[1] // NUM_BLOCKS].any(axis=0).transpose(0, 2, 1)  # (blocks, M, V)

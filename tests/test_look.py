@@ -38,9 +38,6 @@ def events(folder):
     return found
 
 
-# statistics of the contrast
-
-
 def test_statistics_against_plain_numpy():
     torch.manual_seed(0)
     net = SCDNet(dict(hidden_size=16, num_head=2, channels=4), dim=8, K=12, T=0.5)
@@ -74,14 +71,8 @@ def test_every_data_set_has_a_name_for_each_class():
     assert class_names("ntu60", 60)[8] == "standing up (from sitting position)"
     assert class_names("ui_prmd", 10)[6] == "shoulder abduction"
     assert class_names("pku_part1", 51)[0] == "bow" and class_names("demo", 10)[3] == "squat"
-
-
-def test_other_classes_are_numbered():
-    assert class_names("my own", 3) == ("class 0", "class 1", "class 2")
+    assert class_names("my own", 3) == ("class 0", "class 1", "class 2"), "other classes are numbered"
     assert class_names("ui_prmd", 12)[9:] == ("shoulder scaption", "class 10", "class 11")
-
-
-# report
 
 
 def test_description_of_few_classes_and_of_many():
@@ -101,9 +92,6 @@ def test_description_of_few_classes_and_of_many():
     assert lines[0] == "Acc@1 of each class, mean 98.3; the worst 20:" and len(lines) == 23
     assert lines[1] == "    0.0  0/3  7 sitting down"
     assert lines[-1] == "  3/3  7 sitting down -> 8 standing up (from sitting position)"
-
-
-# stick figures
 
 
 def count(image, colour):
@@ -134,14 +122,11 @@ def test_masked_and_absent_joints_frames_and_bodies_are_not_drawn():
 
 
 def test_a_bone_has_its_place_and_length_in_pixels():
-    clip = np.zeros((3, 16, 25, 1), np.float32)
-    clip[:, :, 4, 0] = np.array([1.0, 0, 1])[:, None]  # left shoulder
-    clip[:, :, 5, 0] = np.array([1.0, 0, 4])[:, None]  # left elbow, 3 m above
-    rows, columns = np.nonzero((draw_strip(clip, "")[:, TEXT : TEXT + CELL[0]] == COLOURS["left"]).all(axis=-1))
-    assert rows.min() <= 8 and rows.max() >= CELL[1] - 9 and columns.max() - columns.min() <= 2
-    clip[2, :, 5], clip[0, :, 5] = 1, 4  # to the right
-    rows, columns = np.nonzero((draw_strip(clip, "")[:, TEXT : TEXT + CELL[0]] == COLOURS["left"]).all(axis=-1))
-    assert columns.min() <= 8 and columns.max() >= CELL[0] - 9 and rows.max() - rows.min() <= 2
+    for end, along, across, size in (([1.0, 0, 4], 0, 1, CELL[1]), ([4.0, 0, 1], 1, 0, CELL[0])):  # 3 m up, 3 m to the right
+        clip = np.zeros((3, 16, 25, 1), np.float32)
+        clip[:, :, 4, 0], clip[:, :, 5, 0] = np.array([[1.0], [0], [1]]), np.array(end)[:, None]  # left shoulder, left elbow
+        pixels = np.nonzero((draw_strip(clip, "")[:, TEXT : TEXT + CELL[0]] == COLOURS["left"]).all(axis=-1))
+        assert pixels[along].min() <= 8 and pixels[along].max() >= size - 9 and np.ptp(pixels[across]) <= 2
 
 
 def test_the_augmentations_of_a_sample_are_described():
@@ -162,9 +147,6 @@ def test_views_are_shown_and_training_draws_as_before(data, tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
     (image,) = events(log.folder).Images("views/pretraining")
     assert (image.width, image.height) == (TEXT + 16 * CELL[0], CLIPS * 3 * CELL[1])
-
-
-# TensorBoard, report
 
 
 def test_scalars_are_grouped(tmp_path):

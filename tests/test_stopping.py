@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import ROOT, SIZES, assert_same_training, failure
 
+import action_classification
 import pretraining
 from engine.checkpoint import load_checkpoint, lock_folder
 from engine.training import StopSignals
@@ -50,16 +50,10 @@ def whole(data, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    ("workers", "number", "signum", "status", "position"),
-    [
-        ("0", 5, signal.SIGTERM, 143, (1, 2)),
-        ("2", 7, signal.SIGINT, 130, (2, 0)),  # the last step of its epoch
-    ],
-)
-def test_a_signal_ends_after_the_step_and_the_same_command_continues(
-    data, here, whole, monkeypatch, capsys, workers, number, signum, status, position
-):
+@pytest.mark.parametrize("case", [("0", 5, signal.SIGTERM, 143, (1, 2)), ("2", 7, signal.SIGINT, 130, (2, 0))])
+def test_a_signal_ends_after_the_step_and_the_same_command_continues(data, here, whole, monkeypatch, capsys, case):
+    workers, number, signum, status, position = case  # in the second, after the last step of an epoch
+
     def signal_all():
         workers = [child.pid for child in multiprocessing.active_children()]
         for pid in [*workers, os.getpid()]:  # as a cluster does
@@ -134,10 +128,7 @@ def test_what_a_resumed_run_may_change(data, here, monkeypatch, capsys):
         (["--pairs", "tt"], "pairs ['ti', 'si', 'it', 'is'], not ['tt']"),
         (["--no-masks"], "no_masks False, not True"),
         (["--seed", "2"], "--seed 1, not 2"),
-        (
-            ["--skeleton-representation", "bone"],
-            "pretraining ntu60 cross_subject joint, not pretraining ntu60 cross_subject bone",
-        ),
+        (["--skeleton-representation", "bone"], "cross_subject joint, not pretraining ntu60 cross_subject bone"),
         (["--hidden-size", "32"], "has hidden_size 16, this run 32"),
         (["--num-head", "4"], "has num_head 2, this run 4"),
         (["--data-path", str(here / "other")], "was trained on other data of the same name"),
@@ -189,16 +180,15 @@ def test_a_full_log_disk_does_not_end_training(data, here, capsys, monkeypatch, 
 
 
 def test_a_second_run_in_a_folder_is_refused(data, here, capsys):
-    hold = (
-        "import sys; from engine.checkpoint import lock_folder\nlock = lock_folder('ck'); print(flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", hold]
+    hold = "from engine.checkpoint import lock_folder\nx = lock_folder('ck'); print(flush=True); input()"
     other = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=here, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}
     )
     other.stdout.readline()
-    code, line = failure(capsys, pretrain, data, "--epochs", "1")
-    assert code == 1 and f"ck is used by another run (process {other.pid} on " in line
+    classify = ["--data-path", str(data), "--random-encoder", *SIZES, "--checkpoint-path", "ck", "--epochs", "1"]
+    for run, *flags in ((pretrain, data, "--epochs", "1"), (action_classification.main, classify)):
+        code, line = failure(capsys, run, *flags)
+        assert code == 1 and f"ck is used by another run (process {other.pid} on " in line
     other.kill()
     other.communicate()
     pretrain(data, "--epochs", "1")
@@ -212,16 +202,6 @@ def test_a_link_named_lock_is_not_followed(here):
     with pytest.raises(OSError):
         lock_folder("ck")
     assert Path("precious").read_text() == "text"
-
-
-def test_a_start_on_an_existing_checkpoint_changes_nothing(data, here, capsys):
-    pretrain(data, "--epochs", "1")
-    pretrain(data, "--epochs", "1", "--checkpoint-path", "b")
-    before = Path("ck/checkpoint.pth.tar").read_bytes()
-    for flags in ([], ["--resume", "b"]):
-        code, line = failure(capsys, pretrain, data, "--epochs", "2", "--log-dir", "log2", *flags)
-        assert code == 1 and "ck/checkpoint.pth.tar exists: --resume auto continues that run" in line
-    assert Path("ck/checkpoint.pth.tar").read_bytes() == before and not Path("log2").exists()
 
 
 def test_a_log_belongs_to_its_checkpoint_folder(data, here, capsys):
@@ -274,13 +254,3 @@ def test_a_killed_worker_is_one_line(data, here, monkeypatch, capsys):
     at_step(monkeypatch, 1, kill_workers)
     code, line = failure(capsys, pretrain, data, "--epochs", "9", "--workers", "1")
     assert code == 1 and "use fewer --workers" in line
-
-
-def test_a_reference_checkpoint_resumes(data, here):
-    from model import SCDNet
-    from model.reference import to_reference
-
-    net = SCDNet(dict(hidden_size=16, num_head=2, channels=4), dim=8, K=24)
-    torch.save({"epoch": 1, "state_dict": to_reference(net.state_dict()), "arch": "scd"}, "reference.pth.tar")
-    pretrain(data, "--epochs", "2", "--resume", "reference.pth.tar")
-    assert load_checkpoint("ck")["epoch"] == 2

@@ -53,8 +53,8 @@ def linear_evaluation(args: argparse.Namespace, root: Path, device: torch.device
     encoder = Encoder(args.hidden_size, 8, 1, args.channels)
     state_dict = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
     save_checkpoint(root / "x.tar", {"state_dict": state_dict, "sizes": {"encoder": encoder.sizes}})
-    flags = ["--data-path", str(root), "--pretrained", str(root / "x.tar"), "--checkpoint-path", str(root / "ck"),
-             "--log-dir", str(root / "log"), "--workers", "0", "--device", str(device), "--seed", "0"]  # fmt: skip
+    paths = {"data-path": root, "pretrained": root / "x.tar", "checkpoint-path": root / "ck", "log-dir": root / "log"}
+    flags = [f"--{name}={path}" for name, path in paths.items()] + f"--workers 0 --device {device} --seed 0".split()
     task = open_task(Run("linear", "ntu60", "cross_subject", "joint"), folder / "xsub", 60, [root / "x.tar"], {}, device, 0)
     one = seconds(lambda: extract_features(task, encoder, "joint", 0), 3)
     whole = seconds(lambda: action_classification.main(flags))
@@ -68,8 +68,8 @@ def retrieval(args: argparse.Namespace, device: torch.device) -> None:
     one = seconds(lambda: [part @ gallery.T for part in query.split(CHUNK)])
     knn = seconds(lambda: knn_predict(gallery, labels[0], query, 1))
     precision = seconds(lambda: mean_average_precision(gallery, labels[0], query, labels[1]))
-    print(f"retrieval: product {one:.2f} s, 1-NN {knn:.2f} s, ratio {knn / one:.2f}, "
-          f"mAP {precision:.2f} s, ratio {precision / one:.2f}")  # fmt: skip
+    ratios = f"ratio {knn / one:.2f}, mAP {precision:.2f} s, ratio {precision / one:.2f}"
+    print(f"retrieval: product {one:.2f} s, 1-NN {knn:.2f} s, {ratios}")
 
 
 def get_parser() -> argparse.ArgumentParser:
