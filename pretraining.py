@@ -170,6 +170,7 @@ def main(argv: list[str] | None = None) -> None:
     run = Run("pretraining", args.pre_dataset, args.protocol, args.skeleton_representation)
     checkpoint, resumed = checkpoints.find_checkpoint(args.resume, args.checkpoint_path)
     notes = checkpoints.check_run(checkpoint, run, vars(args), resumed)
+    args.changes = checkpoint.get("options", {}).get("changes", []) + notes  # of all resumed parts
     start = [checkpoint.get("epoch", args.start_epoch), checkpoint.get("step", 0)]
     if any(other != start for other in distributed.gather_objects(start)):
         raise UserError("the processes find different checkpoints: --checkpoint-path must be one folder for all of them")

@@ -20,6 +20,7 @@ import torch
 import yaml
 
 from engine.files import write_text
+from feeder.cli import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 # TensorBoard groups scalars by what precedes the slash.
@@ -59,8 +60,10 @@ class RunLog:
         self.enabled, self._failed, self.folder = enabled, False, folder or Path(os.devnull)
         if not enabled:
             return
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed here only
-
+        try:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed here only
+        except ImportError:
+            raise UserError("tensorboard is not installed: pip install -r requirements.txt") from None
         threading.excepthook = _hide_os_errors
         if folder:
             self._drop_epochs(start_epoch)

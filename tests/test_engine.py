@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import sys
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 
@@ -262,3 +263,10 @@ def test_a_log_of_another_process_writes_nothing(here, capsys):
         log.metrics(0, acc1=50.0)
         log.image("a/picture", np.zeros((4, 4, 3), np.uint8))
     assert not capsys.readouterr().out and not os.listdir(here)
+
+
+def test_a_missing_tensorboard_is_one_line(here, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UserError, match="tensorboard is not installed"):
+        RunLog("log", RUN, Namespace(seed=0))
+    assert not os.listdir(here)

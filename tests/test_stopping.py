@@ -140,6 +140,7 @@ def test_what_a_resumed_run_may_change(data, here, monkeypatch, capsys):
     for name, now, was in (("lr", 0.02, 0.01), ("weight_decay", 0.0, 0.0001), ("momentum", 0.8, 0.9)):
         assert f"note: resumed with {name} {now}, was {was}" in out
     assert "note: resumed with lr" in next((here / "log").glob("*/log.txt")).read_text()
+    assert load_checkpoint("ck")["options"]["changes"][0] == "note: resumed with lr 0.02, was 0.01"
 
 
 @pytest.fixture
