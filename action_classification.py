@@ -74,8 +74,11 @@ def main(argv: list[str] | None = None) -> None:
     name = "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
     run = Run(name, args.finetune_dataset, args.protocol, "+".join(streams))
 
-    # checkpoint to resume; a linear layer is quickly trained again and replaces that of an earlier run
-    checkpoint, path = checkpoints.find_checkpoint(args.resume, args.checkpoint_path, replace=not args.finetune)
+    # checkpoint to resume; a linear layer is quickly trained again, so it may replace that of an earlier run
+    names = {stream: trial_names(args, stream, len(streams) > 1) for stream in streams}
+    for folder_name in [name for trials in names.values() for name in trials]:
+        own = Path(args.checkpoint_path, folder_name)
+        checkpoint, path = checkpoints.find_checkpoint(args.resume, own, None if args.finetune else "linear")
     before, notes = checkpoint.get("options", {}), checkpoints.check_run(checkpoint, run, vars(args), path)
     epoch = checkpoint.get("epoch", args.start_epoch)
     log_folder = checkpoints.resumed_log(checkpoint, path, args.checkpoint_path)
@@ -85,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     # data and encoders; whatever does not fit ends the run before it writes anything
     device, seed = pick_device(args.device, args.gpu), checkpoint.get("seed", args.seed)
     task = open_task(run, folder, num_classes, listed(args.pretrained), flags.given_sizes(args), device, seed)
-    evaluation.balanced_subset(task.train.labels, args.label_fraction, task.record["seed"])
+    evaluation.balanced_subset(task.train.labels, args.label_fraction, task.record["seed"])  # refuses empty classes
     for name in ("data", "origins"):
         if before.get(name, task.record[name]) != task.record[name]:
             raise UserError(f"{path} began with other {name}: give another --checkpoint-path, or omit --resume")
@@ -108,12 +111,20 @@ def main(argv: list[str] | None = None) -> None:
                 model = DownstreamModel(own, num_classes).to(device)
                 if not args.finetune and (features is None or args.random_encoder):
                     features = extract_features(task, model.encoder, stream, args.workers)
-                words = ([stream] if len(streams) > 1 else []) + ([f"repeat{repeat}"] if args.repeats > 1 else [])
-                scores.append(train(args, task, stream, model, features, seed, "/".join(words), checkpoint, path, log))
-            if args.save_features:
-                save_features(log.folder, task, stream, features or extract_features(task, model.encoder, stream, args.workers))
+                scores.append(train(args, task, stream, model, features, seed, names[stream][repeat], checkpoint, path, log))
+                if repeat == 0:
+                    first = features
+                    if args.save_features:
+                        found = features or extract_features(task, model.encoder, stream, args.workers)
+                        save_features(log.folder, task, stream, found)
         found = torch.stack(scores).unflatten(0, (len(streams), args.repeats))
-        report(args, task, found, features[1] if features and len(streams) == 1 else None, log)
+        report(args, task, found, first[1] if first and len(streams) == 1 else None, log)
+
+
+def trial_names(args: Namespace, stream: str, several: bool) -> list[str]:
+    """Return the name of each training of a stream, which is its folder in --checkpoint-path: "" if there is only one."""
+    trials = [f"repeat{repeat}" for repeat in range(args.repeats)] if args.repeats > 1 else [""]
+    return ["/".join(filter(None, [stream if several else "", trial])) for trial in trials]
 
 
 def train(

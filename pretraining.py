@@ -222,6 +222,7 @@ def main(argv: list[str] | None = None) -> None:
             state = training.state() | about  # of all processes
             if rank == 0:
                 checkpoints.save_checkpoint(Path(args.checkpoint_path, checkpoints.NAME), state)
+            distributed.any_process(False)  # wait for it: torchrun ends all processes as soon as one has ended
 
         status = train(training, model, views, loader, args, device, log, save)
         del loader  # ends the workers

@@ -103,16 +103,17 @@ def _all(kind: type | tuple[type, ...], values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
 
-def find_checkpoint(resume: str | None, folder: str | Path, replace: bool = False) -> tuple[dict, Path | None]:
+def find_checkpoint(resume: str | None, folder: str | Path, replace: str | None = None) -> tuple[dict, Path | None]:
     """Return the checkpoint to resume and its path, or ({}, None) to start a new run.
 
     `resume` is a path, "auto" for the checkpoint in `folder` if there is one, or None. `folder` is where the run keeps its
-    checkpoint, and `replace` whether it may replace another one there.
+    checkpoint, and `replace` a task, such as "linear", whose earlier checkpoint there may be replaced.
     """
     own = Path(folder) / NAME
     path = own if resume == "auto" else None if resume is None else Path(resume)
     path = path / NAME if path and path.is_dir() else path
-    if not replace and own.exists() and (path is None or path.resolve() != own.resolve()):
+    other = own.exists() and (path is None or path.resolve() != own.resolve())
+    if other and not (replace and load_checkpoint(own).get("run", [None])[0] == replace):
         raise UserError(f"{own} exists: --resume auto continues that run, another --checkpoint-path starts a new one")
     if path is None or (resume == "auto" and not own.exists()):
         return {}, None

@@ -68,7 +68,11 @@ def set_learning_rate(optimizer: Optimizer, args: Namespace, epoch: int) -> floa
 
 
 class StopSignals:
-    """While entered, record SIGTERM and SIGINT for the training loop to read; a second signal ends the process at once."""
+    """While entered, record SIGTERM and SIGINT for the training loop to read.
+
+    A second Ctrl-C ends a single process at once. Other repeated signals are ignored: torchrun and clusters send several, which
+    must not interrupt the last checkpoint.
+    """
 
     def __init__(self) -> None:
         self.signum: int | None = None  # None before a signal arrives
@@ -94,9 +98,9 @@ class StopSignals:
         return 128 + (self.signum or signal.SIGTERM)
 
     def _record(self, signum: int, _frame: FrameType | None) -> None:
-        if self.signum:
-            raise SystemExit(128 + signum)
-        self.signum = signum
+        if self.signum and signum == signal.SIGINT and distributed.world_size() == 1:
+            raise SystemExit(130)
+        self.signum = self.signum or signum
 
 
 class Training:
@@ -147,7 +151,7 @@ class Training:
             state_dict=self.net.state_dict(),
             optimizer=self.optimizer.state_dict(),
             sizes=self.net.sizes,
-            meters={name: meter.state() for name, meter in self.meters.items()},
+            meters={name: meter.state() for name, meter in (self.meters | self.statistics).items()},
             random=distributed.gather_objects(random_states(self.generator)),
         )
 
@@ -167,8 +171,9 @@ class Training:
             raise UserError(f"{path} is {where}: resume with the same --batch-size to the end of the epoch")
         load_weights(self.net, checkpoint["state_dict"], path)
         restore_optimizer(self.optimizer, self.net, checkpoint, path)
-        for name in self.meters.keys() & checkpoint.get("meters", {}):
-            self.meters[name].restore(checkpoint["meters"][name])
+        for name, values in checkpoint.get("meters", {}).items():
+            meter = self.meters.get(name) or self.statistics.setdefault(name, Meter())
+            meter.restore(values)
         states = checkpoint.get("random", [])
         if distributed.rank() < len(states):  # additional processes keep their own seeds
             restore_random_states(states[distributed.rank()], path, self.generator)

@@ -43,8 +43,8 @@ def test_two_processes_equal_one(here):
 
 
 def test_two_processes_stop_at_a_signal_and_resume_exactly(data, here):
-    stopped = run_two(SCRIPT, "signal", *flags(data, "parts", "--epochs", "2"))
-    assert stopped.returncode != 0 and stopped.stdout.count("stopped by another process at epoch 1, step 2;") == 1
+    stopped = run_two(SCRIPT, "signal", *flags(data, "parts", "--epochs", "2", "--save-freq", "9"))
+    assert stopped.returncode != 0 and stopped.stdout.count("stopped by SIGTERM at epoch 1, step 2;") == 1
     checkpoint = load_checkpoint("parts/ck")
     assert (checkpoint["epoch"], checkpoint["step"], len(checkpoint["random"])) == (1, 2, 2)
     assert not torch.equal(*(states["generator"] for states in checkpoint["random"])), "each process has its own views"

@@ -339,3 +339,28 @@ def test_nothing_downstream_waits_for_the_device(arrays):
     assert retrieval.mean_average_precision(x, labels, query, query_labels).shape == ()
     with pytest.raises(Exception, match="meta"):
         x.sum().item()
+
+
+def test_only_a_linear_evaluation_is_replaced(data, here, capsys):
+    """Not pre-training, nor fine-tuning, nor one of its repeats: they cost hours."""
+    flags = [
+        "--data-path",
+        str(data),
+        "--random-encoder",
+        *SIZES,
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+        "--seed",
+        "1",
+        "--epochs",
+        "1",
+    ]
+    for _ in range(2):
+        action_classification.main([*flags, "--checkpoint-path", "linear"])
+    fine = [*flags, "--finetune", "--repeats", "2"]
+    action_classification.main([*fine, "--checkpoint-path", "fine"])
+    for command, folder in ((fine, "fine"), (flags, "fine/repeat1"), ([*flags, "--finetune"], "linear")):
+        code, line = failure(capsys, action_classification.main, [*command, "--checkpoint-path", folder])
+        assert code == 1 and "exists: --resume auto continues that run" in line

@@ -72,21 +72,22 @@ def test_a_signal_ends_after_the_step_and_the_same_command_continues(data, here,
     assert figures(here / "log") == figures(whole / "log"), "the means of the epoch include the steps before the signal"
 
 
-def test_a_second_signal_ends_at_once():
+def test_only_a_second_ctrl_c_ends_at_once():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended, StopSignals() as stop:
+        for _ in range(2):  # as clusters and torchrun send it, possibly while the last checkpoint is written
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert (stop.signum, stop.name, stop.status) == (signal.SIGTERM, "SIGTERM", 143)
         os.kill(os.getpid(), signal.SIGINT)
-        assert (stop.signum, stop.name, stop.status) == (signal.SIGINT, "SIGINT", 130)
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert ended.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
+    assert ended.value.code == 130 and signal.getsignal(signal.SIGTERM) is before
 
 
 def test_kills_at_random_moments(data, here):
-    """SIGKILL, 8 times: see the script."""
-    flags = ["--data-path", str(data), "--kills", "8"]
+    """SIGKILL, 5 times: see the script."""
+    flags = ["--data-path", str(data), "--kills", "5"]
     result = subprocess.run([sys.executable, ROOT / "tests" / "kill_pretraining.py", *flags], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert "8 kills, no broken checkpoint" in result.stdout
+    assert "5 kills, no broken checkpoint" in result.stdout
 
 
 def test_checkpoints_within_an_epoch(data, here, monkeypatch):

@@ -1,7 +1,7 @@
 """What the processes of a distributed test run: `torchrun --nproc_per_node 2 tests/two_processes.py MODE ARGS`.
 
 steps OUT: three steps of pre-training on fixed views, each process on its rows; rank 0 saves the result to OUT.
-signal FLAGS: pretraining.py, in which rank 1 receives SIGTERM in the sixth step.
+signal FLAGS: pretraining.py, in which rank 1 receives SIGTERM in the sixth step, and rank 0 while it slowly writes.
 fail FLAGS: pretraining.py, in which rank 1 ends with an error in the third step.
 """
 
@@ -9,6 +9,7 @@ import itertools
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -64,6 +65,18 @@ def at_step(number: int, act) -> None:
     pretraining.train_step = train_step
 
 
+def write_slowly() -> None:
+    """Signal the process that writes a checkpoint, as torchrun does, and take longer than the other needs to end."""
+    inside = pretraining.checkpoints.save_checkpoint
+
+    def save_checkpoint(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+        inside(*args)
+
+    pretraining.checkpoints.save_checkpoint = save_checkpoint
+
+
 def fail() -> None:
     raise UserError("rank 1 gives up")
 
@@ -79,5 +92,7 @@ if __name__ == "__main__":
             torch.save({"state_dict": network.state_dict(), "losses": history, "any": gathered}, rest[0])
         distributed.close_processes()
     else:
+        if mode == "signal":
+            write_slowly()
         at_step(*{"signal": (5, lambda: os.kill(os.getpid(), signal.SIGTERM)), "fail": (2, fail)}[mode])
         pretraining.main(rest)
