@@ -17,7 +17,7 @@ demo: $(VENV)/installed
 	    $(BIN)/python action_retrieval.py --config options/demo_retrieval.yaml $$encoder || exit 1; \
 	done
 	$(BIN)/python -m engine.results demo/log
-	@echo "Shown: the encoder that was pre-trained without labels separates ten synthetic actions better than a random one"
+	@echo "The encoder that was pre-trained without labels separates ten synthetic actions better than a random one"
 	@echo "(linear layer and 1-NN, clips of unseen people; seed 0). Next: tensorboard --logdir demo/log, then README.md,"
 	@echo "The three scripts on NTU RGB+D."
 

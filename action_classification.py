@@ -3,7 +3,7 @@
     python action_classification.py --pretrained checkpoints/pretrain --finetune-dataset ntu60
 
 The features of the frozen encoder are computed once, on a deterministic crop, and every epoch
-trains on them. --finetune takes the recipe options/finetune.yaml and trains on the same crop.
+trains on them. --finetune uses the recipe options/finetune.yaml and trains on the same crop.
 """
 
 import copy
@@ -52,7 +52,7 @@ def get_parser() -> Parser:
     add("--finetune", action="store_true", help="train the encoder too; with --random-encoder: supervised, from scratch")
     share = "share of the labels to train on, balanced over the classes (%(default)s)"
     add("--label-fraction", type=positive_fraction, default=1.0, metavar="F", help=share)
-    add("--repeats", type=positive_int, default=1, metavar="R", help="trainings with other seeds and labels (%(default)s)")
+    add("--repeats", type=positive_int, default=1, metavar="R", help="trainings with different seeds and labels (%(default)s)")
     flags.add_optimizer_flags(parser)
     flags.add_checkpoint_flags(parser, save_freq=20)
     flags.add_run_flags(parser)
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     flags.check_encoder_flags(parser, args)
     streams = listed(args.finetune_skeleton_representation)
     if args.resume is not None and (len(streams) > 1 or args.repeats > 1):
-        parser.error("--resume continues a single training: leave it out with several streams or --repeats")
+        parser.error("--resume continues a single training: omit it with several streams or --repeats")
     folder, num_classes = flags.given_folder(parser, args, args.finetune_dataset), DATA_SETS[args.finetune_dataset].num_classes
     name = "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
     run = Run(name, args.finetune_dataset, args.protocol, "+".join(streams))
@@ -83,15 +83,15 @@ def main(argv: list[str] | None = None) -> None:
     epoch = checkpoint.get("epoch", args.start_epoch)
     log_folder = checkpoints.resumed_log(checkpoint, path, args.checkpoint_path)
     if epoch >= args.epochs and (not checkpoint or log_folder and (log_folder / RESULT).is_file()):
-        return print(f"nothing left to do: epoch {epoch} of --epochs {args.epochs}")
+        return print(f"nothing to do: epoch {epoch} of --epochs {args.epochs}")
 
-    # data and encoders; whatever does not fit ends the run before it writes anything
+    # data and encoders, checked before anything is written
     device, seed = pick_device(args.device, args.gpu), checkpoint.get("seed", args.seed)
     task = open_task(run, folder, num_classes, listed(args.pretrained), flags.given_sizes(args), device, seed)
     evaluation.balanced_subset(task.train.labels, args.label_fraction, task.record["seed"])  # refuses empty classes
     for name in ("data", "origins"):
         if before.get(name, task.record[name]) != task.record[name]:
-            raise UserError(f"{path} began with other {name}: give another --checkpoint-path, or omit --resume")
+            raise UserError(f"{path} was started with other {name}: choose another --checkpoint-path, or omit --resume")
     vars(args).update(task.record, changes=before.get("changes", []) + notes)
 
     with checkpoints.lock_folder(args.checkpoint_path), RunLog(args.log_dir, run, args, log_folder, epoch) as log:
@@ -139,10 +139,10 @@ def train(
     path: Path | None,
     log: RunLog,
 ) -> Tensor:
-    """Train one classifier, on features if given, else on clips, and evaluate it on the test set after each epoch.
+    """Train one classifier, on features or, if they are None, on clips; evaluate it on the test set after each epoch.
 
-    `seed` decides the label subset and the order of the batches; `name` is that of this training among several, or "". Return
-    the scores (2, N, classes) of the test set after the last epoch and after that with the best accuracy, on the CPU.
+    `seed` determines the label subset and the order of the batches; `name` is "" for a single training. Return the scores (2,
+    N, classes) of the test set after the last epoch and after the epoch with the best accuracy, on the CPU.
     """
     labels, rows = torch.from_numpy(task.test.labels), evaluation.balanced_subset(task.train.labels, args.label_fraction, seed)
     if name or args.label_fraction < 1:
@@ -178,7 +178,7 @@ def train(
         # evaluate
         scores = class_scores(classifier, test_samples)
         if not math.isfinite(loss) or not scores.isfinite().all():
-            raise UserError(f"loss or class scores are not finite in epoch {epoch}: stopped; a lower --lr may help")
+            raise UserError(f"loss or class scores are not finite in epoch {epoch}: stopped; try a lower --lr")
         acc1, acc5 = evaluation.accuracy(scores, labels), evaluation.accuracy(scores, labels, k=5)
         if acc1 > best_acc1:
             best_acc1, best_scores = acc1, scores
@@ -191,13 +191,13 @@ def train(
             state |= dict(sizes={"encoder": model.encoder.sizes}, random=random_states())
             state |= dict(best_acc1=best_acc1, best_scores=best_scores)
             checkpoints.save_checkpoint(folder / checkpoints.NAME, state | about)
-    if scores is None:  # the earlier run stopped before it had written its result
+    if scores is None:  # the earlier run stopped before writing its result
         scores = class_scores(classifier, test_samples)
     return torch.stack([scores, scores if best_scores is None else best_scores])
 
 
 def train_step(classifier: nn.Module, x: Tensor, y: Tensor, optimizer: Optimizer) -> tuple[Tensor, Tensor]:
-    """Take one step; return the loss and the accuracy in percent, as 0-d tensors. Nothing here waits for the device."""
+    """Do one step without waiting for the device; return the loss and the accuracy in percent as 0-d tensors."""
     scores = classifier(x)
     loss = F.cross_entropy(scores, y)
     optimizer.zero_grad()

@@ -30,7 +30,7 @@ def get_parser() -> Parser:
     flags.add_data_flags(parser, "--finetune-dataset", flags.DOWNSTREAM_REPRESENTATION, STREAMS)
     flags.add_encoder_flags(parser, raw=True)
     add = parser.add_argument_group("retrieval").add_argument
-    voters = "voting neighbours, one or several (%(default)s)"
+    voters = "number of neighbours that vote, one or several values (%(default)s)"
     add("--knn-neighbours", action=OneOrMore, type=positive_int, metavar="k", help=voters)
     add("-b", "--batch-size", type=positive_int, metavar="N", help="clips at a time (%(default)s)")
     flags.add_run_flags(parser)

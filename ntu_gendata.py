@@ -1,11 +1,11 @@
-"""Raw NTU RGB+D skeletons -> arrays. The same command again starts over and replaces them.
+"""Raw NTU RGB+D skeletons -> arrays. Running the command again replaces them.
 
     python ntu_gendata.py                      # NTU-60  -> data/NTU-RGB-D-60-AGCN/{xsub,xview}
     python ntu_gendata.py --dataset ntu120     # NTU-120 -> data/NTU-RGB-D-120-AGCN/{xsub,xsetup}
 
 Deliberate differences from the reference's data_gen/ntu_gendata.py: samples are in the order of
-their names, not of the file system; a file without any body is left out, where the reference keeps
-a sample of zeros; a damaged file is an error. What is computed from a whole file is the same.
+their names, not of the file system; a file without any body is skipped, where the reference keeps
+a sample of zeros; a damaged file is an error. The computed values are the same.
 """
 
 from pathlib import Path
@@ -25,13 +25,13 @@ def get_parser() -> Parser:
     parser = Parser(description=__doc__)
     add = parser.add_argument
     add("--dataset", choices=ntu.BENCHMARKS, default="ntu60", metavar="NAME", help="ntu60 or ntu120 (%(default)s)")
-    folders = "one or several with .skeleton files (data/nturgbd_raw[_120]/nturgb+d_skeletons)"
+    folders = "folders of .skeleton files (data/nturgbd_raw[_120]/nturgb+d_skeletons)"
     add("--data-path", type=Path, nargs="+", metavar="DIR", help=folders)
-    names = "names of samples to skip, one a line, in addition to the built-in list of missing skeletons"
+    names = "names of samples to skip, one per line, in addition to the built-in list of missing skeletons"
     add("--ignored-sample-path", type=Path, metavar="FILE", help=names)
-    add("--skip-bad", action="store_true", help="leave damaged files out instead of failing at the end")
-    add("--out-folder", type=Path, metavar="DIR", help="(data/NTU-RGB-D-60-AGCN or data/NTU-RGB-D-120-AGCN)")
-    protocols = "of xsub, xview, xsetup (xsub and xview of ntu60, xsub and xsetup of ntu120)"
+    add("--skip-bad", action="store_true", help="skip damaged files instead of failing at the end")
+    add("--out-folder", type=Path, metavar="DIR", help="output folder (data/NTU-RGB-D-60-AGCN or data/NTU-RGB-D-120-AGCN)")
+    protocols = "protocols to write (ntu60: xsub xview; ntu120: xsub xsetup)"
     add("--benchmark", nargs="+", choices=("xsub", "xview", "xsetup"), metavar="NAME", help=protocols)
     add("--workers", type=positive_int, default=default_workers(), metavar="N", help="processes (all cores, 12 at most)")
     return parser
@@ -39,7 +39,7 @@ def get_parser() -> Parser:
 
 @script
 def main(argv: list[str] | None = None) -> None:
-    """Prepare the data set of a command line."""
+    """Prepare the data set on the command line."""
     parser = get_parser()
     args = parser.parse_args(argv)
     allowed = ntu.BENCHMARKS[args.dataset]

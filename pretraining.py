@@ -2,7 +2,7 @@
 
     python pretraining.py --pre-dataset ntu60 --protocol cross_subject
 
-Without further flags this is the paper's recipe. The checkpoint is written to --checkpoint-path
+Without other flags this is the paper's recipe. The checkpoint is written to --checkpoint-path
 after every epoch and every --save-minutes, the log to a new folder in --log-dir. SIGTERM and Ctrl-C
 end the run after the current step; the same command with `--resume auto` continues it. On N GPUs:
 
@@ -83,7 +83,7 @@ def train_step(
         logits = net(q, k)
     losses = SCDNet.loss(logits)
 
-    # backward; DistributedDataParallel averages the gradients of several processes meanwhile
+    # backward; meanwhile DistributedDataParallel averages the gradients of several processes
     optimizer.zero_grad()
     torch.stack(list(losses.values())).sum().backward()
     optimizer.step()
@@ -102,7 +102,7 @@ def train(
 ) -> int:
     """Train until --epochs or a signal; return 0, or the exit status of the signal.
 
-    `training` changes in place. `model` is its network or the `DistributedDataParallel` of it; `save` writes its checkpoint.
+    `training` is updated in place. `model` is its network or its `DistributedDataParallel`; `save` writes its checkpoint.
     """
     net, batches, steps = training.net.train(), loader.sampler, len(loader)
     saved, stopping = time.monotonic(), False
@@ -148,13 +148,13 @@ def train(
                 saved = time.monotonic()
     if training.epoch == args.epochs:
         return 0
-    log.print(f"stopped by {stop.name} at {training}; the same command with --resume auto continues there")
+    log.print(f"stopped by {stop.name} at {training}; --resume auto continues from there")
     return stop.status
 
 
 @script
 def main(argv: list[str] | None = None) -> None:
-    """Pre-train as the command line says; exit with status 143 or 130 if a signal ended the run."""
+    """Pre-train with the options of the command line; exit with status 143 or 130 if a signal ended the run."""
     # options, device, processes
     parser = get_parser()
     args = parser.parse_args(argv)
@@ -173,9 +173,9 @@ def main(argv: list[str] | None = None) -> None:
     args.changes = checkpoint.get("options", {}).get("changes", []) + notes  # of all resumed parts
     start = [checkpoint.get("epoch", args.start_epoch), checkpoint.get("step", 0)]
     if any(other != start for other in distributed.gather_objects(start)):
-        raise UserError("the processes find different checkpoints: --checkpoint-path must be one folder for all of them")
+        raise UserError("the processes find different checkpoints: --checkpoint-path must be a folder that all of them share")
     if start[0] >= args.epochs:
-        return print(f"nothing left to do: epoch {start[0]} of --epochs {args.epochs}") if rank == 0 else None
+        return print(f"nothing to do: epoch {start[0]} of --epochs {args.epochs}") if rank == 0 else None
 
     # data: each process reads its rows of every batch
     args.seed = distributed.gather_objects(seed_everything(checkpoint.get("seed", args.seed)))[0]
@@ -233,14 +233,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def check_options(parser: Parser, args: Namespace, device: torch.device) -> None:
-    """Exit with status 2 if options do not fit together."""
+    """Exit with status 2 if options contradict each other."""
     processes = distributed.launched()
     if args.encoder_k % args.batch_size:
         parser.error(f"--encoder-k {args.encoder_k} is not a multiple of --batch-size {args.batch_size}")
     if args.batch_size % processes:
-        parser.error(f"--batch-size {args.batch_size} is the total of {processes} processes, and not a multiple of them")
+        parser.error(f"--batch-size {args.batch_size} is the total of {processes} processes and must be a multiple of them")
     if args.compile and device.type != "cuda":
-        parser.error("--compile is for GPUs: on CPUs it takes minutes and gains nothing")
+        parser.error("--compile needs a GPU: on CPUs it takes minutes and training is not faster")
 
 
 def prepare(net: SCDNet, args: Namespace, device: torch.device) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, loaded without running what they hold, refused as a whole if anything does not fit."""
+"""Checkpoints: written atomically, loaded without running code, rejected if any tensor does not match."""
 
 import contextlib
 import fcntl
@@ -23,56 +23,56 @@ from model import Encoder
 from model.reference import from_reference, is_reference, momentum_from_reference, sizes, strip_module
 
 NAME = "checkpoint.pth.tar"
-# Entries of a checkpoint and their types. One that has "run" is ours and has all of OURS.
+# Entries of a checkpoint and their types. A checkpoint with "run" is ours and has all of OURS.
 ENTRIES: dict[str, type | tuple[type, ...]] = dict.fromkeys(("epoch", "step", "steps", "seed"), int)
 ENTRIES |= dict.fromkeys(("options", "sizes", "optimizer", "meters"), dict) | dict.fromkeys(("log_folder", "data"), str)
 ENTRIES |= {"run": list, "random": (list, dict), "best_acc1": (float, Tensor), "best_scores": (Tensor, type(None))}
 OURS = ("epoch", "seed", "run", "options", "sizes", "optimizer", "random", "log_folder")
-# Options that a resumed run cannot change, and others that change its result: these are reported.
+# Options that a resumed run cannot change, and options that change its result: changes of these are reported.
 IDENTITY = ("pre_dataset", "finetune_dataset", "protocol", "skeleton_representation", "pairs", "no_masks", "label_fraction")
 IDENTITY += ("encoder_k", "encoder_m", "encoder_t", "encoder_dim")
 RESULT = ("epochs", "batch_size", "lr", "schedule", "cos", "momentum", "weight_decay", "precision", "no_sync_batchnorm")
 
 
 def save_checkpoint(path: Path, checkpoint: dict) -> None:
-    """Write a checkpoint of plain types and tensors atomically; raise UserError, with the old file unchanged, if that fails."""
+    """Write a checkpoint of plain types and tensors atomically; on failure, raise UserError and keep the old file."""
     try:
         with atomic_write(path) as file:
             torch.save(checkpoint, file)
-    except (OSError, RuntimeError) as error:  # on a full disk torch's own message names a line of its source
+    except (OSError, RuntimeError) as error:  # on a full disk torch's message is a line of its source code
         reason = getattr(error, "strerror", None) or "is the disk full?"
-        raise UserError(f"cannot write {path} ({reason}); an older checkpoint there is unchanged") from None
+        raise UserError(f"cannot write {path} ({reason}); an existing checkpoint is unchanged") from None
 
 
 def load_checkpoint(path: str | Path) -> dict:
-    """Return a checkpoint, ours or the reference's, on the CPU; its `state_dict` has our names.
+    """Load a checkpoint, ours or the reference's, onto the CPU; its `state_dict` has our names.
 
-    The reference's own state dict is kept as `reference`, since its optimiser numbers the parameters in that order. Raise
-    UserError if there is no checkpoint at `path`, if it is damaged or of another format, or if loading it would run code.
+    The reference's state dict is kept as `reference`, because its optimiser numbers the parameters in that order. Raise
+    UserError if there is no checkpoint at `path`, if it is damaged or has another format, or if loading it would run code.
     """
     path = Path(path)
     path = path / NAME if path.is_dir() else path
     if not path.is_file():
-        raise UserError(f"no checkpoint at {path}: give the file, or the folder that holds {NAME}")
+        raise UserError(f"no checkpoint at {path}: set the path of the file, or of the folder that contains {NAME}")
     try:
-        if zipfile.is_zipfile(path):  # torch verifies no checksums, and reads nothing from an entry marked as a folder
+        if zipfile.is_zipfile(path):  # torch does not verify checksums, nor read entries marked as folders
             with zipfile.ZipFile(path) as archive:
                 folders = [entry.filename for entry in archive.infolist() if entry.external_attr & 0x10]
                 if damaged := folders[0] if folders else archive.testzip():
                     raise ValueError(f"wrong checksum of {damaged}")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles that are no checkpoint: the error below says so
+            warnings.simplefilter("ignore")  # about pickles that are not checkpoints: an error follows
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         _check_entries(checkpoint)
         state_dict = strip_module(checkpoint["state_dict"])
         if is_reference(state_dict):
             return checkpoint | {"state_dict": from_reference(state_dict), "reference": state_dict}
         return checkpoint | {"state_dict": state_dict}
-    except pickle.UnpicklingError:  # torch's advice would be to run what is in the file
+    except pickle.UnpicklingError:  # torch's message suggests running the code in the file
         problem, remedy = "could run code: nothing was loaded", "save {'state_dict': model.state_dict()} instead"
-        raise UserError(f"{path} is damaged, or holds more than tensors and plain types, which {problem}; {remedy}") from None
-    except Exception as error:  # a damaged file can fail in any way
-        raise UserError(f"{path} is damaged or no checkpoint: {_first_line(error)}") from None
+        raise UserError(f"{path} is damaged, or has more than tensors and plain types, which {problem}; {remedy}") from None
+    except Exception as error:  # a damaged file can raise almost any error
+        raise UserError(f"{path} is damaged or not a checkpoint: {_first_line(error)}") from None
 
 
 def _check_entries(checkpoint: Any) -> None:
@@ -121,7 +121,7 @@ def find_checkpoint(resume: str | None, folder: str | Path, replace: str | None 
 
 
 def check_run(checkpoint: dict, run: Sequence[str], options: dict[str, Any], path: Path | None) -> list[str]:
-    """Return a line for each option that has changed since a checkpoint of ours; raise UserError if it is of another run."""
+    """Return a line for each option that changed since a checkpoint of ours; raise UserError if it belongs to another run."""
     if "run" not in checkpoint:
         return []
     before, differences = checkpoint["options"], []
@@ -132,12 +132,12 @@ def check_run(checkpoint: dict, run: Sequence[str], options: dict[str, Any], pat
     changed = [name for name, value in options.items() if before.get(name, value) != value]
     differences += [f"{name} {before[name]}, not {options[name]}" for name in IDENTITY if name in changed]
     if differences:
-        raise UserError(f"{path} belongs to another run: {differences[0]}; give another --checkpoint-path")
+        raise UserError(f"{path} belongs to another run: {differences[0]}; choose another --checkpoint-path")
     return [f"note: resumed with {name} {options[name]}, was {before[name]}" for name in RESULT if name in changed]
 
 
 def resumed_log(checkpoint: dict, path: Path | None, folder: str | Path) -> Path | None:
-    """Return the log folder that a resumed run continues, or None for a new one: the log itself must name `folder`."""
+    """Return the log folder that a resumed run continues, or None for a new one; its options.yaml must name `folder`."""
     if path is None or path.resolve().parent != Path(folder).resolve() or "log_folder" not in checkpoint:
         return None
     log_folder = Path(checkpoint["log_folder"])
@@ -150,9 +150,9 @@ def resumed_log(checkpoint: dict, path: Path | None, folder: str | Path) -> Path
 
 
 def lock_folder(folder: str | Path) -> TextIO:
-    """Make a checkpoint folder and lock it until the returned file is closed; raise UserError if another run has locked it.
+    """Create a checkpoint folder and lock it until the returned file is closed; raise UserError if another run has locked it.
 
-    Unlike a lock of `flock`, workers that outlive a killed run do not hold it.
+    Unlike with `flock`, workers that outlive a killed run do not hold the lock.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -162,7 +162,7 @@ def lock_folder(folder: str | Path) -> TextIO:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         holder = file.read().strip()
-        raise UserError(f"{folder} is used by another run ({holder}): stop it or give another --checkpoint-path") from None
+        raise UserError(f"{folder} is used by another run ({holder}): stop it or choose another --checkpoint-path") from None
     except OSError:
         return file  # a file system without locks
     with contextlib.suppress(OSError):  # a full disk does not prevent the lock
@@ -173,20 +173,20 @@ def lock_folder(folder: str | Path) -> TextIO:
 
 
 def load_weights(module: nn.Module, state_dict: dict, path: str | Path) -> None:
-    """Load a whole state dict; raise UserError, with the module unchanged, that names the first tensor that does not fit."""
+    """Load a state dict; raise UserError for the first tensor that does not match, and leave the module unchanged."""
     own = module.state_dict()
     for name in [*own, *state_dict]:
         if name not in state_dict:
-            raise UserError(f"{path} lacks {name}")
+            raise UserError(f"{path} has no tensor {name}")
         if name not in own:
-            raise UserError(f"{path} has {name}, which this model does not have")
+            raise UserError(f"{path} has tensor {name}, which this model does not have")
         if own[name].shape != state_dict[name].shape:
             raise UserError(f"{path}: {name} is {tuple(state_dict[name].shape)}, in this model {tuple(own[name].shape)}")
     module.load_state_dict(state_dict)
 
 
 def restore_optimizer(optimizer: Optimizer, module: nn.Module, checkpoint: dict, path: str | Path) -> None:
-    """Load the optimiser's state, if the checkpoint has one; raise UserError if it belongs to other parameters."""
+    """Load the optimiser state, if the checkpoint has one; raise UserError if it does not match the parameters."""
     try:
         if "reference" in checkpoint:
             momentum = momentum_from_reference(checkpoint["reference"], checkpoint.get("optimizer", {}))
@@ -194,23 +194,23 @@ def restore_optimizer(optimizer: Optimizer, module: nn.Module, checkpoint: dict,
                 if name in momentum:
                     optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(parameter)
         elif "optimizer" in checkpoint:
-            # the state only: learning rate, momentum and weight decay are those of this run's options
+            # only the state: learning rate, momentum and weight decay are options of this run
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": checkpoint["optimizer"]["state"], "param_groups": groups})
             for parameter, state in optimizer.state.items():
                 if state["momentum_buffer"].shape != parameter.shape:
                     raise ValueError(f"momentum of shape {tuple(state['momentum_buffer'].shape)}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: the optimiser's state does not fit: {_first_line(error)}") from None
+        raise UserError(f"{path}: the optimiser state does not match: {_first_line(error)}") from None
 
 
 def get_encoder(pretrained: str | Path | None, given: dict[str, Any]) -> tuple[Encoder, dict[str, Any]]:
-    """Return the (query) encoder of a checkpoint, or a random one, and how it was made.
+    """Return the (query) encoder of a checkpoint, or a random one, and its origin.
 
     Args:
-        pretrained: a checkpoint of pre-training or of a downstream task; None makes a random encoder.
-        given: sizes that the user has given. The number of heads follows from no shape: it is the paper's for checkpoints
-            that do not record it.
+        pretrained: a checkpoint of pre-training or of a downstream task; None for a random encoder.
+        given: sizes set by flags. num_head cannot be read from the weights; the default is used if the checkpoint does not
+            record it.
 
     Returns:
         The encoder, and the options of the run that made it, with its "task"; {"task": "reference"} for a checkpoint of the
@@ -233,7 +233,7 @@ def get_encoder(pretrained: str | Path | None, given: dict[str, Any]) -> tuple[E
     load_weights(encoder, weights, pretrained)
     if "num_head" not in found:
         heads = encoder.sizes["num_head"]
-        print(f"note: {pretrained} does not record the number of heads: assuming {heads} (--num-head changes it)")
+        print(f"note: {pretrained} does not record the number of heads: using {heads} (set it with --num-head)")
     if "run" in checkpoint:
         return encoder, {"data": checkpoint.get("data")} | checkpoint["options"] | {"task": checkpoint["run"][0]}
     return encoder, {"task": "reference"} if "reference" in checkpoint else {}

@@ -16,11 +16,11 @@ from feeder.cli import UserError
 
 
 def pick_device(name: str = "auto", gpu: int | None = None) -> torch.device:
-    """Return a device with an index if it is a GPU, and make that GPU torch's current one.
+    """Return a device, with an index if it is a GPU, and make that GPU torch's current device.
 
     Args:
         name: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one and the CPU otherwise. "cuda" is the first GPU that
-            torch sees, or the process's own under torchrun.
+            torch sees, or the GPU of this process under torchrun.
         gpu: N, the same as "cuda:N".
     """
     if gpu is not None:
@@ -37,7 +37,7 @@ def pick_device(name: str = "auto", gpu: int | None = None) -> torch.device:
     if device.index is None:
         device = torch.device("cuda", local_rank() or 0)
     elif local_rank() is not None:
-        raise UserError(f"under torchrun each process takes its own GPU: omit {name!r}, set CUDA_VISIBLE_DEVICES")
+        raise UserError(f"under torchrun each process uses its own GPU: omit {name!r}, set CUDA_VISIBLE_DEVICES")
     if device.index >= torch.cuda.device_count():
         raise UserError(f"no device {device}: torch sees {torch.cuda.device_count()} GPUs; use --device cpu to run without")
     torch.cuda.set_device(device)
@@ -45,7 +45,7 @@ def pick_device(name: str = "auto", gpu: int | None = None) -> torch.device:
 
 
 def set_precision(precision: str, device: torch.device) -> None:
-    """Allow tf32 products with "tf32" only; "fp32" has the reference's numerics."""
+    """Allow tf32 products only with "tf32"; "fp32" has the reference's numerics."""
     if precision == "tf32" and device.type != "cuda":
         raise UserError("--precision tf32 needs a GPU: choose fp32 or bf16 on a CPU")
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
@@ -53,15 +53,15 @@ def set_precision(precision: str, device: torch.device) -> None:
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
-    """Return the context of a forward pass: bfloat16 autocast with "bf16", nothing otherwise."""
+    """Return the context of a forward pass: bfloat16 autocast with "bf16", a null context otherwise."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
 
 
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next step instead of returning it to the kernel.
 
-    Training allocates the same large blocks in every step, and the kernel would map and clear them each time: steps on CPUs
-    became 1.3 to 1.6 times faster. No effect with other C libraries.
+    Training allocates the same large blocks in every step, and the kernel would map and clear them each time. Steps on CPUs
+    are 1.3 to 1.6 times faster; no effect with other C libraries.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt

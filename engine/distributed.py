@@ -1,4 +1,4 @@
-"""Several processes, one per GPU, as torchrun starts them. In a single process every function here is a no-op."""
+"""Processes started by torchrun, one per GPU. In a single process every function here is a no-op."""
 
 import os
 from datetime import timedelta
@@ -24,19 +24,19 @@ def launched() -> int:
 
 
 def local_rank() -> int | None:
-    """Return the index of this process on its machine, which is that of its GPU; None in a run of one process."""
+    """Return the index of this process on its machine and of its GPU; None in a run of one process."""
     return int(os.environ["LOCAL_RANK"]) if launched() > 1 else None
 
 
 def init_processes(device: torch.device) -> None:
     """Connect the processes: NCCL for tensors on GPUs, gloo for tensors on CPUs."""
     if launched() > 1:
-        timeout = timedelta(minutes=30)  # for the slowest process, which may be writing a checkpoint
+        timeout = timedelta(minutes=30)  # a process may be writing a checkpoint
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timeout)
 
 
 def close_processes() -> None:
-    """Disconnect the processes; call it only after success, since it may wait for the others."""
+    """Disconnect the processes; call it only after success, because it may wait for the others."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -66,7 +66,7 @@ def average(x: Tensor) -> Tensor:
 
 
 def any_process(*flags: bool) -> list[bool]:
-    """Return for each flag whether it is true in any process, so that all act alike."""
+    """Return, for each flag, whether it is true in any process."""
     counts = torch.tensor(flags, dtype=torch.int32)  # on the CPU: does not wait for a GPU
     if world_size() > 1:
         dist.all_reduce(counts)

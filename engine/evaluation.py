@@ -14,11 +14,11 @@ from feeder.preparation.ntu import SAMPLE_COUNTS as NTU
 from feeder.preparation.pku import SAMPLE_COUNTS as PKU
 from model.contrast import PAIRS
 
-# Training and test samples of the whole data sets. PKU-MMD's depend a little on the script that prepares them.
+# Training and test samples of the whole data sets. Those of PKU-MMD depend slightly on the script.
 FULL = NTU | {(f"pku_part{part}", split): counts for (part, split), counts in PKU.items()}
 SPLITS = {"cross_subject": "xsub", "cross_view": "xview", "cross_setup": "xsetup"}
 TOLERANCE = 0.002  # of these numbers
-# Options that change where and how fast a run computes, not what. `pretrained` is a path: `origins` identify the encoders.
+# Options that do not change the result. `pretrained` is only a path; `origins` identify the encoders.
 INCIDENTAL = set(
     "seed config data_path log_dir checkpoint_path pretrained resume save_freq print_freq save_minutes workers device gpu "
     "compile save_features".split()
@@ -26,7 +26,7 @@ INCIDENTAL = set(
 
 
 def accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
-    """Return the top-k accuracy in percent of scores (N, classes) and labels (N,); k is cut to the number of classes."""
+    """Return the top-k accuracy in percent of scores (N, classes) and labels (N,); k is at most the number of classes."""
     top = scores.topk(min(k, scores.shape[1]), dim=1).indices  # (N, k)
     return (top == labels[:, None]).any(dim=1).double().mean().item() * 100
 
@@ -37,9 +37,9 @@ def fuse(scores: Tensor, weights: Sequence[float] | None = None) -> Tensor:
 
 
 def summarise(scores: Tensor, labels: Tensor) -> dict[str, float | None]:
-    """Return the accuracies of a row of result.json: mean and deviation over repeats, last and best epoch.
+    """Return the accuracies of a row of result.json: mean and standard deviation over repeats, of the last and the best epoch.
 
-    `scores` are (repeats, 2, N, classes), of the last epoch and of that with the best test accuracy.
+    `scores` are (repeats, 2, N, classes), of the last epoch and of the epoch with the best test accuracy.
     """
     found = torch.tensor([[accuracy(epoch, labels) for epoch in repeat] for repeat in scores], dtype=torch.float64)
     last, best = found.mean(dim=0).tolist()
@@ -48,9 +48,9 @@ def summarise(scores: Tensor, labels: Tensor) -> dict[str, float | None]:
 
 
 def describe_encoder(origin: dict, protocol: str, stream: str) -> str:
-    """Return how an encoder was made, and what sets it apart from the paper's pre-training under this protocol on this stream.
+    """Return the origin of an encoder and how it differs from the paper's pre-training with this protocol and stream.
 
-    `origin` has the "task" and the options of the run that made the encoder; "unknown" is returned if they are incomplete.
+    `origin` has the "task" and the options of the run that made the encoder; return "unknown" if they are incomplete.
     """
     try:
         task = origin["task"]
@@ -74,7 +74,7 @@ def result_row(run: Run, options: dict[str, Any], stream: str, task: str, **figu
     """Return a row of result.json, with the entries of `engine.results.FIELDS`.
 
     Args:
-        run: what the run does.
+        run: task and data of the run.
         options: all its options, and "seed", "data" and "origins" of its `Task`.
         stream: the stream of this row, or "joint+motion" etc. for their fusion.
         task: such as "linear" or "1-NN retrieval".
@@ -86,38 +86,38 @@ def result_row(run: Run, options: dict[str, Any], stream: str, task: str, **figu
     encoder, labels = "; ".join(dict.fromkeys(encoders)), float(options.get("label_fraction", 1))
     row = dict(task=task, data_set=run.data_set, protocol=run.protocol, stream=stream, encoder=encoder, labels=labels)
 
-    # the published figure may be shown next to the paper's method on the whole data set
+    # the published figure is comparable with the paper's method on the whole data set
     full, found = FULL.get((run.data_set, SPLITS.get(run.protocol))), options["data"]
     whole = full and all(abs(found[part] - n) <= TOLERANCE * n for part, n in zip(("train", "test"), full, strict=True))
     comparable = bool(whole) and (stream, labels, encoder) == ("joint", 1, f"pre-trained on {run.data_set}")
 
-    # task and stream of the row say which of these options it belongs to
+    # task and stream of the row already identify these options
     own = options | {"origins": origins, "finetune_skeleton_representation": None, "knn_neighbours": None}
     group = hashlib.sha256(repr((row, essential(own))).encode()).hexdigest()[:16]
     return row | {"seed": options["seed"], "comparable": comparable, "group": group} | figures
 
 
 def essential(value: Any) -> Any:
-    """Return options, nested in those of other runs, as sorted pairs without what a result does not depend on."""
+    """Return (nested) options as sorted pairs, without those that do not affect results."""
     if isinstance(value, list):
         return [essential(item) for item in value]
     if not isinstance(value, dict):
         return value
-    # encoders of one kind differ in weights between seeds; without a seed the weights are all that is known
-    left_out = INCIDENTAL | ({"digest"} if "seed" in value else set())
-    return sorted(((str(name), essential(item)) for name, item in value.items() if name not in left_out), key=str)
+    # the weights differ between seeds; without a seed, the digest of the weights identifies the encoder
+    omitted = INCIDENTAL | ({"digest"} if "seed" in value else set())
+    return sorted(((str(name), essential(item)) for name, item in value.items() if name not in omitted), key=str)
 
 
 def repeat_seed(seed: int, repeat: int) -> int:
-    """Return the seed of a repeat: the run's own for the first, then one derived from both, so that runs share none."""
+    """Return the seed of a repeat: `seed` for the first, then one derived from both, so that no two runs share a seed."""
     return int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0]) if repeat else seed
 
 
 def balanced_subset(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Return the sorted rows (n,) of round(fraction * N) samples, the same number of each class as far as possible.
 
-    A class with too few samples gives all it has and the others make up for it; a remainder that cannot be divided evenly
-    goes to randomly drawn classes. Raise UserError if a class would be empty, unless `labels` (N,) has none of it.
+    A class with too few samples contributes all its samples and other classes contribute more; a remainder goes to randomly
+    drawn classes. Raise UserError if a class of `labels` (N,) would be empty.
     """
     total, classes = round(fraction * len(labels)), np.unique(labels)
     if total < len(classes):

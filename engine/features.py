@@ -1,4 +1,4 @@
-"""The input of the downstream tasks: both parts of a split, an encoder for each stream, and the features of frozen encoders."""
+"""Input of the downstream tasks: both parts of a split, an encoder for each stream, features of frozen encoders."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -22,11 +22,11 @@ from feeder.dataset import Batches, SkeletonDataset, make_loader
 from feeder.skeleton import NUM_BODIES
 from model import Encoder
 
-BATCH_SIZE = 64  # clips that a frozen encoder takes at a time
+BATCH_SIZE = 64  # clips in a batch of a frozen encoder
 
 
 class Task(NamedTuple):
-    """What a downstream run evaluates: a data set under a protocol and an encoder for each stream."""
+    """Data set, protocol and encoders that a downstream run evaluates."""
 
     run: Run
     streams: list[str]
@@ -34,7 +34,7 @@ class Task(NamedTuple):
     train: SkeletonDataset
     test: SkeletonDataset
     encoders: list[Encoder | None]  # None for raw coordinates
-    record: dict[str, Any]  # seed, data and origins of the encoders, which are added to the options of the run
+    record: dict[str, Any]  # seed, data and origins of the encoders, added to the options of the run
     device: torch.device
 
 
@@ -48,10 +48,10 @@ def open_task(
     seed: int | None = None,
     raw: bool = False,
 ) -> Task:
-    """Open the data in `folder` and an encoder for each stream, after all checks that need no computing.
+    """Open the data in `folder` and an encoder for each stream, and check them, before anything is computed.
 
-    Without `pretrained`, the encoders are random and drawn from the seed; with `raw` there are none. `sizes` are those that the
-    user has given; without a seed one is drawn.
+    Without `pretrained`, the encoders are random and drawn from the seed; with `raw` there are none. `sizes` are set by flags;
+    without a seed one is drawn.
     """
     keep_freed_memory()
     set_precision("fp32", device)
@@ -60,7 +60,7 @@ def open_task(
         worst = int(dataset.labels.argmax())
         if dataset.labels[worst] >= num_classes:
             label = f"{dataset.names[worst]} has label {dataset.labels[worst]}"
-            raise UserError(f"{folder}: {label}, but the table of data sets says {num_classes} classes")
+            raise UserError(f"{folder}: {label}, but options/datasets.py has {num_classes} classes")
     data = {"train": len(train), "test": len(test), "digest": train.digest() + test.digest()}
     seed, streams = seed_everything(seed), run.stream.split("+")
 
@@ -81,7 +81,7 @@ def open_task(
 
 
 def feature_batches(x: Tensor, y: Tensor, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of features x (N, D) and labels y (N,), both on the device; their order is copied there once."""
+    """Yield batches of features x (N, D) and labels y (N,), both on the device; the order is copied there once."""
     order = torch.tensor([row for rows in batches for row in rows]).to(x.device)
     for rows in order.split(batches.batch_size):
         yield x[rows], y[rows]
@@ -90,7 +90,7 @@ def feature_batches(x: Tensor, y: Tensor, batches: Batches) -> Iterator[tuple[Te
 def clip_batches(
     loader: DataLoader, stream: str, sizes: dict[str, int], device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the centre crop of clips in the form of the stream, x (N, 3, frames, V, bodies), and labels (N,), on the device."""
+    """Yield centre crops of a stream, x (N, 3, frames, V, bodies), and labels (N,), on the device."""
     for batch in loader:
         x = batch.x[..., : sizes["bodies"]].to(device, non_blocking=True)
         x = to_stream(centre_crop(x, batch.num_frames, size=sizes["frames"]), stream)
@@ -115,7 +115,7 @@ def extract_features(
         for x, _ in tqdm(clips, f"features of {dataset.part}", len(loader), leave=False, disable=None):
             features.append(x.flatten(1) if encoder is None else torch.cat(encoder(x), dim=1))
         both.append(torch.cat(features))
-        finite = torch.cat([torch.isfinite(x).all(dim=1) for x in features]).cpu()  # the first to wait for the device
+        finite = torch.cat([torch.isfinite(x).all(dim=1) for x in features]).cpu()  # waits for the device
         if not finite.all():
             bad = int(finite.int().argmin())
             sample = f"{dataset.part} sample {bad} ({dataset.names[bad]})"

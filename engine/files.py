@@ -11,7 +11,7 @@ import numpy as np
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that replaces `path` at the end, once it is on disk; after an error `path` is unchanged."""
+    """Open a temporary file that replaces `path` once it is on disk; after an error `path` is unchanged."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
     try:
@@ -28,7 +28,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically; what `errors="surrogateescape"` has read is written unchanged."""
+    """Write a UTF-8 text file atomically; text read with `errors="surrogateescape"` is written unchanged."""
     with atomic_write(path) as file:
         file.write(text.encode(errors="surrogateescape"))
 

@@ -2,7 +2,7 @@
 
     python -m engine.fuse log/RUN log/RUN --stream-weights 1 0.6
 
-adds the scores of all streams of these runs of action_classification.py and prints the accuracy of each and of the sum.
+prints the accuracy of each stream of these runs of action_classification.py and of the sum of their scores.
 """
 
 import argparse
@@ -29,10 +29,10 @@ def read_scores(path: Path) -> dict[str, np.ndarray]:
         fits = fits and np.isfinite(scores).all() and np.isfinite(best).all()
     except FileNotFoundError:
         raise
-    except Exception:  # a damaged file can fail in any way
+    except Exception:  # a damaged file can raise almost any error
         fits = False
     if not fits:
-        raise UserError(f"{path} is damaged, or its names, labels, streams and scores are not those of a run")
+        raise UserError(f"{path} is damaged or not the predictions.npz of a classification run")
     return found
 
 
@@ -40,7 +40,7 @@ def get_parser() -> CommandLine:
     """Return the command line."""
     form = argparse.RawDescriptionHelpFormatter
     parser = CommandLine(prog="python -m engine.fuse", description=__doc__, formatter_class=form)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or a file like its predictions.npz")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or its predictions.npz")
     parser.add_argument("--stream-weights", type=float, nargs="+", metavar="W", help="one for each stream, in order (equal)")
     return parser
 
@@ -54,11 +54,11 @@ def main(argv: list[str] | None = None) -> None:
     for run, content in zip(args.runs, found, strict=True):
         same = all(np.array_equal(content[field], found[0][field]) for field in ("names", "labels"))
         if not same or content["scores"].shape[2] != found[0]["scores"].shape[2]:
-            raise UserError(f"{run} and {args.runs[0]} have other test samples or classes: they cannot be fused")
+            raise UserError(f"{run} and {args.runs[0]} have different test samples or classes and cannot be fused")
     streams = [stream for content in found for stream in content["streams"]]
     weights = args.stream_weights or [1.0] * len(streams)
     if len(weights) != len(streams) or not all(0 < weight < float("inf") for weight in weights):
-        parser.error(f"--stream-weights: give a finite number above 0 for each of {', '.join(streams)}")
+        parser.error(f"--stream-weights: set a finite number above 0 for each of {', '.join(streams)}")
 
     labels = torch.from_numpy(found[0]["labels"])
     for kind, field in (("last epoch", "scores"), ("epoch best on the test set", "best_scores")):

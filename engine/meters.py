@@ -1,13 +1,13 @@
-"""Running means in the reference's line format, and statistics that show how the contrast develops."""
+"""Running means in the reference's line format, and statistics of the contrast."""
 
 import torch
 from torch import Tensor
 
 
 class Meter:
-    """Latest value and mean of a figure, printed in a format such as "6.2f".
+    """Latest value and mean of a metric, printed in a format such as "6.2f".
 
-    A tensor stays on its device until the figure is read, because reading it waits for the device.
+    A tensor stays on its device until the metric is read, because reading waits for the device.
     """
 
     def __init__(self, form: str = ".4f") -> None:
@@ -40,7 +40,7 @@ def progress_line(epoch: int, step: int, steps: int, meters: dict[str, Meter]) -
 
 
 def top1(logits: dict[str, Tensor]) -> Tensor:
-    """Return the percentage of queries whose own key ranks first, averaged over the pairs; a scalar on the device."""
+    """Return the percentage of queries whose positive key ranks first, averaged over the pairs; a scalar on the device."""
     return 100 * torch.stack([(x.detach().argmax(dim=1) == 0).float().mean() for x in logits.values()]).mean()
 
 
@@ -51,9 +51,9 @@ def contrast_statistics(
     """Return statistics of a step by TensorBoard tag, scalars on the device.
 
     - loss/ti etc.: cross-entropy of a pair; ln(K + 1) is chance.
-    - accuracy/ti: percentage of queries whose own key ranks first.
-    - similarity/positive_ti, negative_ti, hardest_ti: cosine of a query with its key, with the keys of the queue, and with the
-      closest of these; mean over the queries.
+    - accuracy/ti: percentage of queries whose positive key ranks first.
+    - similarity/positive_ti, negative_ti, hardest_ti: cosine of a query with its positive key, with the keys of the queue, and
+      with the nearest of these; mean over the queries.
     - queue/mean_norm_t: norm of the mean key, 0 .. 1; 1 if all keys are equal (collapse).
     - queue/spread_t: root mean squared distance from the mean key, 0 .. 1.
     - queue/dimensions_t: (sum of variances)^2 / sum of squared variances along the principal axes, 1 .. dim: the number of

@@ -1,8 +1,8 @@
 """`python -m engine.results log`: one Markdown table of every evaluation in a log folder, next to the published figures.
 
-The rows come from the result.json that each finished evaluation leaves in its folder, and from results.jsonl, which has rows
-of several runs, one per line. `--mean` averages runs that differ only in the seed, `--beside` gives each kind of encoder a
-column, and `--write README.md` puts the table between two marker lines.
+The rows come from the result.json that each finished evaluation writes to its folder, and from results.jsonl, which has rows
+of several runs, one per line. `--mean` averages runs that differ only in the seed, `--by-encoder` makes one column of Acc@1
+for each kind of encoder, and `--write README.md` puts the table between two marker lines.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from feeder.cli import CommandLine, UserError, script
 
 RESULT = "result.json"
 # Entries of a row and their types. `labels` is the fraction used; runs with the same `group` differ only in the seed;
-# `comparable` runs may be shown next to the published figure; deviations are those of repeats; accuracies in percent.
+# `comparable` runs are shown next to the published figure; _std: standard deviation over repeats; accuracies in percent.
 FIELDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("task", "data_set", "protocol", "stream", "encoder", "group"), (str,)),
     **dict.fromkeys(("labels", "acc1"), (float,)),
@@ -34,7 +34,7 @@ PUBLISHED = {
     ("pku_part1", "cross_subject"): {"linear": 91.9},
     ("pku_part2", "cross_subject"): {"linear": 54.0},
 }
-ABOUT = ("task", "data set", "protocol", "stream", "labels")  # what a line of --beside is about
+ABOUT = ("task", "data set", "protocol", "stream", "labels")  # identifies a line of --by-encoder
 OPTIONAL = ("labels", "best on test", "mAP", "published", "run")  # columns that are omitted if they are empty
 MARKERS = ("<!-- results -->", "<!-- /results -->")
 
@@ -56,24 +56,24 @@ def read_rows(path: Path) -> list[dict]:
 
 
 def write_rows(folder: Path, rows: Sequence[dict]) -> None:
-    """Write the rows of a finished evaluation into result.json, atomically."""
+    """Write the rows of a finished evaluation to result.json atomically."""
     write_text(folder / RESULT, json.dumps(rows, indent=1) + "\n")
 
 
-def table(log_dir: Path, mean: bool = False, beside: bool = False) -> str:
-    """Return the Markdown table of all finished evaluations below `log_dir`, sorted; name damaged files on stderr.
+def table(log_dir: Path, mean: bool = False, by_encoder: bool = False) -> str:
+    """Return the Markdown table of all finished evaluations below `log_dir`, sorted; print damaged files to stderr.
 
     Args:
         log_dir: folder of runs.
         mean: one line for all runs that differ only in the seed, with mean and standard deviation (n - 1).
-        beside: a column for each kind of encoder, with Acc@1 alone.
+        by_encoder: one column of Acc@1 for each kind of encoder.
     """
-    groups: dict[object, dict[int, dict]] = {}  # rows by group and seed: of equal seeds the last
+    groups: dict[object, dict[int, dict]] = {}  # rows by group and seed; the last row of a seed
     for path in sorted([*log_dir.rglob(RESULT), *log_dir.rglob("results.jsonl")]):
         try:
             rows = read_rows(path)
         except UserError as error:
-            print(f"left out: {error}", file=sys.stderr)
+            print(f"skipped: {error}", file=sys.stderr)
             continue
         for i, row in enumerate(rows):
             groups.setdefault(row["group"] if mean else (path, i), {})[row["seed"]] = row
@@ -83,7 +83,7 @@ def table(log_dir: Path, mean: bool = False, beside: bool = False) -> str:
     lines.sort(key=lambda line: list(line.values()))
     if mean:
         lines = [line | {"run": ""} for line in lines]
-    if beside:
+    if by_encoder:
         lines = side_by_side(lines)
     columns = [name for name in lines[0] if name not in OPTIONAL or any(line[name] for line in lines)]
     texts = [columns, ["---"] * len(columns), *([line[name] for name in columns] for line in lines)]
@@ -107,7 +107,7 @@ def cells(group: Sequence[dict]) -> dict[str, str]:
 
 
 def mean_of(group: Sequence[dict], name: str, digits: int = 1) -> str:
-    """Return "80.0" for one value, "80.0 \N{PLUS-MINUS SIGN} 1.2" for several or for one with a deviation of its own."""
+    """Return "80.0" for one value, "80.0 \N{PLUS-MINUS SIGN} 1.2" for several or for one with its own standard deviation."""
     values = [row[name] for row in group if row.get(name) is not None]
     if not values:
         return ""
@@ -117,7 +117,7 @@ def mean_of(group: Sequence[dict], name: str, digits: int = 1) -> str:
 
 
 def side_by_side(lines: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Return lines with a column for each kind of encoder, which holds Acc@1."""
+    """Return lines with one column of Acc@1 for each kind of encoder."""
     encoders = sorted({line["encoder"] for line in lines}, key=lambda name: (name.startswith("pre-trained"), name))
     found: dict[tuple[str, ...], dict[str, str]] = {}
     for line in lines:
@@ -128,11 +128,11 @@ def side_by_side(lines: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def write_between_markers(path: Path, text: str) -> None:
-    """Replace the text between the two lines of `MARKERS` in a file, atomically; raise UserError if there is no such pair."""
+    """Replace the text between the two lines of `MARKERS` in a file atomically; raise UserError unless there is one pair."""
     lines = path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     start, end = ([i for i, line in enumerate(lines) if line.strip() == marker] for marker in MARKERS)
     if len(start) != 1 or len(end) != 1 or start > end:
-        raise UserError(f"{path}: the table goes between one line {MARKERS[0]} and one line {MARKERS[1]} below it; add them")
+        raise UserError(f"{path}: the table goes between two lines, {MARKERS[0]} and {MARKERS[1]}; add them once")
     write_text(path, "\n".join([*lines[: start[0] + 1], text, *lines[end[0] :]]))
 
 
@@ -141,9 +141,9 @@ def get_parser() -> CommandLine:
     form = argparse.RawDescriptionHelpFormatter
     parser = CommandLine(prog="python -m engine.results", description=__doc__, formatter_class=form)
     parser.add_argument("log_dir", nargs="?", type=Path, default=Path("log"), help="folder of runs (%(default)s)")
-    parser.add_argument("--mean", action="store_true", help="one line for runs that differ only in the seed: mean, deviation")
-    parser.add_argument("--beside", action="store_true", help="a column for each kind of encoder, with Acc@1 alone")
-    parser.add_argument("--write", type=Path, metavar="FILE", help=f"put the table between {MARKERS[0]} and {MARKERS[1]} there")
+    parser.add_argument("--mean", action="store_true", help="one line for runs that differ only in the seed, with mean and std")
+    parser.add_argument("--by-encoder", action="store_true", help="one column of Acc@1 for each kind of encoder")
+    parser.add_argument("--write", type=Path, metavar="FILE", help=f"write the table between {MARKERS[0]} and {MARKERS[1]}")
     return parser
 
 
@@ -151,7 +151,7 @@ def get_parser() -> CommandLine:
 def main(argv: list[str] | None = None) -> None:
     """Print or write the table."""
     args = get_parser().parse_args(argv)
-    text = table(args.log_dir, args.mean, args.beside)
+    text = table(args.log_dir, args.mean, args.by_encoder)
     if args.write:
         write_between_markers(args.write, text)
     print(f"written to {args.write}" if args.write else text)

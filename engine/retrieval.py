@@ -1,4 +1,4 @@
-"""Retrieval by cosine similarity: nearest neighbours, their vote, mean average precision."""
+"""Retrieval by cosine similarity: nearest neighbours, majority vote, mean average precision."""
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ def nearest(gallery: Tensor, query: Tensor, k: int) -> Tensor:
 
 
 def knn_predict(gallery: Tensor, gallery_labels: Tensor, query: Tensor, k: int) -> Tensor:
-    """Return the label (n_query,) that most of the k nearest gallery samples have, by cosine similarity.
+    """Return the majority label (n_query,) of the k nearest gallery samples by cosine similarity.
 
     Every neighbour has one vote; ties go to the smallest label.
 
@@ -33,10 +33,10 @@ def knn_predict(gallery: Tensor, gallery_labels: Tensor, query: Tensor, k: int) 
 
 
 def mean_average_precision(gallery: Tensor, gallery_labels: Tensor, query: Tensor, query_labels: Tensor) -> Tensor:
-    """Return the mean average precision in percent, as a 0-d tensor; equal similarities rank in the order of the gallery.
+    """Return the mean average precision in percent, as a 0-d tensor; ties are ranked in gallery order.
 
-    The average precision of a query is the mean, over the samples with its label, of the share of such samples from the first
-    rank down to that of the sample; it is 0 if the gallery has none.
+    The average precision of a query is the mean, over the gallery samples with its label, of the precision at the rank of the
+    sample; it is 0 if there are none.
     """
     gallery, query = F.normalize(gallery, dim=1), F.normalize(query, dim=1)
     rank = torch.arange(1, len(gallery) + 1, device=gallery.device)

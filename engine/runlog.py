@@ -1,4 +1,4 @@
-"""One folder per run: what was asked and what came out, as text, JSON lines and TensorBoard events."""
+"""One folder per run: options and results as text, JSON lines and TensorBoard events."""
 
 import contextlib
 import itertools
@@ -23,7 +23,7 @@ from engine.files import write_text
 from feeder.cli import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-# TensorBoard groups scalars by what precedes the slash.
+# TensorBoard groups scalars by the part before the slash.
 TAGS = {
     "acc1": "accuracy/acc1",
     "acc5": "accuracy/acc5",
@@ -35,7 +35,7 @@ TAGS = {
 
 
 class Run(NamedTuple):
-    """What a run does."""
+    """Task and data of a run."""
 
     task: str  # pretraining, linear, finetune, supervised, retrieval
     data_set: str
@@ -47,11 +47,11 @@ class RunLog:
     """The folder of a run.
 
     log.txt has the printed lines and the error that ended the run, options.yaml all options with command line, commit and
-    versions, metrics.jsonl one line per epoch and a last line with the result; TensorBoard's events are next to them. A full
-    disk does not end the run: one line on standard error, and it continues without its log.
+    versions, metrics.jsonl one line per epoch and a last line with the result; TensorBoard's events are next to them. On a
+    full disk, the run prints one line on standard error and continues without its log.
 
     A new folder in `log_dir` is named after the run. With the `folder` of an earlier run the log continues there from
-    `start_epoch`: lines of this epoch and of later ones are removed. Only the main process has it `enabled` to print and write.
+    `start_epoch`: lines of this epoch and of later ones are removed. Only the log of the main process is `enabled`.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class RunLog:
         if not enabled:
             return
         try:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed here only
+            from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed here
         except ImportError:
             raise UserError("tensorboard is not installed: pip install -r requirements.txt") from None
         threading.excepthook = _hide_os_errors
@@ -124,7 +124,7 @@ class RunLog:
             self._failed = True
 
     def _drop_epochs(self, start_epoch: int) -> None:
-        """Remove lines of metrics.jsonl from an epoch on, and a line that a kill truncated."""
+        """Remove lines of metrics.jsonl from an epoch on, and a line that is truncated."""
         path, kept = self.folder / "metrics.jsonl", []
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
             with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -133,7 +133,7 @@ class RunLog:
 
 
 def environment() -> dict:
-    """Return what a result depends on besides the options: command line, commit, versions, machine."""
+    """Return what a result depends on in addition to the options: command line, commit, versions, machine."""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]).encode(errors="replace").decode(),
@@ -168,7 +168,7 @@ def _numbered(path: Path) -> Iterator[Path]:
 
 
 def _new_folder(path: Path) -> Path:
-    """Make the first numbered folder that does not exist, also if several runs start in the same moment."""
+    """Create the first numbered folder that does not exist; safe if runs start at the same time."""
     for folder in _numbered(path):
         with contextlib.suppress(FileExistsError):
             folder.mkdir(parents=True)
@@ -177,6 +177,6 @@ def _new_folder(path: Path) -> Path:
 
 
 def _hide_os_errors(args: threading.ExceptHookArgs) -> None:
-    """Print the traceback of a thread, except for TensorBoard's on a full disk, which the next write raises again."""
+    """Print the traceback of a thread, except TensorBoard's on a full disk, which the next write raises again."""
     if not isinstance(args.exc_value, OSError):
         threading.__excepthook__(args)

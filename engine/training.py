@@ -1,4 +1,4 @@
-"""What every training loop needs: state and its restoring, seeds, the learning rate of an epoch, stop signals."""
+"""Shared parts of the training loops: state of a run, seeds, learning-rate schedule, stop signals."""
 
 import math
 import random
@@ -22,7 +22,7 @@ from model import SCDNet
 
 
 def seed_everything(seed: int | None) -> int:
-    """Seed Python, NumPy and torch, and return the seed; None draws a fresh one."""
+    """Seed Python, NumPy and torch, and return the seed; None draws a new one."""
     seed = secrets.randbelow(2**31) if seed is None else seed
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -44,7 +44,7 @@ def random_states(generator: torch.Generator | None = None) -> dict:
 
 
 def restore_random_states(states: dict, path: str | Path | None, generator: torch.Generator | None = None) -> None:
-    """Restore states of `random_states` from the checkpoint at `path`; that of a GPU only if both runs have one."""
+    """Restore states of `random_states` from the checkpoint at `path`; the GPU state only if both runs have a GPU."""
     try:
         version, numbers, gauss = states["python"]
         random.setstate((version, tuple(numbers), gauss))
@@ -104,9 +104,9 @@ class StopSignals:
 
 
 class Training:
-    """What changes during pre-training, and what a checkpoint therefore holds.
+    """State of a pre-training run that its checkpoints save.
 
-    `epoch` counts the epochs done, `step` the steps done of the current one; `generator` is that of the views.
+    `epoch` counts completed epochs, `step` completed steps of the current epoch; `generator` draws the views.
     """
 
     def __init__(self, net: SCDNet, optimizer: Optimizer, generator: torch.Generator, epoch: int = 0, step: int = 0) -> None:
@@ -125,7 +125,7 @@ class Training:
     def check_loss(self) -> None:
         """Raise `UserError` if a loss of the epoch is not finite."""
         if not math.isfinite(self.meters["Loss"].total):
-            raise UserError(f"the loss is not finite at {self}: stopped, the last checkpoint is kept; a lower --lr may help")
+            raise UserError(f"the loss is not finite at {self}: stopped, the last checkpoint is kept; try a lower --lr")
 
     def figures(self, batch_size: int) -> dict[str, float]:
         """Return the means of the epoch over all processes, and its seconds and samples per second."""
@@ -135,16 +135,16 @@ class Training:
         return figures | {name: meter.mean() for name, meter in self.statistics.items()}
 
     def next_epoch(self) -> None:
-        """Count the epoch as done and start the next with empty meters."""
+        """Start the next epoch with empty meters."""
         self.epoch, self.step = self.epoch + 1, 0
         for meter in self.meters.values():
             meter.restore([0.0, 0.0, 0])
         self.statistics.clear()
 
     def state(self) -> dict:
-        """Return the entries of a checkpoint that `restore` reads; all processes call it together."""
+        """Return the entries of a checkpoint that `restore` reads; all processes must call it."""
         if not torch.stack([p.isfinite().all() for p in self.net.encoder_q.parameters()]).all():
-            raise UserError(f"weights are not finite at {self}: stopped, the last checkpoint is kept; a lower --lr may help")
+            raise UserError(f"weights are not finite at {self}: stopped, the last checkpoint is kept; try a lower --lr")
         return dict(
             epoch=self.epoch,
             step=self.step,
@@ -159,13 +159,13 @@ class Training:
         """Continue from the checkpoint at `path`; the reference's has neither generators nor meters.
 
         Raises:
-            UserError: it has other sizes, other `data` (a digest), or was written within an epoch of other than `steps` steps.
+            UserError: its sizes, its `data` (a digest) or, if it was written within an epoch, its `steps` per epoch differ.
         """
         for name, value in checkpoint.get("sizes", {}).get("encoder", {}).items():
             if self.net.sizes["encoder"].get(name) != value:
                 raise UserError(f"{path} has {name} {value}, this run {self.net.sizes['encoder'].get(name)}")
         if checkpoint.get("data", data) != data:
-            raise UserError(f"{path} was trained on other data of the same name; give another --checkpoint-path")
+            raise UserError(f"{path} was trained on other data of the same name; choose another --checkpoint-path")
         if self.step and checkpoint.get("steps") != steps:
             where = f"at step {self.step} of {checkpoint.get('steps')}, but an epoch of this run has {steps}"
             raise UserError(f"{path} is {where}: resume with the same --batch-size to the end of the epoch")

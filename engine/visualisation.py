@@ -1,4 +1,4 @@
-"""What people look at: the accuracy of each class, and pictures for TensorBoard."""
+"""Class accuracies as text, and images for TensorBoard."""
 
 from collections.abc import Sequence
 
@@ -16,9 +16,9 @@ from feeder.dataset import SkeletonDataset
 from feeder.skeleton import JOINT_NAMES, LINKS
 
 WORST, PAIRS = 20, 10  # classes and confused pairs that are listed
-POINTS, DIMENSIONS = 1000, 64  # of the embeddings: a browser draws them smoothly
+POINTS, DIMENSIONS = 1000, 64  # of the embeddings, few enough for a browser
 CLIPS = 4  # shown with their views
-CELL, TEXT = (76, 96), 150  # width and height of the picture of a frame, width of the text in front of a strip
+CELL, TEXT = (76, 96), 150  # width and height of the image of a frame, width of the text of a strip
 COLOURS = {"left": (31, 119, 180), "right": (214, 92, 20)}
 
 
@@ -33,7 +33,7 @@ def report_classes(log: RunLog, task: Task, predictions: Tensor, features: Tenso
     for line in describe_classes(matrix, classes):
         log.print(line)
 
-    # heat map: the share of each row, one cell for each pair of classes
+    # heat map: share of each row, one cell for each pair of classes
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     pixels = (255 * (1 - share)).astype(np.uint8).repeat(11, axis=0).repeat(11, axis=1)
     log.image("confusion/test", np.stack([pixels] * 3, axis=2))
@@ -66,7 +66,7 @@ def describe_classes(matrix: np.ndarray, names: Sequence[str]) -> list[str]:
 def show_views(log: RunLog, dataset: SkeletonDataset, views: PretrainingViews, seed: int) -> None:
     """Show some training clips and two augmented views of each, always as joints, in TensorBoard.
 
-    The views come from a generator of their own: training draws what it would have drawn.
+    The views use a separate generator, so training is not affected.
     """
     indices = np.linspace(0, len(dataset) - 1, min(CLIPS, len(dataset))).astype(int).tolist()
     batch, generator = dataset[indices], torch.Generator().manual_seed(seed)
@@ -81,7 +81,7 @@ def show_views(log: RunLog, dataset: SkeletonDataset, views: PretrainingViews, s
 
 
 def describe_view(p: ViewParameters, n: int) -> str:
-    """Return which augmentations sample n has, one a line."""
+    """Return the augmentations of sample n, one per line."""
     axis = int(p.degrees[n].argmax())
     lines = {
         f"frames {int(p.start[n])} .. {int(p.start[n] + p.length[n])}": True,
@@ -95,10 +95,10 @@ def describe_view(p: ViewParameters, n: int) -> str:
 
 
 def draw_strip(clip: np.ndarray, text: str) -> np.ndarray:
-    """Return the picture of a clip, one frame of each temporal block from left to right: (height, width, 3) uint8.
+    """Return the image of a clip, one frame of each temporal block from left to right: (height, width, 3) uint8.
 
-    Bones of the clip (3, T, V, M) are lines, left blue, right orange. One scale fits all frames; x points to the right, z
-    upwards. Joints at the origin are not drawn: masked ones, those of masked frames and of absent bodies are there.
+    Bones of the clip (3, T, V, M) are lines, left blue, right orange. All frames have the same scale; x points to the right, z
+    upwards. Joints at the origin are not drawn: they are masked, or their frame is masked or their body absent.
     """
     points = clip[[0, 2], :: clip.shape[1] // NUM_BLOCKS].transpose(1, 3, 2, 0)  # (blocks, M, V, 2)
     visible = clip[:, :: clip.shape[1] // NUM_BLOCKS].any(axis=0).transpose(0, 2, 1)  # (blocks, M, V)
@@ -108,7 +108,7 @@ def draw_strip(clip: np.ndarray, text: str) -> np.ndarray:
     if visible.any():
         low, high = points[visible].min(axis=0), points[visible].max(axis=0)
         scale = ((np.array(CELL) - 13) / np.maximum(high - low, 1e-6)).min()
-        points = (points - (low + high) / 2) * scale * [1, -1] + np.array(CELL) / 2  # rows of a picture count downwards
+        points = (points - (low + high) / 2) * scale * [1, -1] + np.array(CELL) / 2  # rows of an image count downwards
     for block, body, joint, parent in [(*place, *link) for place in np.ndindex(visible.shape[:2]) for link in LINKS]:
         if visible[block, body, joint] and visible[block, body, parent]:
             ends = points[block, body, [joint, parent]] + [TEXT + block * CELL[0], 0]

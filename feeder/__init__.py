@@ -1,1 +1,1 @@
-"""Data: raw recordings, normalised arrays, batches, augmentations. Import the module you need."""
+"""Data: raw recordings, normalised arrays, batches, augmentations. Import the modules directly."""

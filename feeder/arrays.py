@@ -1,12 +1,12 @@
-"""The array files of a split, as the whole family of repositories reads them: opened memory-mapped, written all or nothing.
+"""The array files of a split, in the format of related repositories: opened memory-mapped, written atomically.
 
 FOLDER/{xsub,xview,xsetup}/{train,val}_data_joint.npy    float32 (N, 3, 300, 25, 2)
                                   ..._num_frame.npy      int64 (N,), frames before looping, 1..300
                                   ..._label.pkl          pickle of (names, labels), two lists of length N; labels from 0
 
-New arrays are written to FOLDER/xsub.tmp-<hex>. Once everything is on the disk, an older FOLDER/xsub is renamed to
-FOLDER/xsub.old-<hex>, the new folder to FOLDER/xsub, and the older one is removed. A run that is killed between the two
-renames leaves no FOLDER/xsub; the next run restores the older folder before it starts.
+New arrays are written to FOLDER/xsub.tmp-<hex>. Once they are on disk, an existing FOLDER/xsub is renamed to
+FOLDER/xsub.old-<hex>, the new folder to FOLDER/xsub, and the old one is removed. If a run is killed between the two renames,
+there is no FOLDER/xsub; the next run restores the old folder first.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def path_of(folder: str | Path, part: str, kind: str) -> Path:
 
 
 class Split(NamedTuple):
-    """One part of a split, opened. `notes` has a line for each thing that was corrected while opening."""
+    """One part of a split, opened. `notes` has a line for each correction made while opening."""
 
     data: np.memmap  # (N, 3, 300, 25, 2) float32, read-only
     num_frame: np.ndarray  # (N,) int64, 1..300
@@ -49,10 +49,10 @@ class Split(NamedTuple):
 def open_split(folder: str | Path, part: str) -> Split:
     """Return the arrays of a part ("train" or "val") after checks of types, shapes and lengths.
 
-    Frame counts above 300, as PKU-MMD scripts of other repositories store them, are clamped to 300 with a note.
+    Frame counts above 300, as stored by PKU-MMD scripts of related repositories, are clamped to 300 with a note.
 
     Raises:
-        UserError: a file is absent, truncated, of another type or shape, or the three do not fit together.
+        UserError: a file is missing, truncated or has a wrong type or shape, or the three files do not match.
     """
     data_path, num_frame_path, label_path = paths = [path_of(folder, part, kind) for kind in (DATA, NUM_FRAME, LABEL)]
     for path in paths:
@@ -60,18 +60,20 @@ def open_split(folder: str | Path, part: str) -> Split:
             raise UserError(f"{path}: no such file; prepare the data with ntu_gendata.py or pku_gendata.py")
     data, stored, (names, labels) = _open_array(data_path), _open_array(num_frame_path), load_labels(label_path)
     if data.dtype != np.float32 or data.shape[1:] != SAMPLE_SHAPE or not data.flags.c_contiguous:
-        raise UserError(f"{data_path}: {data.dtype} {data.shape}, not float32 (N, 3, 300, 25, 2) in C order; prepare it again")
+        raise UserError(
+            f"{data_path}: {data.dtype} {data.shape}, not float32 (N, 3, 300, 25, 2) in C order; prepare the data again"
+        )
     if stored.ndim != 1 or stored.dtype.kind not in "iu":
-        raise UserError(f"{num_frame_path}: {stored.dtype} {stored.shape}, not integers (N,); prepare it again")
+        raise UserError(f"{num_frame_path}: {stored.dtype} {stored.shape}, not integers (N,); prepare the data again")
     if not len(data) == len(stored) == len(labels):
         counts = f"{len(data)} in {part}_{DATA}, {len(stored)} in {part}_{NUM_FRAME}, {len(labels)} in {part}_{LABEL}"
-        raise UserError(f"{folder}: numbers of samples differ: {counts}; prepare this split again")
+        raise UserError(f"{folder}: numbers of samples differ: {counts}; prepare the data again")
     if not labels:
-        raise UserError(f"{folder}: {part} holds no samples; prepare it from a folder that has some")
+        raise UserError(f"{folder}: {part} has no samples; check the raw data and prepare the data again")
     num_frame = np.array(stored, np.int64)
     if num_frame.min() < 1:
         row = int(num_frame.argmin())
-        raise UserError(f"{num_frame_path}: sample {row} has {num_frame[row]} frames; prepare the data again without it")
+        raise UserError(f"{num_frame_path}: sample {row} has {num_frame[row]} frames; prepare the data again")
     longer = int((num_frame > MAX_FRAMES).sum())
     notes = [f"{num_frame_path}: {longer} frame counts above {MAX_FRAMES} are read as {MAX_FRAMES}"] if longer else []
     return Split(data, num_frame.clip(max=MAX_FRAMES), names, labels, notes)
@@ -82,40 +84,40 @@ def _open_array(path: Path) -> np.memmap:
         array = np.lib.format.open_memmap(path, mode="r")
     except OSError:
         raise
-    except Exception as error:  # a damaged header can raise nearly anything
-        raise UserError(f"{path}: not a whole .npy array ({' '.join(str(error).split())}); prepare it again") from None
+    except Exception as error:  # a damaged header can raise almost any error
+        raise UserError(f"{path}: not a complete .npy array ({' '.join(str(error).split())}); prepare the data again") from None
     if path.stat().st_size != array.offset + array.nbytes:
-        raise UserError(f"{path}: longer than its header says; prepare it again")
+        raise UserError(f"{path}: longer than its header says; prepare the data again")
     return array
 
 
 def check_space(folder: str | Path, num_samples: int) -> None:
-    """Raise `UserError` if the disk of `folder`, which exists, is too small for so many samples."""
+    """Raise `UserError` if the disk of `folder`, which must exist, has no space for `num_samples` samples."""
     needed, free = num_samples * SAMPLE_BYTES, shutil.disk_usage(folder).free
     if needed > free:
-        raise UserError(f"{folder}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free; make room and start again")
+        raise UserError(f"{folder}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free; free some space and run again")
 
 
 @contextlib.contextmanager
 def write_splits(root: str | Path, benchmarks: Iterable[str]) -> Iterator["SplitWriter"]:
-    """Yield a writer of new splits; they replace ROOT/{benchmarks} at the end of the `with` block, none of them if it raises.
+    """Yield a writer of new splits, which replace ROOT/{benchmarks} at the end of the `with` block unless it raises an error.
 
-    Files of an older folder that the new one does not have, such as notes, move into the new one.
+    Files that only the old folder has, such as notes, are moved into the new one.
     """
     Path(root).mkdir(parents=True, exist_ok=True)
-    # a folder may be a link to another disk, where its replacement must be as well to be renamed
+    # a folder may be a link to another disk; its replacement must be on that disk to be renamed
     folders = {name: Path(root, name).resolve() for name in benchmarks}
     for folder in folders.values():
         _clean_up(folder)
         if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder}: a file is in the place of the folder to write; move it")
+            raise UserError(f"{folder}: a file exists where a folder is needed; move it")
     token = uuid.uuid4().hex[:8]
     temporary = {name: folder.with_name(f"{folder.name}.tmp-{token}") for name, folder in folders.items()}
     try:
         with contextlib.closing(SplitWriter(temporary)) as writer:
             yield writer
             if not all(path.is_dir() for path in temporary.values()):
-                raise UserError(f"{root}: another run into the same folder removed what this one wrote; run one at a time")
+                raise UserError(f"{root}: another run removed the files of this one; write to a folder with one run at a time")
             writer.finish()
         for new in temporary.values():
             for path in (*new.iterdir(), new):
@@ -123,7 +125,7 @@ def write_splits(root: str | Path, benchmarks: Iterable[str]) -> Iterator["Split
         with signals_deferred():
             for name, folder in folders.items():
                 _replace(folder, temporary[name], folder.with_name(f"{folder.name}.old-{token}"))
-    except OSError as error:  # errors of writing, such as that of a full disk, have no path
+    except OSError as error:  # write errors, such as that of a full disk, have no path
         raise OSError(error.errno, error.strerror, error.filename or str(root)) from None
     finally:
         for path in temporary.values():
@@ -131,10 +133,10 @@ def write_splits(root: str | Path, benchmarks: Iterable[str]) -> Iterator["Split
 
 
 class SplitWriter:
-    """Appends samples to splits that are not visible yet; see `write_splits`.
+    """Append samples to new splits; see `write_splits`.
 
-    Samples are written, not stored through a memmap: on a full disk a memmap ends the process with SIGBUS instead of an
-    error, and each page that it touches counts as memory of the process.
+    Samples are written to a file, not through a memmap: on a full disk a memmap kills the process with SIGBUS, and each page
+    that it touches counts as memory of the process.
     """
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
@@ -149,8 +151,8 @@ class SplitWriter:
 
     def add(self, parts: Mapping[str, str], name: str, label: int, num_frame: int, sample: np.ndarray) -> None:
         """Append a sample (3, 300, 25, 2) to "train" or "val" of each benchmark in `parts`."""
-        for place in parts.items():
-            file, names, labels, num_frames = self.parts[place]
+        for key in parts.items():
+            file, names, labels, num_frames = self.parts[key]
             file.write(np.ascontiguousarray(sample, np.float32).reshape(SAMPLE_SHAPE).data)
             names.append(name)
             labels.append(label)
@@ -166,7 +168,7 @@ class SplitWriter:
             path_of(folder, part, LABEL).write_bytes(pickle.dumps((names, labels), protocol=4))
 
     def close(self) -> None:
-        """Close the files, also on a disk that does not take what is left in their buffers."""
+        """Close all files; a full disk must not prevent closing the others."""
         for file, *_ in self.parts.values():
             with contextlib.suppress(OSError):
                 file.close()
@@ -175,22 +177,22 @@ class SplitWriter:
 def _write_header(file: BinaryIO, num_samples: int) -> None:
     file.seek(0)
     header = {"descr": "<f4", "fortran_order": False, "shape": (num_samples, *SAMPLE_SHAPE)}
-    np.lib.format.write_array_header_1_0(file, header)  # as long for any number of samples
+    np.lib.format.write_array_header_1_0(file, header)  # the same length for any number of samples
 
 
 def _replace(folder: Path, new: Path, old: Path) -> None:
-    """Rename `new` to `folder`; what `folder` was becomes `old` for that moment and then goes."""
+    """Rename `new` to `folder`; the previous `folder` is renamed to `old` and then removed."""
     with contextlib.suppress(FileNotFoundError):
         os.rename(folder, old)
     try:
         os.rename(new, folder)
     finally:
-        _clean_up(folder)  # restores the older folder if the new one is not in its place
+        _clean_up(folder)  # restores the old folder if the rename failed
     _sync(folder.parent)
 
 
 def _clean_up(folder: Path) -> None:
-    """Restore or remove what this or a killed run has left next to a split's folder."""
+    """Restore or remove folders that this or a killed run left next to `folder`, keeping files that only the old one has."""
     for old in folder.parent.glob(f"{folder.name}.old-{'[0-9a-f]' * 8}"):
         if not folder.exists():  # killed between the two renames
             os.rename(old, folder)

@@ -1,4 +1,4 @@
-"""Augmentations as pure batched functions, and the one place that draws their parameters.
+"""Augmentations as pure batched functions, and `PretrainingViews`, which draws their parameters.
 
 x is a float tensor (N, C, T, V, M) in metres on any device; every function returns a new tensor. Parameters are explicit, one
 row per sample. Random numbers are drawn in `PretrainingViews.draw` only, on the CPU, so that a seed gives the same views on
@@ -31,7 +31,7 @@ def crop_resize(x: Tensor, start: Tensor, length: Tensor, size: int = 64) -> Ten
         size: frames of the result.
 
     Raises:
-        ValueError: a crop is empty or leaves its clip; not checked on a GPU, which would have to wait.
+        ValueError: a crop is empty or leaves its clip; not checked on a GPU, to avoid waiting for it.
     """
     if start.device.type == "cpu" and ((start < 0) | (length < 1) | (start + length > x.shape[2])).any():
         raise ValueError(f"a crop is empty or leaves its clip of {x.shape[2]} frames")
@@ -123,7 +123,7 @@ def joint_votes(seeds: Tensor) -> Tensor:
 def most_voted(votes: Tensor) -> Tensor:
     """Return a mask (N, V) bool of the `MASKED_JOINTS` joints with most of the votes (N, V).
 
-    Unlike in the reference, ties go to the higher joint index; there they depend on NumPy's sort, which varies between CPUs.
+    Ties go to the higher joint index; in the reference they depend on NumPy's sort, which varies between CPUs.
     """
     chosen = votes.argsort(dim=1, stable=True)[:, -MASKED_JOINTS:]
     return torch.zeros_like(votes, dtype=torch.bool).scatter_(1, chosen, True)
@@ -157,7 +157,7 @@ class PretrainingViews:
         size: frames T of a view, a multiple of 16.
         bodies: M of a view; the first bodies of a clip are kept.
         p: probability of rotation, of flip, of shear, of the spatial and of the temporal mask.
-        masks: False omits both masks (an ablation); everything else is drawn as with them.
+        masks: False omits both masks (an ablation); all other draws are unchanged.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Check the arrays of a split, or of all splits in a folder; exit status 1 if something is wrong.
+"""Check the arrays of a split, or of all splits in a folder; exit with status 1 if there are problems.
 
 python -m feeder.check data/NTU-RGB-D-60-AGCN
 python -m feeder.check data/NTU-RGB-D-60-AGCN/xsub
@@ -25,17 +25,17 @@ _CLASS_IN_NAME = re.compile(r"(?:^S\d{3}C\d{3}P\d{3}R\d{3}A|_r\d+_c)(\d+)(?:\.sk
 
 
 def print_row(split: str, labels: Sequence[int], num_frame: Sequence[int] | np.ndarray) -> None:
-    """Print a line under `HEADING`: samples, classes that occur, and the sum, least, mean and greatest frame count."""
+    """Print a line under `HEADING`: numbers of samples and classes, and sum, minimum, mean and maximum of the frame counts."""
     frames = np.asarray(num_frame)
     sizes = f"{frames.sum():>12,}{frames.min():>6}{frames.mean():>8.1f}{frames.max():>6}" if len(frames) else ""
     print(f"{split:<14}{len(labels):>9,}{len(set(labels)):>9}{sizes}")
 
 
 def print_report(report: Report, full_counts: Mapping[str, tuple[int, int] | None], folder: Path) -> None:
-    """Print what a preparation wrote to a folder, and how it compares with the full data set's (train, val) by benchmark."""
+    """Print what `generate` wrote to a folder, compared with the full set's samples (train, val) of each benchmark."""
     print(HEADING)
-    for place, samples in report.written.items():
-        print_row(" ".join(place), [sample.label for sample, _ in samples], [frames for _, frames in samples])
+    for key, samples in report.written.items():
+        print_row(" ".join(key), [sample.label for sample, _ in samples], [frames for _, frames in samples])
     for benchmark, expected in full_counts.items():
         counts = len(report.written[benchmark, "train"]), len(report.written[benchmark, "val"])
         print(f"{benchmark}: {count_verdict(counts, expected)}")
@@ -45,17 +45,17 @@ def print_report(report: Report, full_counts: Mapping[str, tuple[int, int] | Non
 def count_verdict(found: tuple[int, int], expected: tuple[int, int] | None) -> str:
     """Return how the numbers of samples (train, val) compare with those of the full data set."""
     if expected is None:
-        return "the full set's number is not known"
+        return "the size of the full set is not known"
     both = f"{expected[0]:,} / {expected[1]:,}"
     if found == expected:
         return f"complete: {both} samples"
     if sum(found) < 0.9 * sum(expected):
         return f"a subset of the full set's {both} samples"
-    return f"WARNING: {found[0]:,} / {found[1]:,} samples, but the full set has {both}; those without any body are left out"
+    return f"WARNING: {found[0]:,} / {found[1]:,} samples, but the full set has {both}; those without any body are skipped"
 
 
 def check_folder(folder: Path) -> list[str]:
-    """Return a line for each thing that is wrong with the arrays of a split, and print what they contain."""
+    """Return a line for each problem of the arrays of a split, and print what they contain."""
     problems, splits = [], {}
     for part in PARTS:
         try:
@@ -71,7 +71,7 @@ def check_folder(folder: Path) -> list[str]:
     if len(splits) == len(PARTS):
         train, val = (splits[part].names for part in PARTS)
         if both := set(train) & set(val):
-            problems.append(f"{folder}: {len(both)} samples are in both parts, such as {min(both)}; prepare them again")
+            problems.append(f"{folder}: {len(both)} samples are in both parts, such as {min(both)}; prepare the data again")
         name, _, expected = _data_set([*train, *val], folder.name)
         verdict = count_verdict((len(train), len(val)), expected)
         print(f"  {name}: {verdict}" if name else "  names of neither NTU RGB+D nor PKU-MMD: no full set to compare with")
@@ -79,7 +79,7 @@ def check_folder(folder: Path) -> list[str]:
 
 
 def _data_set(names: list[str], benchmark: str) -> tuple[str, int, tuple[int, int] | None]:
-    """Return the name, number of classes and full set's counts of the data set that samples belong to, "" if none is known."""
+    """Return the name, number of classes and full set's counts of the samples' data set; the name is "" if it is unknown."""
     parts = {pku.part_number(name) for name in names}
     if parts in ({1}, {2}):
         (part,) = parts
@@ -93,7 +93,7 @@ def _data_set(names: list[str], benchmark: str) -> tuple[str, int, tuple[int, in
 
 
 def _check_names(split: Split, benchmark: str, part: str) -> Iterator[str]:
-    """Yield what is wrong with names and labels; names of NTU RGB+D and of our PKU-MMD samples contain the class."""
+    """Yield problems of names and labels; names of NTU RGB+D and of our PKU-MMD samples contain the class."""
     data_set, num_classes, _ = _data_set(split.names, benchmark)
     name, times = collections.Counter(split.names).most_common(1)[0]
     if times > 1:
@@ -118,7 +118,7 @@ def _check_names(split: Split, benchmark: str, part: str) -> Iterator[str]:
 
 
 def _check_values(split: Split, path: Path) -> Iterator[str]:
-    """Yield what is wrong with the coordinates; samples of zeros are only a note, as the reference keeps some."""
+    """Yield problems of the coordinates; samples of zeros are only a note, because the reference keeps some."""
     empty = 0
     for start in range(0, len(split.labels), _CHUNK):
         # read, not mapped: mapped pages would count as memory of the process
@@ -140,25 +140,25 @@ def _check_values(split: Split, path: Path) -> Iterator[str]:
 def get_parser() -> CommandLine:
     """Return the command line."""
     parser = CommandLine(prog="python -m feeder.check", description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="of one split, or one that holds several")
+    parser.add_argument("folder", type=Path, help="folder of a split, or of several splits")
     return parser
 
 
 @script
 def main(argv: list[str] | None = None) -> None:
-    """Check the folder of a command line."""
+    """Check the folder on the command line."""
     folder = get_parser().parse_args(argv).folder
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     splits = [path for path in (folder, *sorted(folder.iterdir())) if any(path_of(path, part, DATA).exists() for part in PARTS)]
     if not splits:
-        raise UserError(f"{folder}: no arrays in it or in its folders; prepare them with ntu_gendata.py or pku_gendata.py")
+        raise UserError(f"{folder}: no arrays in it or its subfolders; prepare the data with ntu_gendata.py or pku_gendata.py")
     print(HEADING)
     problems = [problem for split in splits for problem in check_folder(split)]
     if problems:
         print(*problems, sep="\n", file=sys.stderr)
         sys.exit(1)
-    print("whole: shapes, types, names, labels, frame counts, finite and centred values")
+    print("no problems found: shapes, types, names, labels, frame counts, finite and centred values")
 
 
 if __name__ == "__main__":

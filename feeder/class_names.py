@@ -6,7 +6,7 @@ FILES = {"ntu60": "ntu", "ntu120": "ntu", "pku_part1": "pku", "pku_part2": "pku"
 
 
 def class_names(data_set: str, num_classes: int) -> tuple[str, ...]:
-    """Return a name for each label 0 .. num_classes - 1; "class 7" for label 7 if no name is known.
+    """Return a name for each label 0 .. num_classes - 1; "class 7" for label 7 if its name is unknown.
 
     Args:
         data_set: a name of `options.datasets.DATA_SETS`.

@@ -1,4 +1,4 @@
-"""How commands end: one line and an exit status for what the user can mend, a traceback only for our own mistakes."""
+"""Exit codes and error messages: one line for errors that the user can fix, a traceback for bugs."""
 
 import argparse
 import contextlib
@@ -13,23 +13,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-# what the user can do about an error of the operating system
+# remedies for errors of the operating system
 REMEDIES = {
     errno.ENOENT: "check the path",
-    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "there is a file where a folder is needed: give another path"),
-    errno.EISDIR: "there is a folder where a file is needed: give another path",
-    errno.EACCES: "check its permissions or give another path",
-    errno.EROFS: "give a path on a disk that can be written",
-    errno.ENOSPC: "make room and start again",
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a file exists where a folder is needed: choose another path"),
+    errno.EISDIR: "a folder exists where a file is needed: choose another path",
+    errno.EACCES: "check its permissions or choose another path",
+    errno.EROFS: "choose a path on a writable disk",
+    errno.ENOSPC: "free some space and run again",
 }
 
 
 class UserError(Exception):
-    """An error that the user can mend; its message is one line: what, where, what to do."""
+    """An error that the user can fix; its message is one line: what, where, what to do."""
 
 
 class CommandLine(argparse.ArgumentParser):
-    """A parser whose complaint is one line, without the usage before it."""
+    """A parser that reports errors in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2 and one line."""
@@ -39,7 +39,7 @@ class CommandLine(argparse.ArgumentParser):
 def script(main: Callable) -> Callable:
     """Return `main(argv=None)` with uniform exit codes and error messages.
 
-    Exit status 2: argparse refused the command line. 1: a `UserError`, an error of the operating system, or no memory; one line
+    Exit status 2: the command line is wrong. 1: a `UserError`, an error of the operating system, or out of memory; one line
     on standard error. 130: Ctrl-C. 143: SIGTERM, which becomes SystemExit so that `finally` blocks run.
     """
 
@@ -57,7 +57,7 @@ def script(main: Callable) -> Callable:
             raise SystemExit(130) from None
         except Exception as error:
             if (message := _message(error)) is None:
-                raise  # our own mistake: a traceback
+                raise  # a bug: show the traceback
             print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
             raise SystemExit(1) from None
         finally:
@@ -86,7 +86,7 @@ def signals_deferred() -> Iterator[None]:
 
 
 def _message(error: Exception) -> str | None:
-    """Return the line for an error that the user can mend, None for any other."""
+    """Return one line for an error that the user can fix, None for any other."""
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return text.rpartition("feeder.cli.UserError: ")[2]  # a loader worker prefixes its traceback
@@ -96,12 +96,12 @@ def _message(error: Exception) -> str | None:
         return f"{where}{error.strerror or error}{remedy}"
     # by name: data preparation does not import torch
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in text:
-        remedy = "; a smaller --batch-size needs less" if isinstance(error, RuntimeError) else ""
+        remedy = "; use a smaller --batch-size" if isinstance(error, RuntimeError) else ""
         return f"out of memory{remedy} ({text[:200]})"
     if "DataLoader worker" in text:
-        return f"a process that reads data was killed, perhaps for want of memory: use fewer --workers ({text[:200]})"
+        return f"a data loading process was killed, probably because memory ran out: use fewer --workers ({text[:200]})"
     if type(error).__name__.startswith("Dist") or "gloo" in text:
-        return f"lost connection to the other processes; the first one to end says why ({text[:200]})"
+        return f"lost connection to the other processes; see the message of the process that ended first ({text[:200]})"
     return None
 
 

@@ -21,16 +21,16 @@ from feeder.cli import UserError
 class Batch(NamedTuple):
     """Clips with their lengths and labels."""
 
-    x: Tensor  # (N, 3, T, V, M) in metres; T is the longest valid clip of these
+    x: Tensor  # (N, 3, T, V, M) in metres; T is the number of frames of the longest clip
     num_frames: Tensor  # (N,) ints in 1 .. T
     labels: Tensor  # (N,) ints
 
 
 class SkeletonDataset(Dataset[Batch]):
-    """One part, "train" or "val", of the split in `folder`, indexed by lists of sample numbers.
+    """One part, "train" or "val", of the split in `folder`, indexed by lists of sample indices.
 
     Raises:
-        UserError: the arrays are missing, damaged or do not fit together.
+        UserError: the arrays are missing, damaged or do not match.
     """
 
     def __init__(self, folder: str | Path, part: str) -> None:
@@ -43,7 +43,7 @@ class SkeletonDataset(Dataset[Batch]):
         return len(self.num_frame)
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:
-        """Return the clips of these numbers as one batch; raise `UserError` if a coordinate is not finite."""
+        """Return the clips of these indices as one batch; raise `UserError` if a coordinate is not finite."""
         num_frames = self.num_frame[indices]
         longest = num_frames.max()  # frames after the last valid one repeat the clip and are never read
         x = np.stack([self.data[i, :, :longest] for i in indices])  # (N, 3, T, V, M)
@@ -51,7 +51,7 @@ class SkeletonDataset(Dataset[Batch]):
         if not finite.all():
             bad = indices[int(np.argmin(finite))]
             sample = f"{self.part} sample {bad} ({self.names[bad]})"
-            raise UserError(f"{self.folder}: {sample} is not finite: prepare the data again")
+            raise UserError(f"{self.folder}: {sample} is not finite; prepare the data again")
         return Batch(*map(torch.from_numpy, (x, num_frames, self.labels[indices])))
 
     def digest(self) -> str:
@@ -69,14 +69,14 @@ class SkeletonDataset(Dataset[Batch]):
 
 
 class Batches(Sampler[list[int]]):
-    """Batches of sample numbers. Each process gets its rows of every batch.
+    """Batches of sample indices. Each process gets its rows of every batch.
 
-    Iteration starts at batch `start` of epoch `epoch`, attributes that are 0 at first.
+    Iteration starts at batch `start` of epoch `epoch`; both attributes are initially 0.
 
     Args:
         length: number of samples.
         batch_size: samples in a batch of all processes; a multiple of `world_size`.
-        seed: the order of an epoch follows from (seed, epoch); None keeps the samples in order.
+        seed: with the epoch, determines the order of the samples; None keeps them in order.
         drop_last: omit the last batch if it is not full.
         rank: index of this process.
         world_size: number of processes.
@@ -102,9 +102,9 @@ class Batches(Sampler[list[int]]):
 
 
 def make_loader(dataset: Dataset[Batch], batches: Batches, workers: int, pin_memory: bool = False) -> DataLoader:
-    """Return a loader whose `Batch`es are read by `workers` processes, or by this one if 0.
+    """Return a loader whose `Batch`es are read by `workers` processes, or by this process if 0.
 
-    It has its own generator, because starting workers draws a number, which would change the dropout of the model.
+    It has its own generator, because starting workers draws a random number, which would change the dropout of the model.
     """
     generator = torch.Generator().manual_seed(batches.seed or 0)
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores are harmless
@@ -121,7 +121,7 @@ def make_loader(dataset: Dataset[Batch], batches: Batches, workers: int, pin_mem
 
 
 def _defer_signals(_worker: int) -> None:
-    """Keep a worker alive when a signal stops the run, which ends its workers after the current step."""
+    """Keep a worker alive when a signal stops the run; the run ends its workers after the current step."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C and torchrun signal the whole process group
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Read the label pickle of a split without running code that may be in it."""
+"""Read the label pickle of a split without running code in it."""
 
 import pickle
 from pathlib import Path
@@ -9,7 +9,7 @@ from feeder.cli import UserError
 
 
 def load_labels(path: Path) -> tuple[list[str], list[int]]:
-    """Return (names, labels) of a label pickle; whole-numbered floats, as some repositories store, become ints."""
+    """Return (names, labels) of a label pickle; integer-valued floats, as some repositories store, become ints."""
     try:
         with open(path, "rb") as file:
             content = _PlainUnpickler(file, encoding="latin1").load()
@@ -25,14 +25,14 @@ def load_labels(path: Path) -> tuple[list[str], list[int]]:
                 raise ValueError(f"sample {row}: label {label!r} is not a class number from 0")
     except OSError:
         raise
-    except Exception as error:  # a damaged pickle can raise nearly anything
+    except Exception as error:  # a damaged pickle can raise almost any error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: not a readable label file: {reason}; prepare the data again") from None
     return list(names), [int(label) for label in labels]
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Builds built-in values only; the few globals that pickled NumPy scalars name become the functions below."""
+    """Build only built-in values; the few globals of pickled NumPy scalars are replaced by the functions below."""
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) == ("numpy", "dtype"):
@@ -41,7 +41,7 @@ class _PlainUnpickler(pickle.Unpickler):
             return _scalar
         if (module, name) == ("_codecs", "encode"):  # bytes under protocols 0 to 2
             return lambda text, _encoding: text.encode("latin1")
-        raise pickle.UnpicklingError(f"it holds {module}.{name}, not just names and numbers")
+        raise pickle.UnpicklingError(f"it contains {module}.{name}, not only names and numbers")
 
 
 class _Dtype:
@@ -56,6 +56,6 @@ class _Dtype:
 
 def _scalar(dtype: _Dtype, data: bytes | str) -> int | float:
     if dtype.code not in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8") or dtype.order not in ("<", ">", "|"):
-        raise pickle.UnpicklingError(f"it holds a {dtype.code}, not just names and numbers")
+        raise pickle.UnpicklingError(f"it contains a {dtype.code}, not only names and numbers")
     data = data.encode("latin1") if isinstance(data, str) else data  # a Python 2 string
     return np.frombuffer(data, dtype.order + dtype.code)[0].item()

@@ -1,4 +1,4 @@
-"""The Kinect v2 skeleton of NTU RGB+D and PKU-MMD: joints, bones, left-right pairs. The one place that knows them."""
+"""The Kinect v2 skeleton of NTU RGB+D and PKU-MMD: joints, bones, left-right pairs. All other modules use these."""
 
 JOINT_NAMES = (
     "spine base", "spine mid", "neck", "head",
@@ -12,8 +12,8 @@ NUM_JOINTS = len(JOINT_NAMES)
 NUM_BODIES = 2
 MAX_FRAMES = 300
 
-# The joint that each joint hangs from; the root, "spine" between the shoulders, hangs from itself.
-# As in the reference, a hand tip hangs from the thumb and the thumb from the hand.
+# The parent of each joint; the root ("spine", between the shoulders) is its own parent.
+# As in the reference, the parent of a hand tip is the thumb, and that of a thumb is the hand.
 ROOT = 20
 PARENTS = (1, 20, 20, 2, 20, 4, 5, 6, 20, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18, 20, 22, 7, 24, 11)
 LINKS = tuple((joint, parent) for joint, parent in enumerate(PARENTS) if joint != parent)
@@ -24,5 +24,5 @@ MIRROR = tuple(
     for name in JOINT_NAMES
 )
 
-# The joints that the normalisation looks at (0-based).
+# The joints that the normalisation uses (0-based).
 SPINE_BASE, SPINE_MID, LEFT_SHOULDER, RIGHT_SHOULDER = 0, 1, 4, 8

@@ -15,7 +15,7 @@ from model.graph import NUM_SUBSETS, adjacency
 
 
 class GraphConvolution(nn.Module):
-    """Mix joints by topologies that depend on channel and sample.
+    """Mix joints by topologies that depend on the channel and the sample.
 
     For each subset k (self, inward, outward) with a = conv1(x), b = conv2(x), both averaged over frames:
     topology_k[c, u, v] = alpha * conv4(tanh(a[u] - b[v])) + PA_k[u, v]; the output is BN(sum_k topology_k conv3(x)) + down(x).
@@ -45,13 +45,13 @@ class GraphConvolution(nn.Module):
         return F.relu(self.bn(y) + self.down(x))
 
     def topology(self, x: Tensor) -> Tensor:
-        """Return the mixing matrices (N * C_out, 3 * V, V) of x; transposed, because the product is fastest with them."""
+        """Return the mixing matrices (N * C_out, 3 * V, V) of x; transposed, because the product is faster."""
         n, _, v, _ = x.shape
         # a 1x1 convolution commutes with the mean over frames: average first, then convolve V instead of V T columns
         ab = torch.einsum("jkrc,ncv->jnkrv", self.relation_weight, x.mean(dim=-1))
         a, b = ab + self.relation_bias[:, None, :, :, None]  # (N, 3, r, V) each
         relation = torch.tanh(a.unsqueeze(-2) - b.unsqueeze(-1)).flatten(3)  # (N, 3, r, V * V), from v to u
-        relation = relation.to(ab.dtype)  # under autocast the bias has promoted it to float32
+        relation = relation.to(ab.dtype)  # under autocast the bias promoted it to float32
         # bias and PA as two more channels, of ones and of PA: then one product computes the complete matrices
         constant = torch.stack([torch.ones_like(self.PA), self.PA.mT], dim=1).flatten(2)  # (3, 2, V * V)
         relation = torch.cat([relation, constant.to(relation.dtype).expand(n, -1, -1, -1)], dim=2)  # (N, 3, r + 2, V * V)
@@ -86,7 +86,7 @@ class TemporalConvolution(nn.Module):
 
 
 class Projection(nn.Module):
-    """1x1 convolution and BatchNorm; `fan_out` is that of one layer of the reference where this joins several."""
+    """1x1 convolution and BatchNorm; `fan_out` is that of a single layer if this joins several layers of the reference."""
 
     def __init__(self, in_channels: int, out_channels: int, fan_out: int | None = None):
         super().__init__()

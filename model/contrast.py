@@ -41,7 +41,7 @@ class SCDNet(nn.Module):
         pairs: domain of the query and of the key of each loss term; pairs other than the paper's four are ablations.
     """
 
-    queue_pointer: Tensor  # (1,) int, the first column of each queue that the next keys replace
+    queue_pointer: Tensor  # (1,) int, the first column that the next keys replace
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class SCDNet(nn.Module):
         super().__init__()
         known = {query + key for query in DOMAINS for key in DOMAINS}
         if not pairs or not set(pairs) <= known or len(set(pairs)) < len(pairs):
-            raise ValueError(f"pairs {' '.join(pairs) or '(none)'}: give each pair once, out of {' '.join(sorted(known))}")
+            raise ValueError(f"pairs {' '.join(pairs) or '(none)'}: list each pair once, out of {' '.join(sorted(known))}")
         self.K, self.m, self.T, self.pairs = K, m, T, tuple(pairs)
         encoder = Encoder(**encoder) if isinstance(encoder, dict) else encoder
         self.sizes = dict(encoder=encoder.sizes, dim=dim, K=K)
@@ -77,7 +77,7 @@ class SCDNet(nn.Module):
             q: first view, (N, 3, T, V, M) in metres; in training, K is a multiple of the batch.
             k: second view, same shape.
         """
-        # keys, before the activations of the queries take memory
+        # keys first, before the activations of the queries use memory
         with torch.no_grad():
             if self.training:
                 self.update_key_encoder()
@@ -107,12 +107,12 @@ class SCDNet(nn.Module):
 
     @staticmethod
     def loss(logits: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the InfoNCE of each pair, a scalar: cross-entropy against index 0. Their sum is the training loss."""
+        """Return the InfoNCE loss of each pair, a scalar: cross-entropy against index 0. Their sum is the training loss."""
         return {pair: F.cross_entropy(x, x.new_zeros(len(x), dtype=torch.long)) for pair, x in logits.items()}
 
     @torch.no_grad()
     def update_key_encoder(self) -> None:
-        """Update the key encoder: k = m k + (1 - m) q. Parameters only; its BatchNorm statistics are its own."""
+        """Update the key encoder: k = m k + (1 - m) q. Parameters only; it has its own BatchNorm statistics."""
         torch._foreach_lerp_(list(self.encoder_k.parameters()), list(self.encoder_q.parameters()), 1 - self.m)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Disentangling decoders: from the features of an encoder to the embeddings that are contrasted."""
+"""Disentangling decoders: map the features of an encoder to the embeddings of the contrast."""
 
 import torch
 from torch import Tensor, nn

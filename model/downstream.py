@@ -1,4 +1,4 @@
-"""Downstream model: features of the encoder for retrieval, a linear layer for classification."""
+"""Downstream model: encoder features for retrieval, a linear layer for classification."""
 
 import torch
 from torch import Tensor, nn

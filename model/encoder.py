@@ -40,7 +40,7 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         if min(hidden_size, num_head, num_layer, channels, frames, joints, bodies) < 1:
-            raise ValueError("sizes of an encoder are at least 1")
+            raise ValueError("sizes of an encoder must be at least 1")
         if hidden_size % num_head:
             raise ValueError(f"hidden_size {hidden_size} is not a multiple of num_head {num_head}")
         if channels % 4:
@@ -88,6 +88,6 @@ def _transformer(hidden_size: int, num_head: int, num_layer: int, dropout: float
 
 def _tokens_outermost(_attention: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Return query, key and value: one tensor (N, tokens, d), stored as (tokens, N, d)."""
-    # otherwise torch projects the tokens one by one, in bfloat16 with a copy of the weights for each
+    # otherwise torch projects the tokens one by one and, in bfloat16, copies the weights for each
     x = args[0].transpose(0, 1).contiguous().transpose(0, 1)
     return x, x, x

@@ -1,7 +1,7 @@
 """State dicts of the reference implementation <-> ours, by name and shape.
 
 Names differ, and layers of the reference that read the same input are one parameter of ours. Joining and splitting only
-moves numbers, so gradients and momentum buffers go through the same functions.
+move values, so gradients and momentum buffers are converted by the same functions.
 """
 
 import re
@@ -48,7 +48,7 @@ Rule = tuple[str, list[str], str]
 
 
 def encoder_rules(prefix: str, layers: Iterable[int]) -> Iterator[Rule]:
-    """Yield the rules of an encoder whose names begin with `prefix`."""
+    """Yield the rules of an encoder whose names start with `prefix`."""
     for d in "ts":
         yield f"{prefix}backbone_{d}.data_bn.*", [f"{prefix}gcn_{d}.data_bn.*"], "one"
         for unit in ("l1", "l2", "l3"):
@@ -100,7 +100,7 @@ def from_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return our state dict of the reference's: of a pre-training model, a downstream model, or an encoder.
 
     Raises:
-        ValueError: a tensor is missing, is unknown or does not fit the others; the message names it.
+        ValueError: a tensor is missing, unknown or does not match the others; the message names it.
     """
     state_dict, result = strip_module(state_dict), {}
     unknown = set(state_dict)
@@ -110,7 +110,7 @@ def from_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         try:
             result[ours] = join([state_dict[name] for name in theirs], how)
         except RuntimeError as error:
-            raise ValueError(f"{theirs[0]} does not fit the tensors that it is joined with: {error}") from None
+            raise ValueError(f"{theirs[0]} does not match the tensors that it is joined with: {error}") from None
         unknown.difference_update(theirs)
     if unknown:
         raise ValueError(f"{min(unknown)} is not a tensor of the reference (one of {len(unknown)})")
@@ -129,7 +129,7 @@ def to_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 def momentum_from_reference(state_dict: dict[str, Tensor], optimizer: dict) -> dict[str, Tensor]:
     """Return the momentum buffers of the reference's SGD by the names of our parameters.
 
-    Its optimiser numbers the parameters in the order of `state_dict`, the reference's. Raises ValueError if one does not fit.
+    Its optimiser numbers the parameters in the order of `state_dict`, the reference's. Raise ValueError if one does not match.
     """
     names = [name for name in state_dict if name.rsplit(".", 1)[-1] not in NORM[2:] and "_queue" not in name]
     if "fc.weight" in names and len(optimizer.get("state", {})) <= 2:  # linear evaluation: the encoder is frozen
@@ -139,7 +139,7 @@ def momentum_from_reference(state_dict: dict[str, Tensor], optimizer: dict) -> d
         buffer = state.get("momentum_buffer")
         if buffer is not None:
             if number >= len(names) or buffer.shape != state_dict[names[number]].shape:
-                raise ValueError(f"momentum {number} of its optimiser does not fit the parameters")
+                raise ValueError(f"momentum {number} of its optimiser does not match the parameters")
             buffers[names[number]] = buffer
     found = [rule for rule in rules(state_dict) if buffers.keys() >= set(rule[1])]
     return {ours: join([buffers[name] for name in theirs], how) for ours, theirs, how in found}
@@ -151,7 +151,7 @@ def is_reference(state_dict: dict[str, Tensor]) -> bool:
 
 
 def sizes(state_dict: dict[str, Tensor]) -> dict[str, int]:
-    """Return the sizes of an encoder, ours or the reference's, that follow from its shapes: all but `num_head`.
+    """Return the sizes of an encoder, ours or the reference's, from its shapes: all except `num_head`.
 
     Raises:
         ValueError: `state_dict` has no encoder.
@@ -159,7 +159,7 @@ def sizes(state_dict: dict[str, Tensor]) -> dict[str, int]:
     ours = from_reference(state_dict) if is_reference(state_dict) else state_dict
     prefixes = [name.removesuffix("embed_t.0.weight") for name in ours if name.endswith("embed_t.0.weight")]
     if not prefixes:
-        raise ValueError("there is no encoder in it")
+        raise ValueError("it has no encoder")
     prefix = max(prefixes)  # encoder_q before encoder_k
     d, width_t = ours[f"{prefix}embed_t.0.weight"].shape
     layers = sum(name.startswith(f"{prefix}transformer_t.") and name.endswith("in_proj_weight") for name in ours)

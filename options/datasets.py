@@ -13,7 +13,7 @@ class DataSet:
 
     folder: str  # below --data-path, with one folder for each protocol
     num_classes: int  # outputs of the linear layer
-    protocols: tuple[str, ...]  # by which the data set is evaluated
+    protocols: tuple[str, ...]
 
 
 DATA_SETS = {

@@ -12,7 +12,7 @@ SIZES = ("hidden_size", "num_head", "num_layer", "channels", "frames", "bodies")
 
 
 def add_data_flags(parser: Parser, data_set: str, representation: tuple[str, ...], streams: tuple[str, ...]) -> None:
-    """Add the choice of data; `data_set` and `representation` are the script's names of two flags, `streams` its choices."""
+    """Add the data flags; `data_set` and `representation` are the script's names of two of them, `streams` the choices."""
     add = parser.add_argument_group("data").add_argument
     add("--data-path", default="./data", metavar="DIR", help="root of the array folders")
     add(data_set, choices=DATA_SETS, metavar="NAME", help=", ".join(DATA_SETS))
@@ -34,9 +34,9 @@ def add_size_flags(parser: Parser, note: str) -> None:
 
 
 def add_encoder_flags(parser: Parser, raw: bool = False) -> None:
-    """Add the choice of the encoder of a downstream task; `raw` offers raw coordinates as well."""
+    """Add the choice of the encoder of a downstream task; `raw` adds raw coordinates."""
     add = parser.add_argument_group("encoder, one of").add_argument
-    add("--pretrained", action=OneOrMore, metavar="PATH", help="checkpoint of ours or of the reference, one for each stream")
+    add("--pretrained", action=OneOrMore, metavar="PATH", help="checkpoint, ours or the reference's, one for each stream")
     add("--random-encoder", action="store_true", help="an untrained encoder, as a baseline")
     if raw:
         add("--raw-coordinates", action="store_true", help="no encoder: the cropped clips themselves")
@@ -47,8 +47,8 @@ def add_encoder_flags(parser: Parser, raw: bool = False) -> None:
     )
     add_size_flags(
         parser,
-        "those of the checkpoint; with --random-encoder the paper's: 2048, 8, 1, 64, 64, 2.\n"
-        "  A checkpoint of the reference does not contain --num-head.",
+        "from the checkpoint; with --random-encoder the paper's: 2048, 8, 1, 64, 64, 2.\n"
+        "  A checkpoint of the reference does not record --num-head.",
     )
 
 
@@ -63,10 +63,10 @@ def check_encoder_flags(parser: Parser, args: argparse.Namespace) -> None:
         parser.error(f"--raw-coordinates has no encoder: omit --{next(iter(sizes)).replace('_', '-')}")
     streams, checkpoints = listed(args.finetune_skeleton_representation), listed(args.pretrained)
     if len(set(streams)) < len(streams):
-        parser.error(f"{DOWNSTREAM_REPRESENTATION[0]} {' '.join(streams)}: give each stream once")
+        parser.error(f"{DOWNSTREAM_REPRESENTATION[0]} {' '.join(streams)}: list each stream once")
     for flag, values in (("--pretrained", checkpoints), ("--stream-weights", args.stream_weights)):
         if values and len(values) != len(streams):
-            parser.error(f"{len(values)} {flag} for {len(streams)} {DOWNSTREAM_REPRESENTATION[0]}: give one for each")
+            parser.error(f"{len(values)} {flag} for {len(streams)} {DOWNSTREAM_REPRESENTATION[0]}: set one for each")
 
 
 def given_folder(parser: Parser, args: argparse.Namespace, data_set: str) -> Path:
@@ -78,21 +78,21 @@ def given_folder(parser: Parser, args: argparse.Namespace, data_set: str) -> Pat
 
 
 def given_sizes(args: argparse.Namespace) -> dict[str, int]:
-    """Return the sizes of the encoder that are given, by their names in `Encoder`."""
+    """Return the sizes of the encoder that are set, by their names in `Encoder`."""
     return {name: value for name in SIZES if (value := getattr(args, name)) is not None}
 
 
 def add_optimizer_flags(parser: Parser) -> None:
-    """Add epochs, batch and SGD."""
+    """Add epochs, batch size and SGD."""
     add = parser.add_argument_group("optimisation (SGD)").add_argument
     add("--epochs", type=positive_int, metavar="N", help="passes over the training set")
     add("--start-epoch", type=natural, default=0, metavar="N", help="count epochs from here")
     add("-b", "--batch-size", type=positive_int, metavar="N", help="clips in a step, of all processes")
-    add("--lr", "--learning-rate", type=positive_float, metavar="X", help="at the start")
+    add("--lr", "--learning-rate", type=positive_float, metavar="X", help="initial learning rate")
     add("--schedule", type=natural, nargs="*", metavar="EPOCH", help="epochs at which lr drops to a tenth")
-    add("--cos", action="store_true", help="half a cosine for the lr instead of --schedule")
-    add("--momentum", type=fraction, metavar="X", help="of SGD")
-    add("--wd", "--weight-decay", type=natural_float, dest="weight_decay", metavar="X", help="on all weights")
+    add("--cos", action="store_true", help="cosine decay of the lr instead of --schedule")
+    add("--momentum", type=fraction, metavar="X", help="momentum of SGD")
+    add("--wd", "--weight-decay", type=natural_float, dest="weight_decay", metavar="X", help="weight decay, of all parameters")
 
 
 def add_contrast_flags(parser: Parser) -> None:
@@ -107,7 +107,7 @@ def add_contrast_flags(parser: Parser) -> None:
 
 
 def add_speed_flags(parser: Parser) -> None:
-    """Add the options of the speed of pre-training."""
+    """Add precision and compilation of pre-training."""
     add = parser.add_argument_group("speed").add_argument
     add("--precision", choices=("fp32", "tf32", "bf16"), default="fp32", metavar="NAME", help="fp32, tf32 (GPU) or bf16")
     add("--compile", action="store_true", help="torch.compile of the encoders, for GPUs")
@@ -121,7 +121,7 @@ def add_checkpoint_flags(parser: Parser, save_freq: int, save_minutes: float | N
     add(
         "--resume",
         metavar="PATH",
-        help="checkpoint to continue, ours or the reference's; auto: that in --checkpoint-path, if any",
+        help="checkpoint to continue, ours or the reference's; auto: the one in --checkpoint-path, if any",
     )
     add("--save-freq", type=positive_int, default=save_freq, metavar="N", help="epochs between checkpoints")
     if save_minutes is not None:

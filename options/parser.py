@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         usage = "%(prog)s [--flag value ...]"
         super().__init__(usage=usage, description=description, allow_abbrev=False, formatter_class=HelpFormatter)
         self.recipe, self.variants, self._source = recipe, variants, ""
-        self.add_argument("--config", metavar="FILE.yaml", help="defaults, one `flag: value` a line")
+        self.add_argument("--config", metavar="FILE.yaml", help="defaults, one `flag: value` per line")
 
     def load_recipe(self) -> None:
         """Make the recipe's values the defaults; call it after all flags are added."""
@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
         given = sys.argv[1:] if args is None else args
         words = [re.sub("^--[^=]*", lambda flag: flag[0].replace("_", "-"), word) for word in given]
         config = self._parse(words).config
-        self._load(config)  # which may turn a variant on
+        self._load(config)  # may select a variant
         for switch in self.variants:
             if getattr(self._parse(words), switch):
                 self._load(RECIPES / f"{switch}.yaml")

@@ -65,7 +65,7 @@ def test_an_error_leaves_older_arrays_and_nothing_else(tmp_path):
         raise RuntimeError
     assert [label_of(tmp_path / name) for name in BOTH] == [1, 1] and entries(tmp_path) == BOTH
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="file: a file is in the place of the folder"):
+    with pytest.raises(UserError, match="file: a file exists where a folder is needed"):
         write(tmp_path, 2, ["file"])
     assert entries(tmp_path) == ["file", *BOTH]
 
@@ -140,7 +140,7 @@ def test_a_signal_before_or_after_each_rename(tmp_path, number):
 
 
 def test_a_second_run_may_win_but_mixes_nothing(tmp_path):
-    with pytest.raises(UserError, match="another run into the same folder"), write_splits(tmp_path, ["xsub"]) as writer:
+    with pytest.raises(UserError, match="another run removed the files"), write_splits(tmp_path, ["xsub"]) as writer:
         for part in arrays.PARTS:
             writer.add({"xsub": part}, "a", 1, 9, sample(1))
         write(tmp_path, 2, ["xsub"])  # takes the first for one that was killed

@@ -35,7 +35,7 @@ def test_whole_arrays(folder, capsys):
     for path in (folder, folder / "xsub"):
         main([str(path)])
         out = capsys.readouterr().out
-        assert "whole" in out and "xsub train" in out and "a subset of the full set's 40,091" in out
+        assert "no problems found" in out and "xsub train" in out and "a subset of the full set's 40,091" in out
         assert ("xview val" in out) == (path == folder) and len(out.splitlines()) < 15
 
 
@@ -60,7 +60,7 @@ def change_label(path, names=None, labels=None):
      (lambda f: change_label(f / "train_label.pkl", names=lambda names: [names[1], *names[1:]]), "occurs 2 times"),
      (lambda f: [path.replace(f / path.name.replace("train", "val")) for path in f.glob("train*")], "not belong to this part"),
      (lambda f: (f / "val_label.pkl").unlink(), "val_label.pkl: no such file"),
-     (lambda f: (f / "val_data_joint.npy").write_bytes((f / "val_data_joint.npy").read_bytes()[:-5]), "not a whole .npy")],
+     (lambda f: (f / "val_data_joint.npy").write_bytes((f / "val_data_joint.npy").read_bytes()[:-5]), "not a complete .npy")],
 )  # fmt: skip
 def test_what_is_wrong(folder, capsys, change, reason):
     change(folder / "xsub")
@@ -78,8 +78,8 @@ def test_counts_above_300_and_zeros_are_noted(folder, capsys):
 @pytest.mark.parametrize(
     "found, expected, verdict",
     [((90, 20), (90, 20), "complete: 90 / 20 samples"), ((20, 5), (90, 20), "a subset of the full set's 90 / 20 samples"),
-     ((89, 20), (90, 20), "WARNING: 89 / 20 samples, but the full set has 90 / 20; those without any body are left out"),
-     ((90, 20), None, "the full set's number is not known")],
+     ((89, 20), (90, 20), "WARNING: 89 / 20 samples, but the full set has 90 / 20; those without any body are skipped"),
+     ((90, 20), None, "the size of the full set is not known")],
 )  # fmt: skip
 def test_verdict_on_numbers_of_samples(found, expected, verdict):
     assert count_verdict(found, expected) == verdict
@@ -107,11 +107,11 @@ def test_labels_outside_pku(tmp_path, capsys):
 @pytest.mark.parametrize(
     "error, status, message",
     [(UserError("a.npy: damaged"), 1, "error: a.npy: damaged"),
-     (OSError(28, "No space left on device", "b.npy"), 1, "error: b.npy: No space left on device; make room"),
+     (OSError(28, "No space left on device", "b.npy"), 1, "error: b.npy: No space left on device; free some space"),
      (RuntimeError("our own mistake"), None, ""),
      (MemoryError(), 1, "error: out of memory"), (KeyboardInterrupt(), 130, "interrupted"),
-     (torch.cuda.OutOfMemoryError("CUDA"), 1, "error: out of memory; a smaller --batch-size"),
-     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't\nallocate"), 1, "error: out of memory; a smaller --batch-size")],
+     (torch.cuda.OutOfMemoryError("CUDA"), 1, "error: out of memory; use a smaller --batch-size"),
+     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't\nallocate"), 1, "error: out of memory; use a smaller --batch")],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )  # fmt: skip
 def test_how_a_command_ends(capsys, error, status, message):

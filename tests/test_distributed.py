@@ -74,7 +74,7 @@ def test_the_launcher_and_the_batch_must_fit(data, here, monkeypatch, capsys):
     for name in distributed.LAUNCHER:
         monkeypatch.setenv(name, "3")
     code, line = failure(capsys, pretraining.main, flags(data, "x"))
-    assert code == 2 and "--batch-size 8 is the total of 3 processes, and not a multiple of them" in line
+    assert code == 2 and "--batch-size 8 is the total of 3 processes and must be a multiple of them" in line
     monkeypatch.setenv("WORLD_SIZE", "")
     assert distributed.launched() == 1 and distributed.local_rank() is None
     with pytest.raises(UserError):

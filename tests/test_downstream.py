@@ -223,7 +223,7 @@ def test_resuming_is_as_if_never_stopped(arrays, here, flags, capsys, monkeypatc
     assert one["acc1"] == other["acc1"] and one["group"] != other["group"], "the second was begun with other --epochs"
     capsys.readouterr()
     classify(arrays, *more, seed=None)
-    assert "nothing left to do: epoch 3" in capsys.readouterr().out
+    assert "nothing to do: epoch 3" in capsys.readouterr().out
 
 
 def test_mistakes_are_one_line_and_write_nothing(arrays, here, capsys, monkeypatch):
@@ -248,7 +248,7 @@ def test_mistakes_are_one_line_and_write_nothing(arrays, here, capsys, monkeypat
         (["--pretrained", "pickle.tar"], 1, "damaged"),
         ([*joint, *two], 2, "1 --pretrained for 2 --finetune-skeleton-representation"),
         ([*joint, "bone.tar"], 2, "2 --pretrained for 1"),
-        ([*joint, "bone.tar", "--finetune-skeleton-representation", "joint", "joint"], 2, "give each stream once"),
+        ([*joint, "bone.tar", "--finetune-skeleton-representation", "joint", "joint"], 2, "list each stream once"),
         ([*both, "--stream-weights", "1"], 2, "1 --stream-weights for 2"),
         *(([*both, "--stream-weights", "1", bad], 2, bad) for bad in ("0", "-1", "nan", "inf")),
         ([*joint, "absent.tar", *two], 1, "no checkpoint at absent.tar"),
@@ -291,10 +291,10 @@ def test_a_checkpoint_of_another_run_is_not_continued(arrays, here, capsys):
         (["--resume", "auto"], "belongs to another run: finetune ntu60 cross_subject joint, not linear"),
         (["--finetune"], "--resume auto continues that run"),
         (["--finetune", "--resume", "auto", "--label-fraction", "0.5"], "another run: label_fraction 1.0, not 0.5"),
-        (["--finetune", "--resume", "auto", "--pretrained", "bone.tar"], "began with other origins"),
+        (["--finetune", "--resume", "auto", "--pretrained", "bone.tar"], "was started with other origins"),
         (["--finetune", "--resume", "auto", "--seed", "4"], "belongs to another run: --seed 3, not 4"),
         (["--finetune", "--resume", "pretraining.tar", "--checkpoint-path", "new"], "another run: pretraining ntu60"),
-        (["--finetune", "--resume", "data.tar", "--checkpoint-path", "new"], "began with other data"),
+        (["--finetune", "--resume", "data.tar", "--checkpoint-path", "new"], "was started with other data"),
     ]:
         code, line = failure(capsys, classify, arrays, *joint, *flags)
         assert code == 1 and message in line, line

@@ -176,8 +176,8 @@ def test_weights_load_wholly_or_not_at_all():
     own, other = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3).state_dict()
     before = own.weight.clone()
     for state_dict, message in [
-        ({"weight": other["weight"]}, "lacks bias"),
-        (other | {"extra": torch.zeros(1)}, "has extra"),
+        ({"weight": other["weight"]}, "has no tensor bias"),
+        (other | {"extra": torch.zeros(1)}, "has tensor extra"),
         (other | {"bias": torch.zeros(4)}, r"bias is \(4,\), in this model \(3,\)"),
     ]:
         with pytest.raises(UserError, match=message):
@@ -193,7 +193,7 @@ def test_a_references_momentum_is_taken_over(tmp_path):
     buffers = {name: optimizer.state[p]["momentum_buffer"] for name, p in net.encoder_q.named_parameters()}
     theirs = to_reference(net.state_dict())
     momentum = to_reference({f"encoder_q.{name}": buffer for name, buffer in buffers.items()})
-    order = [name for name in theirs if name in momentum]  # as the reference's parameters stand, queues first and left out
+    order = [name for name in theirs if name in momentum]  # order of the reference's parameters, without the queues
     state = {i: {"momentum_buffer": momentum[name]} for i, name in enumerate(order)}
     save_checkpoint(tmp_path / "x.tar", {"epoch": 7, "state_dict": theirs, "optimizer": {"state": state, "param_groups": []}})
 

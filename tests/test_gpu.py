@@ -47,7 +47,7 @@ def test_each_process_of_torchrun_has_its_own_gpu(gpus, monkeypatch):
         monkeypatch.setenv(name, str(value))
     for name in ("auto", "cuda"):
         assert pick_device(name) == torch.device("cuda", 2)
-    with pytest.raises(UserError, match="each process takes its own GPU"):
+    with pytest.raises(UserError, match="each process uses its own GPU"):
         pick_device("cuda:0")
     assert pick_device("cpu") == torch.device("cpu") and gpus == [2, 2]
 

@@ -146,7 +146,7 @@ def test_bad_reference_is_named():
         ({"encoder_q.encoder.channel_t.0.bias": None}, "has no encoder_q.encoder.channel_t.0.bias"),
         ({f"{unit}.tcn1.branches.1.0.bias": None}, f"has no {unit}.tcn1.branches.1.0.bias"),
         ({"surplus": torch.zeros(1)}, "surplus is not a tensor of the reference"),
-        ({f"{unit}.gcn1.convs.0.conv3.bias": torch.zeros(3)}, "conv3.bias does not fit the tensors"),
+        ({f"{unit}.gcn1.convs.0.conv3.bias": torch.zeros(3)}, "conv3.bias does not match the tensors"),
     ]:
         with pytest.raises(ValueError, match=message):
             from_reference({name: t for name, t in (theirs | changed).items() if t is not None})

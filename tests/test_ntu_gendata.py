@@ -1,4 +1,4 @@
-"""ntu_gendata.py as a user runs it: goldens, flags, what is left out, damage, interruption, full disk."""
+"""ntu_gendata.py as a user runs it: goldens, flags, what is skipped, damage, interruption, full disk."""
 
 import json
 import os
@@ -135,7 +135,7 @@ def test_nothing_to_write(tmp_path, capsys):
     assert "no .skeleton files in it" in fails(command, capsys)[1]
     write_raw(raw, sorted(ntu.missing_samples("ntu60"))[:1])
     (raw / f"{EMPTY}.skeleton").write_text("1\n0\n")
-    assert "no samples left to write: 0 damaged, 1 empty" in fails(command, capsys)[1] and not contents(tmp_path / "out")
+    assert "no samples to write: 0 damaged, 1 empty" in fails(command, capsys)[1] and not contents(tmp_path / "out")
 
 
 @pytest.fixture(scope="module")

@@ -105,14 +105,14 @@ def test_oddities_are_counted_and_named(prepared):
     assert below("videos without a skeleton file: 3") == views(lost + "-{}")
     assert below("videos without a label file: 0") == []
     for benchmark in ("xsub", "xview"):
-        assert below(f"videos in neither list of {benchmark}, left out there: 3") == views(unlisted + "-{}")
-    assert below("rows with start >= end, dropped: 3") == views(first + "-{} row 5")
+        assert below(f"videos in neither list of {benchmark}, skipped there: 3") == views(unlisted + "-{}")
+    assert below("rows with start >= end, skipped: 3") == views(first + "-{} row 5")
     assert below("segments longer than 300 frames, the first 300 kept: 3") == []
     cut = below("segments cut at the end of the video: 3")
     assert len(cut) == 3 and cut[0].startswith(f"{third}-L_r04_c") and cut[0].endswith(" frames)")
-    assert below("segments without any body, left out: 3") == views(second + "-{}_r05_c01")
-    assert "damaged files or segments, left out: 0" in lines
-    xview = {1: "a subset of the full set's 14,356 / 7,188", 2: "the full set's number is not known"}[part]
+    assert below("segments without any body, skipped: 3") == views(second + "-{}_r05_c01")
+    assert "damaged files or segments, skipped: 0" in lines
+    xview = {1: "a subset of the full set's 14,356 / 7,188", 2: "the size of the full set is not known"}[part]
     assert f"xview: {xview}" in printed
     split = open_split(arrays / "xsub", "train")
     longest = [name for name, frames in zip(split.names, split.num_frame, strict=True) if frames == 300]
@@ -149,18 +149,18 @@ DAMAGED = {
            for row in ("1,2,3,2,", "1,2,x,2", "1,2.0,3,2", "1,2,,2", "1,-2,3,2", "1,2,3,-1", "1_0,2,3,2".replace("_", "?"))},
         "0,2,3,2\n": "line 1: class 0 is outside 1..51",
         "5,2,3,2\n52,2,3,2\n": "line 2: class 52 is outside 1..51",
-        "1,2,3,2\n\x00\xff": "line 2: bytes that are not text",
+        "1,2,3,2\n\x00\xff": "line 2: not ASCII text",
     },
     pku.read_video: {
         "": "line 1: the file is empty",
-        f"{GOOD}\n{GOOD.rsplit(maxsplit=3)[0]}": "line 2: 147 numbers, not 150",
-        f"{GOOD} 1\n{GOOD} 1\n": "line 1: 151 numbers, not 150",
-        f"{GOOD}\n\n{GOOD}\n": "line 2: 0 numbers, not 150",
+        f"{GOOD}\n{GOOD.rsplit(maxsplit=3)[0]}": "line 2: 147 numbers, expected 150",
+        f"{GOOD} 1\n{GOOD} 1\n": "line 1: 151 numbers, expected 150",
+        f"{GOOD}\n\n{GOOD}\n": "line 2: 0 numbers, expected 150",
         f"{GOOD}\nabc {WORDS}": "line 2: could not convert string to float: 'abc'",
         f"1_0 {WORDS}": "line 1: could not convert string to float: '1?0'",
         GOOD.replace(" ", ", "): "line 1: could not convert string to float: '0.000000,'",
         **{f"{GOOD}\n{word} {WORDS}": f"line 2: {word} is not a position in metres" for word in ("nan", "-inf", "1e+300")},
-        f"{GOOD}\n\xff": "line 2: bytes that are not text",
+        f"{GOOD}\n\xff": "line 2: not ASCII text",
     },
     functools.partial(pku.read_split, part=1): {
         **dict.fromkeys(("0002-L\n", "Training videos:\n0002-L\n"), 'no lists "Training videos:" and "Validataion videos:"'),
@@ -226,7 +226,7 @@ def test_what_is_missing_is_named(small):
             plan(raw, part, benchmarks)
         return str(caught.value)
 
-    assert "no skeletons of part 2" in message(2) and "give --part 1" in message(2)
+    assert "no skeletons of part 2" in message(2) and "set --part 1" in message(2)
     move(raw / "Split/cross-view.txt", small / "gone.txt")
     assert "no split file cross-view.txt or cross_view.txt" in message()
     plan(raw, 1, ["xsub"])
@@ -241,7 +241,7 @@ def test_real_rows_of_part_one_and_a_video_without_labels(small):
     (small / "raw/Label/Train_Label_PKU_final/0003-L.txt").unlink()
     (small / "raw/Label/Train_Label_PKU_final/0002-L.txt").write_text("23,0,23,1\n" * 20 + "1,4925,4036,2\n1,5,5,2\n")
     planned = plan(small / "raw", 1, ["xsub"])
-    assert planned.notes["rows with start >= end, dropped"] == ["0002-L row 21", "0002-L row 22"]
+    assert planned.notes["rows with start >= end, skipped"] == ["0002-L row 21", "0002-L row 22"]
     assert planned.notes["videos without a label file"] == ["0003-L"]
     assert [sample.segment for sample in planned.sources[0].samples] == [(0, 23)] * 20
 
@@ -260,12 +260,12 @@ def test_all_damage_is_reported_and_nothing_is_written(small, capsys):
         run(small)
     assert caught.value.code == 1
     lines = capsys.readouterr().err.splitlines()
-    assert any(line.startswith(f"{video}: line ") and line.endswith("numbers, not 150") for line in lines)
+    assert any(line.startswith(f"{video}: line ") and line.endswith("numbers, expected 150") for line in lines)
     assert f"{label}: line 1: class 52 is outside 1..51" in lines
     assert "2 files or samples cannot be used (above)" in lines[-1]
     assert {path: path.stat().st_mtime_ns for path in (small / "arrays").rglob("*")} == before
     printed = run(small, 1, "--skip-bad")
-    assert "damaged files or segments, left out: 2" in printed and f"  {label}: line 1" in printed
+    assert "damaged files or segments, skipped: 2" in printed and f"  {label}: line 1" in printed
     assert {name[:6] for name in open_split(small / "arrays/xsub", "train").names} == {"0002-L"}
 
 

@@ -122,7 +122,7 @@ def test_encoders_have_a_column_each(tmp_path):
     write(tmp_path, "p", *(new_row(acc1=acc1, seed=seed) for seed, acc1 in ((0, 70.0), (1, 72.0))))
     write(tmp_path, "r", new_row(acc1=50.0, origins=[{"task": "random"}]))
     write(tmp_path, "k", new_row(acc1=40.0, task="retrieval", kind="1-NN retrieval", origins=[{"task": "raw"}]))
-    heading, _, *rows = cells(table(tmp_path, mean=True, beside=True))
+    heading, _, *rows = cells(table(tmp_path, mean=True, by_encoder=True))
     assert heading == ["task", "data set", "protocol", "stream", "none (raw coordinates)", "random", "pre-trained on ntu60"]
     linear = ["linear", "", "50.0", f"71.0 {PLUS_MINUS} 1.4"]
     assert [[row[0], *row[4:]] for row in rows] == [["1-NN retrieval", "40.0", "", ""], linear]
@@ -161,9 +161,9 @@ def test_damaged_results_are_left_out_in_one_line(tmp_path, capsys):
     refused = 0
     for text in texts:
         path.write_bytes(text.encode(errors="surrogateescape"))
-        results.main([str(tmp_path), "--mean", "--beside"])  # any traceback fails the test
+        results.main([str(tmp_path), "--mean", "--by-encoder"])  # any traceback fails the test
         out, err = capsys.readouterr()
-        assert "| linear |" in out and (not err or err.startswith(f"left out: {path} is damaged: ") and err.count("\n") == 1)
+        assert "| linear |" in out and (not err or err.startswith(f"skipped: {path} is damaged: ") and err.count("\n") == 1)
         refused += bool(err)
     assert refused > len(texts) / 2
     with pytest.raises(UserError, match="Is a directory"):
@@ -186,7 +186,7 @@ def test_damaged_scores_are_refused_in_one_line(tmp_path, capsys):
     # runs on other samples
     for change in ({"names": np.array(["a", "b", "d"])}, {"labels": np.array([0, 1, 0])}, {"scores": np.eye(4)[None, :3]}):
         np.savez(other, **good | change | {"best_scores": change.get("scores", eye)})
-        assert "other test samples or classes" in failure(capsys, fuse.main, [str(path), str(other)])[1]
+        assert "different test samples or classes" in failure(capsys, fuse.main, [str(path), str(other)])[1]
     assert "No such file" in failure(capsys, fuse.main, [str(path), str(tmp_path / "no.npz")])[1]
 
     # other contents, missing and truncated ones
@@ -206,4 +206,4 @@ def test_damaged_scores_are_refused_in_one_line(tmp_path, capsys):
     for content in contents:
         path.write_bytes(content)
         code, line = failure(capsys, fuse.main, [str(path)])
-        assert code == 1 and "not those of a run" in line
+        assert code == 1 and "not the predictions.npz of a classification run" in line

@@ -155,7 +155,7 @@ def test_mistakes_in_pretraining_are_one_line(data, here, capsys):
 def test_a_label_beyond_the_table_is_named(data, here, capsys, monkeypatch):
     monkeypatch.setitem(DATA_SETS, "ntu60", dataclasses.replace(DATA_SETS["ntu60"], num_classes=3))
     code, line = failure(capsys, action_retrieval.main, ["--data-path", str(data), "--random-encoder", *SIZES, *COMMON])
-    assert code == 1 and "has label 3, but the table of data sets says 3 classes" in line
+    assert code == 1 and "has label 3, but options/datasets.py has 3 classes" in line
 
 
 SCRIPTS = [f"{name}.py" for name in ("pretraining", "action_classification", "action_retrieval", "ntu_gendata", "pku_gendata")]

@@ -222,7 +222,7 @@ def test_a_log_belongs_to_its_checkpoint_folder(data, here, capsys):
     assert (folder / "metrics.jsonl").read_text() == before and len(list((here / "log").iterdir())) == 3
     capsys.readouterr()
     pretrain(data, "--epochs", "4", "--resume", "auto")
-    assert capsys.readouterr().out == "nothing left to do: epoch 4 of --epochs 4\n"
+    assert capsys.readouterr().out == "nothing to do: epoch 4 of --epochs 4\n"
 
 
 def test_nan_is_neither_trained_on_nor_saved(data, here, capsys):

@@ -115,7 +115,7 @@ def test_equal_arguments_write_equal_bytes_once_all_are_there(tmp_path, capsys, 
 
 
 def test_wrong_numbers_are_refused(tmp_path, capsys):
-    cases = {"--classes 99": "99 is not in 2 .. 10", "--subjects many": "invalid integer", "--part 2": "goes with --format pku"}
+    cases = {"--classes 99": "99 is not in 2 .. 10", "--subjects many": "invalid integer", "--part 2": "requires --format pku"}
     for args, message in cases.items():
         status, line = failure(capsys, main, [str(tmp_path / "a"), *args.split()])
         assert status == 2 and message in line and not (tmp_path / "a").exists()

@@ -1,4 +1,4 @@
-"""Raw files -> the arrays of several splits at once: list, read, normalise, write. `ntu.py` and `pku.py` bring the readers."""
+"""Raw files -> the arrays of several splits at once: list, read, normalise, write. The readers are in `ntu.py` and `pku.py`."""
 
 import contextlib
 import multiprocessing
@@ -19,11 +19,11 @@ from tqdm import tqdm
 from feeder.arrays import PARTS, check_space, write_splits
 from feeder.cli import UserError, signals_deferred
 
-tqdm.monitor_interval = 0  # no thread of the progress bar: the processes are forked
+tqdm.monitor_interval = 0  # no monitor thread, because the processes are forked
 
 
 class Sample(NamedTuple):
-    """A sample to be made."""
+    """A sample to prepare."""
 
     name: str
     label: int  # from 0
@@ -48,11 +48,11 @@ class Report(NamedTuple):
 
     written: dict[tuple[str, str], list[tuple[Sample, int]]]  # (benchmark, part) -> samples and their numbers of frames
     empty: list[str]  # names of samples without any body
-    bad: list[str]  # a line for each file or sample that was left out as damaged
+    bad: list[str]  # a line for each file or sample that was skipped as damaged
 
 
 def default_workers() -> int:
-    """Return the number of cores that this process may use, 12 at most: so many videos stay below 1 GiB."""
+    """Return the number of cores that this process may use, at most 12, which read videos in less than 1 GiB."""
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 12)
 
 
@@ -65,13 +65,13 @@ def generate(
     skip_bad: bool = False,
     bad: Iterable[str] = (),
 ) -> Report:
-    """Write FOLDER/{benchmarks}/{train,val}_*, samples in the order of their names; older arrays stay if it fails.
+    """Write FOLDER/{benchmarks}/{train,val}_*, samples sorted by name; on failure, existing arrays are kept.
 
     Args:
-        sources: names of samples are unique over all of them; the samples of a source follow each other in their order.
-        read: a function at the top level of a module, run in `workers` processes; raises `UserError` for a damaged file.
-        skip_bad: leave damaged samples out instead of failing at the end.
-        bad: what was found damaged already, a line each.
+        sources: files with their samples; sample names are unique, and the samples of a source stay together when sorted.
+        read: a top-level function of a module, run in `workers` processes; raises `UserError` for a damaged file.
+        skip_bad: skip damaged samples instead of failing at the end.
+        bad: a line for each file that is already known to be damaged.
     """
     benchmarks, bad, empty = list(benchmarks), list(bad), []
     sources = [Source(path, tuple(sorted(samples))) for path, samples in sources if samples]
@@ -88,16 +88,16 @@ def generate(
                 else:
                     data, num_frame = clip
                     writer.add(sample.parts, sample.name, sample.label, num_frame, data)
-                    for place in sample.parts.items():
-                        written[place].append((sample, num_frame))
+                    for key in sample.parts.items():
+                        written[key].append((sample, num_frame))
         bad = list(dict.fromkeys(bad))  # a damaged file may have many samples
         if bad and not skip_bad:
             if len(bad) == 1:
                 raise UserError(bad[0])
             print(*bad, sep="\n", file=sys.stderr)
-            raise UserError(f"{len(bad)} files or samples cannot be used (above); repair them, or give --skip-bad")
+            raise UserError(f"{len(bad)} files or samples cannot be used (above); fix them, or set --skip-bad")
         if not any(written.values()):
-            raise UserError(f"{folder}: no samples left to write: {len(bad)} damaged, {len(empty)} empty")
+            raise UserError(f"{folder}: no samples to write: {len(bad)} damaged, {len(empty)} empty")
     return Report(written, empty, bad)
 
 
@@ -118,12 +118,12 @@ def _read_all(read: Reader, sources: list[Source], workers: int) -> Iterator[lis
         for start in range(0, len(sources), size):
             with signals_deferred():  # Python loses the exception of a signal that arrives within a fork
                 pending.append(pool.submit(_read_sources, read, sources[start : start + size]))
-            if len(pending) > workers + 1:  # more would only take memory
+            if len(pending) > workers + 1:  # more would only use memory
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
     except BrokenProcessPool:
-        raise UserError("a worker process was killed, perhaps for want of memory: start again with fewer --workers") from None
+        raise UserError("a worker process was killed, probably because memory ran out: use fewer --workers") from None
     finally:
         pool.shutdown(cancel_futures=True)
 

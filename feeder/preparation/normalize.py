@@ -1,7 +1,7 @@
-"""Bodies as recorded -> the array that the networks read: two bodies ranked, looped to 300 frames, centred, turned.
+"""Recorded bodies -> the array that the networks read: two bodies ranked, looped to 300 frames, centred and rotated.
 
-The same arithmetic as the reference's `data_gen/ntu_gendata.py`, `preprocess.py` and `rotation.py`, its oddities included,
-because published results rest on them. A joint or frame counts as empty where its coordinates add up to exactly 0.
+The arithmetic, oddities included, is that of the reference's `data_gen/ntu_gendata.py`, `preprocess.py` and `rotation.py`,
+because published results depend on it. A joint or frame is empty if its coordinates sum to exactly 0.
 """
 
 import numpy as np
@@ -10,26 +10,26 @@ from feeder.skeleton import LEFT_SHOULDER, MAX_FRAMES, NUM_BODIES, NUM_JOINTS, R
 
 
 def to_sample(bodies: np.ndarray) -> np.ndarray:
-    """Return the array of one recording: the two most active bodies, looped, centred and turned.
+    """Return the array of one recording: the two most active bodies, looped, centred and rotated.
 
-    Oddities kept: a body whose first frame is empty loses all its empty frames and so starts at frame 0; each body is
-    looped with its own period; where the first body has a gap the second is not centred.
+    Oddities kept: all empty frames of a body whose first frame is empty are removed, so it starts at frame 0; each body is
+    looped with its own period; the second body is not centred in frames where the first is empty.
 
     Args:
         bodies: (B, T, 25, 3) in metres, zeros where a body is absent; T in 1..300.
 
     Returns:
-        (3, 300, 25, 2) float32; all zeros if nobody is there.
+        (3, 300, 25, 2) float32; all zeros if no body is present.
     """
     sample = np.zeros((3, MAX_FRAMES, NUM_JOINTS, NUM_BODIES), np.float32)
     looped = {}
-    for place, body in enumerate(rank_bodies(bodies)):
+    for rank, body in enumerate(rank_bodies(bodies)):
         there = body.sum((1, 2), dtype=np.float32) != 0
         if there.any():
-            # drop empty frames, at the end or, if the first one is empty, anywhere; then repeat the rest
+            # drop empty frames, at the end or, if the first one is empty, anywhere; then loop the others
             kept = body[: len(there) - there[::-1].argmax()] if there[0] else body[there]
             axes = kept.astype(np.float32).transpose(2, 0, 1).copy()
-            looped[place] = axes.take(np.arange(MAX_FRAMES) % len(kept), axis=1)  # (3, 300, 25)
+            looped[rank] = axes.take(np.arange(MAX_FRAMES) % len(kept), axis=1)  # (3, 300, 25)
     if not looped:
         return sample
     main = looped.get(0, np.zeros((3, MAX_FRAMES, NUM_JOINTS), np.float32))
@@ -39,12 +39,12 @@ def to_sample(bodies: np.ndarray) -> np.ndarray:
         there = x + y + z != 0  # joints.sum(0) takes ten times as long
         joints -= centre
         joints *= there
-    # the spine of frame 0 on +z, then the shoulders on +x, which rotates the spine away from z again by some degrees
+    # align the spine of frame 0 with +z, then the shoulders with +x, which moves the spine off +z again by some degrees
     posture = main[:, 0].astype(np.float64)  # (3, 25)
     turn = _turn(posture[:, SPINE_MID] - posture[:, SPINE_BASE], (0, 0, 1))
     turn = _turn(turn @ (posture[:, RIGHT_SHOULDER] - posture[:, LEFT_SHOULDER]), (1, 0, 0)) @ turn
-    for place, joints in looped.items():
-        sample[..., place] = (turn.astype(np.float32) @ joints.reshape(3, -1)).reshape(joints.shape)
+    for rank, joints in looped.items():
+        sample[..., rank] = (turn.astype(np.float32) @ joints.reshape(3, -1)).reshape(joints.shape)
     return sample
 
 
@@ -55,7 +55,7 @@ def rank_bodies(bodies: np.ndarray) -> np.ndarray:
 
 
 def _energy(body: np.ndarray) -> float:
-    """Return std(x) + std(y) + std(z) over all joints of the frames (T, 25, 3) in which the body is there."""
+    """Return std(x) + std(y) + std(z) over all joints of the frames (T, 25, 3) in which the body is present."""
     there = body.sum((1, 2)) != 0
     if not there.any():
         return 0.0
@@ -65,9 +65,9 @@ def _energy(body: np.ndarray) -> float:
 
 
 def _turn(source: np.ndarray, target: tuple[float, float, float]) -> np.ndarray:
-    """Return the (3, 3) rotation that takes the direction of `source` to the unit vector `target`.
+    """Return the (3, 3) rotation that aligns `source` (3,) with the unit vector `target`.
 
-    As in the reference, it is the identity for a vector shorter than 1e-6 and for one that points the opposite way.
+    As in the reference, it is the identity if `source` is shorter than 1e-6 or points the opposite way.
     """
     axis = _skew_matrix(source) @ target
     if np.abs(source).sum() < 1e-6 or np.abs(axis).sum() < 1e-6:

@@ -23,14 +23,14 @@ _PLAIN = b"0123456789+-.eE \n"  # bytes of an ordinary file
 # Highest setup, camera, subject, replication and class of each data set.
 LIMITS = {"ntu60": (17, 3, 40, 999, 60), "ntu120": (32, 3, 106, 999, 120)}
 BENCHMARKS = {"ntu60": ("xsub", "xview"), "ntu120": ("xsub", "xsetup")}
-# Samples of (train, val) once those with missing skeletons are gone.
+# Samples of (train, val) without those on the list of missing skeletons.
 SAMPLE_COUNTS = {
     ("ntu60", "xsub"): (40091, 16487),
     ("ntu60", "xview"): (37646, 18932),
     ("ntu120", "xsub"): (63026, 50919),
     ("ntu120", "xsetup"): (54468, 59477),
 }
-# NTU-120's cross-subject list begins with NTU-60's, which has no performer above 40: one list serves both.
+# NTU-120's cross-subject list starts with NTU-60's, which has no subject above 40: one list is enough.
 TRAIN_SUBJECTS = frozenset(
     (1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38)
     + (45, 46, 47, 49, 50, 52, 53, 54, 55, 56, 57, 58, 59, 70, 74, 78, 80, 81, 82, 83, 84, 85, 86, 89)
@@ -39,7 +39,7 @@ TRAIN_SUBJECTS = frozenset(
 
 
 class SampleName(NamedTuple):
-    """The five numbers of a name such as S001C002P003R002A013, as written there (from 1)."""
+    """The five numbers of a name such as S001C002P003R002A013, from 1."""
 
     setup: int
     camera: int
@@ -61,7 +61,7 @@ def parse_name(name: str, dataset: str | None = None) -> SampleName:
 
 
 def part_of(name: SampleName, benchmark: str) -> str:
-    """Return "train" or "val": where a sample belongs under "xsub", "xview" or "xsetup"."""
+    """Return the part ("train" or "val") of a sample under "xsub", "xview" or "xsetup"."""
     trains = {"xsub": name.subject in TRAIN_SUBJECTS, "xview": name.camera in (2, 3), "xsetup": name.setup % 2 == 0}
     return "train" if trains[benchmark] else "val"
 
@@ -76,7 +76,7 @@ def missing_samples(dataset: str) -> frozenset[str]:
 
 
 def read_names(path: Path) -> set[str]:
-    """Return the sample names (no suffix) of a text file with one a line; lines before the first name are a heading."""
+    """Return the sample names (no suffix) of a text file with one per line; lines before the first name are ignored."""
     names = set()
     lines = [line.strip() for line in path.read_text(encoding="utf-8-sig", errors="replace").split("\n")]
     for number, line in enumerate(lines, 1):
@@ -85,21 +85,21 @@ def read_names(path: Path) -> set[str]:
         elif line and names:
             raise UserError(f"{path}: line {number}: {line[:40]!r} is not a sample name")
     if any(lines) and not names:
-        raise UserError(f"{path}: no sample name in it; give one a line, like S001C002P003R002A013")
+        raise UserError(f"{path}: no sample name in it; write one per line, like S001C002P003R002A013")
     return names
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Return the `.skeleton` files of a folder, sorted; none is a `UserError`."""
+    """Return the sorted `.skeleton` files of a folder; raise `UserError` if there are none."""
     paths = sorted(folder.glob(f"*{SUFFIX}"))
     if not paths:
         what = f"no {SUFFIX} files in it" if folder.is_dir() else "no such folder"
-        raise UserError(f"{folder}: {what}; give the folder that has them by --data-path")
+        raise UserError(f"{folder}: {what}; set --data-path to the folder of the files")
     return paths
 
 
 def list_sources(paths: Iterable[Path], dataset: str, benchmarks: Iterable[str]) -> tuple[list[Source], list[str]]:
-    """Return a source for each file that can be a sample of the data set, and a line for each one that cannot."""
+    """Return a source for each file that is a sample of the data set, and a line for each other file."""
     sources: dict[str, Source] = {}
     bad = []
     for path in paths:
@@ -117,7 +117,7 @@ def list_sources(paths: Iterable[Path], dataset: str, benchmarks: Iterable[str])
 
 
 def read_clips(source: Source) -> list[Result]:
-    """Return the one clip of a `.skeleton` file, None if nobody is in it."""
+    """Return the only clip of a `.skeleton` file, None if it has no body."""
     bodies = read_bodies(source.path)
     sample = to_sample(bodies)
     return [(sample, bodies.shape[1]) if sample[:, 0].any() else None]
@@ -126,13 +126,13 @@ def read_clips(source: Source) -> list[Result]:
 def read_bodies(path: Path) -> np.ndarray:
     """Return the joints of a `.skeleton` file, (4, T, 25, 3) float64 in metres, zeros where a frame has no such body.
 
-    The bodies are in the order of the lines in each frame: the reference does not look at body ids. The last nine of a
+    The bodies are in the order of each frame's lines: the reference ignores body ids. The last nine of a
     joint's twelve numbers (projections, orientation, state) are not used and may be NaN or infinite.
     """
     text = read_text(path) + "\n"
     ends, lasts = _find_words(text)
     if text.encode().translate(None, _PLAIN) or np.diff(ends, prepend=-1).min() == 1:
-        # NaN in a column that is not used, tabs, two blanks: look at each word, then join them by single blanks
+        # NaN in a column that is not used, tabs, two blanks: check each word, then join them with single blanks
         text = _join_words(path, text)
         ends, lasts = _find_words(text)
     widths = np.diff(lasts, prepend=-1).tolist()
@@ -146,7 +146,7 @@ def read_bodies(path: Path) -> np.ndarray:
     try:
         joints = np.loadtxt([text[start:end] for start, end in cuts], comments=None, ndmin=2) if found else np.zeros((0, 3))
     except ValueError:
-        _join_words(path, text)  # names the line
+        _join_words(path, text)  # raises an error with the line number
         raise
     check_positions(path, joints, joint_lines + 1)
     bodies = np.zeros((MAX_BODIES, num_frames, NUM_JOINTS, 3))
@@ -155,7 +155,7 @@ def read_bodies(path: Path) -> np.ndarray:
 
 
 def _find_words(text: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return where each word of a text ends, and which words are the last ones of their lines."""
+    """Return the end of each word of a text, and the indices of the words that end a line."""
     characters = np.frombuffer(text.encode(), np.uint8)
     ends = np.flatnonzero(characters <= 32)
     return ends, np.flatnonzero(characters[ends] == 10)
@@ -171,12 +171,12 @@ def _join_words(path: Path, text: str) -> str:
 def _find_bodies(path: Path, text: str, ends: list[int], widths: list[int]) -> tuple[int, list[tuple[int, int, int]]]:
     """Return the number of frames, and (first line from 0, place in its frame, frame) of each body that is used.
 
-    `ends` and `widths` are where each line of `text` ends and how many words it has.
+    `ends` and `widths` are the end and the number of words of each line of `text`.
     """
 
     def line(at: int) -> str:
         if at >= len(ends):
-            raise UserError(f"{path}: line {len(ends)}: the file ends here, before its last frame does")
+            raise UserError(f"{path}: line {len(ends)}: the file ends before its last frame is complete")
         return text[ends[at - 1] if at else 0 : ends[at] - 1]
 
     def count(at: int, what: str) -> int:
@@ -195,11 +195,11 @@ def _find_bodies(path: Path, text: str, ends: list[int], widths: list[int]) -> t
             if widths[at : at + len(_BODY_WIDTHS)] != _BODY_WIDTHS or line(at + 1) != str(NUM_JOINTS):
                 for number, width in enumerate(_BODY_WIDTHS, at):
                     if (words := len(line(number).split())) != width:
-                        raise UserError(f"{path}: line {number + 1}: {words} numbers, not {width} as a body has there")
-                raise UserError(f"{path}: line {at + 2}: {line(at + 1)[:20]!r} joints, not {NUM_JOINTS}")
+                        raise UserError(f"{path}: line {number + 1}: {words} numbers, expected {width}")
+                raise UserError(f"{path}: line {at + 2}: {line(at + 1)[:20]!r} joints, expected {NUM_JOINTS}")
             if place < MAX_BODIES:
                 found.append((at, place, frame))
             at += len(_BODY_WIDTHS)
     if at < len(ends):
-        raise UserError(f"{path}: line {at + 1}: goes on after the last of {num_frames} frames")
+        raise UserError(f"{path}: line {at + 1}: unexpected text after the last of {num_frames} frames")
     return num_frames, found

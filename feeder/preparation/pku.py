@@ -1,7 +1,8 @@
-"""PKU-MMD as downloaded: names of videos; skeletons, labels and splits; the samples that they define.
+"""PKU-MMD: names of videos, raw skeletons, labels and splits, and the samples that they define.
 
-The official readme leaves open how a label's frames count. Here they are the rows start .. end of the skeleton file, from 0,
-end excluded: the only reading that agrees with part 1's three rows that start at 0 and with ends that equal a video's length.
+The official readme does not say whether label frames count from 0 or whether the end is included. Here they are the rows
+start .. end of the skeleton file, from 0, end excluded: only this agrees with part 1, where three label rows start at 0 and
+some ends equal the length of the video.
 """
 
 import re
@@ -19,8 +20,8 @@ from feeder.skeleton import MAX_FRAMES, NUM_BODIES, NUM_JOINTS
 
 NUM_CLASSES = 51  # in part 2 as well, where ten of the ids do not occur
 BENCHMARKS = ("xsub", "xview")
-# Samples of (train, val): label rows, of part 1 as counted in the label files without the one that ends before it starts, of
-# part 2 as commonly quoted. Segments without any body, which are left out as well, are not known.
+# Samples of (train, val): of part 1, the label rows except the one that ends before it starts; of part 2, as commonly quoted.
+# The number of segments without any body, which are skipped too, is not known.
 SAMPLE_COUNTS = {(1, "xsub"): (18840, 2704), (1, "xview"): (14356, 7188), (2, "xsub"): (5332, 1613)}
 _COLUMNS = NUM_BODIES * NUM_JOINTS * 3
 _VIDEO = {1: r"\d{4}-[LMR]", 2: r"A\d{2}N\d{2}-[LMR]"}
@@ -28,7 +29,7 @@ _EXAMPLE = {1: "0002-L", 2: "A01N01-L"}
 # "Validataion videos:" is the spelling of the official files.
 _SPLIT = re.compile(r"\s*train\w*\s+videos?\s*:?(.*)\bval\w*\s+videos?\s*:?(.*)", re.IGNORECASE | re.DOTALL)
 
-# Names that the folders with the files themselves have in the archives, or that users gave them, in lower case.
+# Known names of the folders of the files, in the archives and in related repositories, in lower case.
 _FOLDERS = {
     "skeletons": ("pku_skeleton_renew", "skeleton", "skeletons", "skeleton_v2", "data", "datav2"),
     "labels": ("train_label_pku_final", "label", "labels", "label_v2", "label_pkummd", "label_pkummd_v2", "labelv2"),
@@ -37,7 +38,7 @@ _DEPTH = 4  # files below --data-path, such as PKUMMD/Data/PKU_Skeleton_Renew/00
 
 
 def part_number(sample: str) -> int | None:
-    """Return the part (1 or 2) that a sample such as "0043-L_r21_c01" (video, row, class id) is of, None for other names."""
+    """Return the part (1 or 2) of a sample such as "0043-L_r21_c01" (video, row, class id), None for other names."""
     return next((part for part, video in _VIDEO.items() if re.fullmatch(rf"{video}_r\d+_c\d+", sample, re.ASCII)), None)
 
 
@@ -45,7 +46,7 @@ def read_split(path: Path, part: int) -> dict[str, frozenset[str]]:
     """Return the videos of a split file as {"train": names, "val": names}."""
     lists = _SPLIT.fullmatch(read_text(path))
     if not lists:
-        raise UserError(f'{path}: no lists "Training videos:" and "Validataion videos:"; give the split file as delivered')
+        raise UserError(f'{path}: no lists "Training videos:" and "Validataion videos:"; use the official split file')
     videos = {
         key: frozenset(re.findall(r"[^\s,]+", names)) for key, names in zip(("train", "val"), lists.groups(), strict=True)
     }
@@ -58,7 +59,7 @@ def read_split(path: Path, part: int) -> dict[str, frozenset[str]]:
 
 
 def read_rows(path: Path) -> list[tuple[int, int, int, int]]:
-    """Return (line from 1, class id from 1, start, end) of each row of a label file; the confidence is not used."""
+    """Return (line from 1, class id from 1, start, end) of each row of a label file; the confidence is ignored."""
     rows = []
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
@@ -74,7 +75,7 @@ def read_rows(path: Path) -> list[tuple[int, int, int, int]]:
 
 def read_video(path: Path) -> np.ndarray:
     """Return the two bodies of a skeleton file, zeros where a body is absent: (2, T, 25, 3) float64 in metres."""
-    lines = read_text(path).split("\n")  # a frame each: x y z of the first body's joints, then of the second's
+    lines = read_text(path).split("\n")  # one frame per line: x y z of the first body's joints, then of the second's
     try:
         frames = np.loadtxt(lines, comments=None, ndmin=2)
     except ValueError:
@@ -83,8 +84,8 @@ def read_video(path: Path) -> np.ndarray:
         for number, line in enumerate(lines, 1):
             words = parse_numbers(path, number, line.split())
             if len(words) != _COLUMNS:
-                raise UserError(f"{path}: line {number}: {len(words)} numbers, not {_COLUMNS}")
-        raise UserError(f"{path}: a character between two numbers that is neither a blank nor the end of a line")
+                raise UserError(f"{path}: line {number}: {len(words)} numbers, expected {_COLUMNS}")
+        raise UserError(f"{path}: numbers are separated by something other than blanks")
     check_positions(path, frames, range(1, len(frames) + 1))
     return frames.reshape(-1, NUM_BODIES, NUM_JOINTS, 3).swapaxes(0, 1)
 
@@ -105,7 +106,7 @@ def read_clips(source: Source) -> list[Result]:
 
 
 class Plan(NamedTuple):
-    """What to prepare. `notes` names the exceptions found, by kind."""
+    """Samples to prepare. `notes` has the names of exceptions by kind."""
 
     num_videos: int
     sources: list[Source]
@@ -113,14 +114,14 @@ class Plan(NamedTuple):
     bad: list[str]
 
 
-BACKWARDS = "rows with start >= end, dropped"
+BACKWARDS = "rows with start >= end, skipped"
 LONG = f"segments longer than {MAX_FRAMES} frames, the first {MAX_FRAMES} kept"
 
 
 def plan(root: Path, part: int, benchmarks: Iterable[str]) -> Plan:
-    """Return the samples to cut from an unpacked download: one for each usable label row of each video that has both files.
+    """Return the samples of an unpacked download: one for each valid label row of each video that has both files.
 
-    The folders with the files may be up to three levels below `root`. Files of the other part are ignored.
+    The folders of the files may be up to three levels below `root`. Files of the other part are ignored.
     """
     files = [path for depth in range(1, _DEPTH + 1) for path in sorted(root.glob("/".join("*" * depth)))]
     skeletons, labels = (_find_videos(root, files, kind, part) for kind in _FOLDERS)
@@ -130,7 +131,7 @@ def plan(root: Path, part: int, benchmarks: Iterable[str]) -> Plan:
         "videos without a skeleton file": sorted((listed | set(labels)) - set(skeletons)),
         "videos without a label file": sorted(set(skeletons) - set(labels)),
     }
-    neither = {benchmark: f"videos in neither list of {benchmark}, left out there" for benchmark in splits}
+    neither = {benchmark: f"videos in neither list of {benchmark}, skipped there" for benchmark in splits}
     notes |= {kind: [] for kind in (*neither.values(), BACKWARDS, LONG)}
     result = Plan(len(skeletons), [], notes, [])
     for video in sorted(set(skeletons) & set(labels)):
@@ -156,7 +157,7 @@ def plan(root: Path, part: int, benchmarks: Iterable[str]) -> Plan:
 
 
 def _find_videos(root: Path, files: list[Path], kind: str, part: int) -> dict[str, Path]:
-    """Return the files of one kind in `root` by the names of the videos."""
+    """Return the files of one kind in `root` by video name."""
     texts = [path for path in files if path.parent.name.lower() in _FOLDERS[kind] and path.suffix == ".txt"]
     videos = {part: [path for path in texts if re.fullmatch(_VIDEO[part], path.stem)] for part in _VIDEO}
     folders = sorted({path.parent for path in videos[part]})
@@ -164,7 +165,7 @@ def _find_videos(root: Path, files: list[Path], kind: str, part: int) -> dict[st
         raise UserError(f"{root}: {kind} of part {part} in both {folders[0]} and {folders[1]}; keep one")
     if folders:
         return {path.stem: path for path in videos[part]}
-    advice = f"there are those of part {3 - part}: give --part {3 - part}" if videos[3 - part] else "unpack the archives"
+    advice = f"those of part {3 - part} exist: set --part {3 - part}" if videos[3 - part] else "unpack the archives"
     raise UserError(f"{root}: no {kind} of part {part} in a folder named {', '.join(_FOLDERS[kind])}; {advice}")
 
 
@@ -173,14 +174,14 @@ def _find_split(root: Path, files: list[Path], part: int, benchmark: str) -> Pat
     found = [path for path in files if path.name.lower().replace("-", "_") == name]
     if not found:
         names = f"{name.replace('_', '-', 1)} or {name}"
-        raise UserError(f"{root}: no split file {names}; give --data-path with it, or the other --benchmark")
+        raise UserError(f"{root}: no split file {names}; check --data-path, or choose the other --benchmark")
     if len({read_text(path) for path in found}) > 1:
         raise UserError(f"{root}: {found[0]} and {found[1]} differ; keep one")
     return found[0]
 
 
 def cut_segments(report: Report) -> list[str]:
-    """Return a line for each segment that is shorter than its label row says, because its video ends before."""
+    """Return a line for each segment that is shorter than its label row says, because its video ends earlier."""
     cut = set()
     for sample, frames in (entry for entries in report.written.values() for entry in entries):
         start, end = sample.segment

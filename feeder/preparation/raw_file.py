@@ -1,4 +1,4 @@
-"""Raw text files of both data sets: damage is a `UserError` with file, line and reason."""
+"""Raw text files of both data sets: checked text and strictly parsed numbers; errors name file, line and reason."""
 
 import stat
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ def read_text(path: Path) -> str:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path}: not a regular file")  # to open a FIFO or a device could block
+            raise UserError(f"{path}: not a regular file")  # opening a FIFO or a device could block
         if status.st_size > MAX_MIB * 2**20:
             raise UserError(f"{path}: larger than {MAX_MIB} MiB: not a file of this data set")
         raw = path.read_bytes()
@@ -31,7 +31,7 @@ def read_text(path: Path) -> str:
     try:
         return raw.decode("ascii")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: line {raw.count(10, 0, error.start) + 1}: bytes that are not text") from None
+        raise UserError(f"{path}: line {raw.count(10, 0, error.start) + 1}: not ASCII text") from None
 
 
 def parse_numbers(path: Path, line: int, words: list[str]) -> list[float]:
@@ -43,7 +43,7 @@ def parse_numbers(path: Path, line: int, words: list[str]) -> list[float]:
 
 
 def check_positions(path: Path, positions: np.ndarray, lines: Sequence[int]) -> None:
-    """Raise `UserError` if a number of `positions`, one row a line, cannot be a position in metres, such as NaN."""
-    if positions.size and not -MAX_METRES <= positions.min() <= positions.max() <= MAX_METRES:  # false for NaN as well
+    """Raise `UserError` if a position, in metres and from line lines[row], is not finite or exceeds `MAX_METRES`."""
+    if positions.size and not -MAX_METRES <= positions.min() <= positions.max() <= MAX_METRES:  # false for NaN too
         row, column = np.argwhere(~(np.abs(positions) <= MAX_METRES))[0]
         raise UserError(f"{path}: line {lines[row]}: {positions[row, column]:g} is not a position in metres")

@@ -121,7 +121,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `out`, which must be new or empty, at the end of the `with` block."""
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: already exists; remove it or give a new folder")
+        raise UserError(f"{out}: already exists; remove it or choose a new folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{out.name}.tmp-", dir=out.parent) as temporary:
         folder = Path(temporary, out.name)

@@ -1,7 +1,7 @@
 """Synthetic actions, and the clips that a noisy depth camera records of them.
 
-Classes differ in which limbs move, how fast and in which course over a cycle. Every clip starts somewhere in the cycle, and
-the posture wanders; so views of one clip share its motion more than its poses, which is what pre-training can learn here.
+Classes differ in which limbs move, how fast and with which time course. Every clip starts at a random point of the cycle, and
+the posture drifts; so views of a clip share its motion more than its poses, which is what pre-training can learn here.
 """
 
 import numpy as np
@@ -20,8 +20,8 @@ _DRINK = {("shoulder", "x"): (25, 0), ("elbow", "x"): (50, 0), ("neck", "x"): (1
 _CIRCLE = {("shoulder", "x"): (55, 0), ("shoulder", "z"): (50, 0.25)}
 _BOW = {("spine base", "x"): (-26, 0), ("spine mid", "x"): (-22, 0), ("neck", "x"): (-15, 0.05)}
 
-# Name, Hz, limbs of a pair ("alternate": both, half a cycle apart), course of a cycle ("strike": out quickly, back slowly) and
-# swings on top of the posture. Several actions pass through the same poses, at another speed or in another order.
+# name, Hz, limbs of a pair ("alternate": both, half a cycle apart), time course ("strike": out quickly, back slowly) and
+# swings added to the posture. Several actions have the same poses, at another speed or in another order.
 ACTIONS = (
     ("wave", 1.7, "one", "swing", _ARM),
     ("raise one arm", 0.4, "one", "swing", _ARM),
@@ -42,7 +42,7 @@ def make_clip(rng: np.random.Generator, action: int, subject: int, camera: int =
 
     Args:
         rng: source of everything that varies; the same state gives the same performance to every camera.
-        action: index into `ACTIONS`, or -1 for a person who does nothing.
+        action: index into `ACTIONS`, or -1 for an idle person.
         frames: T, at least 12; 0 draws it.
     """
     frames = frames or int(rng.integers(60, 111))  # NTU RGB+D has about 80
@@ -57,7 +57,7 @@ def _perform(rng: np.random.Generator, action: int, person: Person, frames: int)
     _, hertz, limbs, course, swings = ACTIONS[action] if action >= 0 else IDLE
     angles = draw_posture(rng, person, frames)
     cycles = hertz * person.tempo * rng.uniform(0.97, 1.03) * np.arange(frames) / FPS + rng.random()
-    # half of a swing keeps it small against the wandering posture
+    # half of a swing: small compared with the drift of the posture
     strength = 0.5 * person.amplitude * rng.uniform(0.95, 1.05) * _presence(rng, frames)
     right = rng.random() < person.right_handed
     for (part, axis), (degrees, lag) in swings.items():
@@ -102,7 +102,7 @@ def _record(rng: np.random.Generator, world: np.ndarray, camera: int) -> np.ndar
     # noise, three times as much on the far side of the body
     behind = (seen[..., 2:] - seen[:, SPINE_MID, None, 2:]).clip(0, 0.2) / 0.2
     seen += rng.normal(0, 0.001, seen.shape) * (1 + 2 * behind)
-    if rng.random() < 0.05:  # nobody in a few frames
+    if rng.random() < 0.05:  # no body in a few frames
         start = int(rng.integers(0, frames - 5))
         seen[start : start + int(rng.integers(1, 5))] = 0
     return seen

@@ -1,7 +1,7 @@
-"""Synthetic people: bodies with proportions of their own, posed by joint angles, and the way they hold themselves.
+"""Synthetic people: bodies with individual proportions, posed by joint angles, and their postures.
 
-Each clip begins at rest and has a posture that wanders far from there, so that neither the first frame, which aligns a
-clip in `feeder.preparation.normalize`, nor any other still pose shows the class: only the motion on top of it does.
+Each clip starts at rest and its posture drifts far from there, so that neither the first frame, which aligns a clip in
+`feeder.preparation.normalize`, nor any other single pose shows the class: only the motion added to it does.
 """
 
 from functools import cache
@@ -12,7 +12,7 @@ import numpy as np
 from feeder.skeleton import JOINT_NAMES, MIRROR, NUM_JOINTS
 
 FPS = 30
-REST_FRAMES = 15  # until a motion has its full size: a clip begins at rest
+REST_FRAMES = 15  # until a motion has its full size: a clip starts at rest
 _WANDER = 9  # drift of the posture within a clip, in half-widths of `_ANGLES`
 
 # The middle and the right half of a body of unit height, from the pelvis outwards: joint -> (parent, offset at rest), with
@@ -99,7 +99,7 @@ def make_person(subject: int) -> Person:
 
 
 def draw_posture(rng: np.random.Generator, person: Person, frames: int) -> np.ndarray:
-    """Return the joint angles of a wandering posture, (frames, 25, 3) degrees."""
+    """Return the joint angles of a drifting posture, (frames, 25, 3) degrees."""
     drawn = rng.uniform(-1, 1, (NUM_JOINTS, 3))
     left, right = np.transpose([sides(part) for part in ("hip", "knee", "ankle")])
     drawn[left] = drawn[right] + rng.normal(0, 0.2, (3, 3))  # legs are bent alike
@@ -116,7 +116,7 @@ def drift(rng: np.random.Generator, frames: int, shape: tuple[int, ...] = ()) ->
 
 
 def rise(frames: int) -> np.ndarray:
-    """Return the factor, (frames,), that lets a motion grow from 0 to its full size within `REST_FRAMES`."""
+    """Return the factor (frames,) by which a motion grows from 0 to its full size within `REST_FRAMES`."""
     return (np.arange(frames) / REST_FRAMES).clip(0, 1)
 
 
