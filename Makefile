@@ -22,7 +22,7 @@ demo: $(VENV)/installed
 	@echo "The three scripts on NTU RGB+D."
 
 test: $(VENV)/installed-tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/installed-tests
 	$(BIN)/ruff check .
