@@ -36,8 +36,9 @@ def init_processes(device: torch.device) -> None:
 
 
 def close_processes() -> None:
-    """Disconnect the processes; call it only after success, because it may wait for the others."""
+    """Disconnect the processes after success; it waits until all of them are done, since torchrun ends them together."""
     if dist.is_initialized():
+        any_process(False)
         dist.destroy_process_group()
 
 
