@@ -109,7 +109,7 @@ def train(
     with StopSignals() as stop:
         while training.epoch < args.epochs and not stopping:
             lr = set_learning_rate(training.optimizer, args, training.epoch)
-            batches.epoch, batches.start = training.epoch, training.step
+            batches.epoch, batches.start = training.epoch, training.step  # where the loader continues
             clock = time.perf_counter()
             for batch in loader:
                 training.meters["Data"].update(time.perf_counter() - clock)

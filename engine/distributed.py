@@ -52,11 +52,6 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def is_main_process() -> bool:
-    """Return whether this process writes the log and the checkpoints."""
-    return rank() == 0
-
-
 def average(x: Tensor) -> Tensor:
     """Return the mean of x over the processes, without gradient."""
     if world_size() == 1:

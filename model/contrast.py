@@ -100,8 +100,9 @@ class SCDNet(nn.Module):
     def logits(self, q: Tensor, k: Tensor, queue: Tensor) -> Tensor:
         """Return [q . k, q . queue] / T, (N, 1 + K), of q and k (N, dim) and queue (dim, K), all normalised."""
         positive = (q * k).sum(dim=1, keepdim=True)  # (N, 1)
-        available = torch.amp.is_autocast_available(q.device.type)  # not on "meta"
-        with torch.autocast(q.device.type, enabled=False) if available else contextlib.nullcontext():
+        device_type = q.device.type
+        active = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)  # not on "meta"
+        with torch.autocast(device_type, enabled=False) if active else contextlib.nullcontext():
             negative = q @ queue  # (N, K)
         return torch.cat([positive, negative], dim=1) / self.T
 

@@ -1,5 +1,6 @@
 """The GPU path without a GPU: only driver calls replaced, and steps on "meta", where each host read is an error."""
 
+import contextlib
 from argparse import Namespace
 
 import pytest
@@ -117,3 +118,13 @@ def test_the_loop_reads_the_device_only_to_print_a_line(here):
         pretraining.train(training, net, PretrainingViews(), Loader([batch] * 3), options, META, Namespace(print=print), None)
     assert training.step == 3
     assert training.meters["Loss"].count == 3 * 8
+
+
+def test_autocast_is_entered_only_for_bf16(monkeypatch):
+    entered = []
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: entered.append(args) or contextlib.nullcontext())
+    cpu, net, x = torch.device("cpu"), SCDNet(**SMALL), torch.randn(8, 3, 64, 25, 2)
+    optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.01)
+    for precision, expected in (("fp32", []), ("bf16", [("cpu", torch.bfloat16)])):
+        pretraining.train_step(net, optimizer, PretrainingViews(), x, torch.full((8,), 64), torch.Generator(), cpu, precision)
+        assert entered == expected

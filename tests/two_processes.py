@@ -88,7 +88,7 @@ if __name__ == "__main__":
         distributed.init_processes(CPU)
         network, history = run_steps()
         gathered = distributed.gather_objects(distributed.any_process(False, distributed.rank() == 1))
-        if distributed.is_main_process():
+        if distributed.rank() == 0:
             torch.save({"state_dict": network.state_dict(), "losses": history, "any": gathered}, rest[0])
         distributed.close_processes()
     else:

@@ -17,6 +17,7 @@ from feeder.synthetic.motions import ACTIONS
 
 def between(low: int, high: int) -> Callable[[str], int]:
     """Return an argparse type: an integer in low .. high."""
+
     def integer(text: str) -> int:
         if not low <= int(text) <= high:
             raise ArgumentTypeError(f"{text} is not in {low} .. {high}")
