@@ -13,7 +13,7 @@ from engine.runlog import RunLog
 from feeder.augmentations import NUM_BLOCKS, PretrainingViews, ViewParameters, centre_crop
 from feeder.class_names import class_names
 from feeder.dataset import SkeletonDataset
-from feeder.skeleton import JOINT_NAMES, LINKS
+from feeder.skeleton import JOINT_NAMES, LINKS, SPINE_MID
 
 WORST, PAIRS = 20, 10  # classes and confused pairs that are listed
 POINTS, DIMENSIONS = 1000, 64  # of the embeddings, few enough for a browser
@@ -102,6 +102,7 @@ def draw_strip(clip: np.ndarray, text: str) -> np.ndarray:
     """
     points = clip[[0, 2], :: clip.shape[1] // NUM_BLOCKS].transpose(1, 3, 2, 0)  # (blocks, M, V, 2)
     visible = clip[:, :: clip.shape[1] // NUM_BLOCKS].any(axis=0).transpose(0, 2, 1)  # (blocks, M, V)
+    visible[:, :, SPINE_MID] = visible.any(axis=2)  # at the origin in every frame of a prepared recording
     image = Image.new("RGB", (TEXT + NUM_BLOCKS * CELL[0], CELL[1]), "white")
     pen = ImageDraw.Draw(image)
     pen.text((6, 4), text, "black", ImageFont.load_default(10))

@@ -124,7 +124,8 @@ def test_masked_and_absent_joints_frames_and_bodies_are_not_drawn():
 def test_a_bone_has_its_place_and_length_in_pixels():
     for end, along, across, size in (([1.0, 0, 4], 0, 1, CELL[1]), ([4.0, 0, 1], 1, 0, CELL[0])):  # 3 m up, 3 m to the right
         clip = np.zeros((3, 16, 25, 1), np.float32)
-        clip[:, :, 4, 0], clip[:, :, 5, 0] = np.array([[1.0], [0], [1]]), np.array(end)[:, None]  # left shoulder, left elbow
+        clip[:, :, 5, 0] = np.array(end)[:, None]  # left elbow
+        clip[:, :, [1, 4], 0] = np.array([1.0, 0, 1])[:, None, None]  # spine, left shoulder
         pixels = np.nonzero((draw_strip(clip, "")[:, TEXT : TEXT + CELL[0]] == COLOURS["left"]).all(axis=-1))
         assert pixels[along].min() <= 8 and pixels[along].max() >= size - 9 and np.ptp(pixels[across]) <= 2
 
