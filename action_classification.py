@@ -46,7 +46,7 @@ Samples = Callable[[], Iterable[tuple[Tensor, Tensor]]]  # returns the batches o
 def get_parser() -> Parser:
     """Return the command line of linear evaluation and fine-tuning."""
     parser = Parser(recipe="linear", description=__doc__, variants=("finetune",))
-    flags.add_data_flags(parser, "--finetune-dataset", flags.DOWNSTREAM_REPRESENTATION, STREAMS)
+    flags.add_data_flags(parser, "--finetune-dataset", STREAMS, several=True)
     flags.add_encoder_flags(parser)
     add = parser.add_argument_group("training").add_argument
     add("--finetune", action="store_true", help="train the encoder too; with --random-encoder: supervised, from scratch")
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     epoch = checkpoint.get("epoch", args.start_epoch)
     log_folder = checkpoints.resumed_log(checkpoint, path, args.checkpoint_path)
     if epoch >= args.epochs and (not checkpoint or log_folder and (log_folder / RESULT).is_file()):
-        return print(f"nothing to do: epoch {epoch} of --epochs {args.epochs}")
+        return print(f"nothing to do: epoch {epoch} of --epochs {args.epochs} ({path or '--start-epoch'})")
 
     # data and encoders, checked before anything is written
     device, seed = pick_device(args.device, args.gpu), checkpoint.get("seed", args.seed)

@@ -27,7 +27,7 @@ from options.parser import OneOrMore, Parser, listed, positive_int
 def get_parser() -> Parser:
     """Return the command line of retrieval."""
     parser = Parser(recipe="retrieval", description=__doc__)
-    flags.add_data_flags(parser, "--finetune-dataset", flags.DOWNSTREAM_REPRESENTATION, STREAMS)
+    flags.add_data_flags(parser, "--finetune-dataset", STREAMS, several=True)
     flags.add_encoder_flags(parser, raw=True)
     add = parser.add_argument_group("retrieval").add_argument
     voters = "number of neighbours that vote, one or several values (%(default)s)"

@@ -38,7 +38,7 @@ from options.parser import Parser
 def get_parser() -> Parser:
     """Return the command line of pre-training."""
     parser = Parser("pretraining", __doc__)
-    flags.add_data_flags(parser, "--pre-dataset", ("--skeleton-representation",), STREAMS)
+    flags.add_data_flags(parser, "--pre-dataset", STREAMS)
     flags.add_size_flags(parser, note="the defaults are the paper's: 2048, 8, 1, 64, 64, 2")
     flags.add_contrast_flags(parser)
     flags.add_optimizer_flags(parser)
@@ -175,7 +175,8 @@ def main(argv: list[str] | None = None) -> None:
     if any(other != start for other in distributed.gather_objects(start)):
         raise UserError("the processes find different checkpoints: --checkpoint-path must be a folder that all of them share")
     if start[0] >= args.epochs:
-        return print(f"nothing to do: epoch {start[0]} of --epochs {args.epochs}") if rank == 0 else None
+        done = f"nothing to do: epoch {start[0]} of --epochs {args.epochs} ({resumed or '--start-epoch'})"
+        return print(done) if rank == 0 else None
 
     # data: each process reads its rows of every batch
     args.seed = distributed.gather_objects(seed_everything(checkpoint.get("seed", args.seed)))[0]
@@ -222,7 +223,7 @@ def main(argv: list[str] | None = None) -> None:
             state = training.state() | about  # of all processes
             if rank == 0:
                 checkpoints.save_checkpoint(Path(args.checkpoint_path, checkpoints.NAME), state)
-            distributed.any_process(False)  # wait for it: torchrun ends all processes as soon as one has ended
+            distributed.wait_for_all()  # torchrun ends all processes as soon as one has ended
 
         status = train(training, model, views, loader, args, device, log, save)
         del loader  # ends the workers

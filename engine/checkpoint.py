@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from engine.files import atomic_write
 from feeder.cli import UserError
+from feeder.skeleton import NUM_JOINTS
 from model import Encoder
 from model.reference import from_reference, is_reference, momentum_from_reference, sizes, strip_module
 
@@ -60,6 +61,10 @@ def load_checkpoint(path: str | Path) -> dict:
                 folders = [entry.filename for entry in archive.infolist() if entry.external_attr & 0x10]
                 if damaged := folders[0] if folders else archive.testzip():
                     raise ValueError(f"wrong checksum of {damaged}")
+        else:
+            with path.open("rb") as file:
+                if file.read(1) != b"\x80":
+                    raise ValueError(f"it is neither a zip archive nor a pickle; set the path of a {NAME} or its folder")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles that are not checkpoints: an error follows
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -130,10 +135,17 @@ def check_run(checkpoint: dict, run: Sequence[str], options: dict[str, Any], pat
     if options["seed"] not in (None, checkpoint["seed"]):
         differences.append(f"--seed {checkpoint['seed']}, not {options['seed']}")
     changed = [name for name, value in options.items() if before.get(name, value) != value]
-    differences += [f"{name} {before[name]}, not {options[name]}" for name in IDENTITY if name in changed]
+    differences += [f"{_flag(name, before)}, not {_flag(name, options)}" for name in IDENTITY if name in changed]
     if differences:
-        raise UserError(f"{path} belongs to another run: {differences[0]}; choose another --checkpoint-path")
+        remedy = "repeat the flags of that run to continue it, or choose another --checkpoint-path"
+        raise UserError(f"{path} belongs to another run: {'; '.join(differences)}; {remedy}")
     return [f"note: resumed with {name} {options[name]}, was {before[name]}" for name in RESULT if name in changed]
+
+
+def _flag(name: str, options: dict[str, Any]) -> str:
+    """Return an option as on the command line."""
+    value = options[name]
+    return f"--{name.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, list) else value}"
 
 
 def resumed_log(checkpoint: dict, path: Path | None, folder: str | Path) -> Path | None:
@@ -213,8 +225,8 @@ def get_encoder(pretrained: str | Path | None, given: dict[str, Any]) -> tuple[E
             record it.
 
     Returns:
-        The encoder, and the options of the run that made it, with its "task"; {"task": "reference"} for a checkpoint of the
-        reference, {} for a random encoder or one of unknown origin.
+        The encoder, and the options of the run that made it, with its "task" and the "epoch" it has reached; {"task":
+        "reference"} for a checkpoint of the reference, {} for a random encoder or one of unknown origin.
     """
     checkpoint = load_checkpoint(pretrained) if pretrained is not None else {"state_dict": {}}
     state_dict = checkpoint["state_dict"]
@@ -225,6 +237,8 @@ def get_encoder(pretrained: str | Path | None, given: dict[str, Any]) -> tuple[E
         for name, value in given.items():
             if found[name] != value:
                 raise ValueError(f"it has {name} {found[name]}, not {value}: omit the flag")
+        if found.get("joints", NUM_JOINTS) != NUM_JOINTS:
+            raise ValueError(f"it was trained on {found['joints']} joints, feeder/skeleton.py has {NUM_JOINTS}")
         encoder = Encoder(**found)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(f"{pretrained or 'random encoder'}: {_first_line(error)}") from None
@@ -235,7 +249,8 @@ def get_encoder(pretrained: str | Path | None, given: dict[str, Any]) -> tuple[E
         heads = encoder.sizes["num_head"]
         print(f"note: {pretrained} does not record the number of heads: using {heads} (set it with --num-head)")
     if "run" in checkpoint:
-        return encoder, {"data": checkpoint.get("data")} | checkpoint["options"] | {"task": checkpoint["run"][0]}
+        trained = {"data": checkpoint.get("data"), "epoch": checkpoint["epoch"], "task": checkpoint["run"][0]}
+        return encoder, checkpoint["options"] | trained
     return encoder, {"task": "reference"} if "reference" in checkpoint else {}
 
 

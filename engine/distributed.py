@@ -38,7 +38,7 @@ def init_processes(device: torch.device) -> None:
 def close_processes() -> None:
     """Disconnect the processes after success; it waits until all of them are done, since torchrun ends them together."""
     if dist.is_initialized():
-        any_process(False)
+        wait_for_all()
         dist.destroy_process_group()
 
 
@@ -67,6 +67,11 @@ def any_process(*flags: bool) -> list[bool]:
     if world_size() > 1:
         dist.all_reduce(counts)
     return [count > 0 for count in counts.tolist()]
+
+
+def wait_for_all() -> None:
+    """Wait until all processes are here."""
+    any_process(False)
 
 
 def gather_objects(x: Any) -> list:

@@ -13,10 +13,10 @@ from feeder.cli import UserError
 from feeder.preparation.ntu import SAMPLE_COUNTS as NTU
 from feeder.preparation.pku import SAMPLE_COUNTS as PKU
 from model.contrast import PAIRS
+from options.datasets import PROTOCOL_FOLDERS
 
 # Training and test samples of the whole data sets. Those of PKU-MMD depend slightly on the script.
 FULL = NTU | {(f"pku_part{part}", split): counts for (part, split), counts in PKU.items()}
-SPLITS = {"cross_subject": "xsub", "cross_view": "xview", "cross_setup": "xsetup"}
 TOLERANCE = 0.002  # of these numbers
 # Options that do not change the result. `pretrained` is only a path; `origins` identify the encoders.
 INCIDENTAL = set(
@@ -61,10 +61,13 @@ def describe_encoder(origin: dict, protocol: str, stream: str) -> str:
         if task != "pretraining":
             return {"random": "random", "raw": "none (raw coordinates)", "reference": "reference"}[task]
         words = [f"pre-trained on {origin['pre_dataset']}"]
-        words += [origin["protocol"]] if origin["protocol"] != protocol else []
+        epochs = origin.get("epochs", 0)
+        words += [f"unfinished: epoch {origin['epoch']} of {epochs}"] if origin.get("epoch", epochs) < epochs else []
+        words += [f"{origin['protocol']}: may have seen test clips"] if origin["protocol"] != protocol else []
         words += [f"{origin['skeleton_representation']} stream"] if origin["skeleton_representation"] != stream else []
-        words += ["without masks"] if origin["no_masks"] else []
-        words += [f"pairs {' '.join(origin['pairs'])}"] if set(origin["pairs"]) != set(PAIRS) else []
+        words += ["without masks"] if origin.get("no_masks") else []
+        pairs = origin.get("pairs", PAIRS)
+        words += [f"pairs {' '.join(pairs)}"] if set(pairs) != set(PAIRS) else []
         return ", ".join(words)
     except (KeyError, IndexError, TypeError):
         return "unknown"
@@ -87,7 +90,7 @@ def result_row(run: Run, options: dict[str, Any], stream: str, task: str, **figu
     row = dict(task=task, data_set=run.data_set, protocol=run.protocol, stream=stream, encoder=encoder, labels=labels)
 
     # the published figure is comparable with the paper's method on the whole data set
-    full, found = FULL.get((run.data_set, SPLITS.get(run.protocol))), options["data"]
+    full, found = FULL.get((run.data_set, PROTOCOL_FOLDERS.get(run.protocol))), options["data"]
     whole = full and all(abs(found[part] - n) <= TOLERANCE * n for part, n in zip(("train", "test"), full, strict=True))
     comparable = bool(whole) and (stream, labels, encoder) == ("joint", 1, f"pre-trained on {run.data_set}")
 

@@ -16,7 +16,7 @@ from engine.device import keep_freed_memory, set_precision
 from engine.files import save_npz
 from engine.runlog import Run
 from engine.training import seed_everything
-from feeder.augmentations import centre_crop, to_stream
+from feeder.augmentations import STREAMS, centre_crop
 from feeder.cli import UserError
 from feeder.dataset import Batches, SkeletonDataset, make_loader
 from feeder.skeleton import NUM_BODIES
@@ -93,7 +93,7 @@ def clip_batches(
     """Yield centre crops of a stream, x (N, 3, frames, V, bodies), and labels (N,), on the device."""
     for batch in loader:
         x = batch.x[..., : sizes["bodies"]].to(device, non_blocking=True)
-        x = to_stream(centre_crop(x, batch.num_frames, size=sizes["frames"]), stream)
+        x = STREAMS[stream](centre_crop(x, batch.num_frames, size=sizes["frames"]))
         yield x, batch.labels.to(device, non_blocking=True)
 
 

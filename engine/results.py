@@ -1,8 +1,9 @@
 """`python -m engine.results log`: one Markdown table of every evaluation in a log folder, next to the published figures.
 
-The rows come from the result.json that each finished evaluation writes to its folder, and from results.jsonl, which has rows
-of several runs, one per line. `--mean` averages runs that differ only in the seed, `--by-encoder` makes one column of Acc@1
-for each kind of encoder, and `--write README.md` puts the table between two marker lines.
+The rows come from the result.json that each finished evaluation writes to its folder, and from results.jsonl in the log
+folder itself, which has rows of several runs, one per line. `--mean` averages runs that differ only in the seed,
+`--by-encoder` makes one column of Acc@1 for each kind of encoder, and `--write README.md` puts the table between two marker
+lines.
 """
 
 import argparse
@@ -69,7 +70,7 @@ def table(log_dir: Path, mean: bool = False, by_encoder: bool = False) -> str:
         by_encoder: one column of Acc@1 for each kind of encoder.
     """
     groups: dict[object, dict[int, dict]] = {}  # rows by group and seed; the last row of a seed
-    for path in sorted([*log_dir.rglob(RESULT), *log_dir.rglob("results.jsonl")]):
+    for path in sorted([*log_dir.rglob(RESULT), *log_dir.glob("results.jsonl")]):
         try:
             rows = read_rows(path)
         except UserError as error:
@@ -78,7 +79,8 @@ def table(log_dir: Path, mean: bool = False, by_encoder: bool = False) -> str:
         for i, row in enumerate(rows):
             groups.setdefault(row["group"] if mean else (path, i), {})[row["seed"]] = row
     if not groups:
-        raise UserError(f"no finished evaluation in {log_dir}")
+        what = f"no {RESULT} of a finished evaluation in it" if log_dir.is_dir() else "no such folder"
+        raise UserError(f"{log_dir}: {what}; set the --log-dir of the runs")
     lines = [cells([group[seed] for seed in sorted(group)]) for group in groups.values()]
     lines.sort(key=lambda line: list(line.values()))
     if mean:

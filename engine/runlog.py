@@ -31,6 +31,7 @@ TAGS = {
     "seconds": "training/seconds_per_epoch",
     "samples_per_second": "training/samples_per_second",
     "loss": "loss/total",
+    "peak_gib": "training/peak_gib",
 }
 
 

@@ -31,12 +31,8 @@ def seed_everything(seed: int | None) -> int:
 
 
 def random_states(generator: torch.Generator | None = None) -> dict:
-    """Return the states of all global generators of this process and of `generator`, as plain types and tensors."""
-    version, numbers, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state()
+    """Return the states of torch's global generators in this process and of `generator`; no other is drawn from."""
     return {
-        "python": [version, list(numbers), gauss],
-        "numpy": [name, keys.tolist(), *rest],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,  # of the current GPU
         "generator": None if generator is None else generator.get_state(),
@@ -46,9 +42,6 @@ def random_states(generator: torch.Generator | None = None) -> dict:
 def restore_random_states(states: dict, path: str | Path | None, generator: torch.Generator | None = None) -> None:
     """Restore states of `random_states` from the checkpoint at `path`; the GPU state only if both runs have a GPU."""
     try:
-        version, numbers, gauss = states["python"]
-        random.setstate((version, tuple(numbers), gauss))
-        np.random.set_state(tuple(states["numpy"]))
         torch.set_rng_state(states["torch"])
         if torch.cuda.is_initialized() and states["cuda"] is not None:
             torch.cuda.set_rng_state(states["cuda"])
@@ -163,7 +156,8 @@ class Training:
         """
         for name, value in checkpoint.get("sizes", {}).get("encoder", {}).items():
             if self.net.sizes["encoder"].get(name) != value:
-                raise UserError(f"{path} has {name} {value}, this run {self.net.sizes['encoder'].get(name)}")
+                flag, own = f"--{name.replace('_', '-')}", self.net.sizes["encoder"].get(name)
+                raise UserError(f"{path} has {flag} {value}, this run {own}; repeat the flags of that run to continue it")
         if checkpoint.get("data", data) != data:
             raise UserError(f"{path} was trained on other data of the same name; choose another --checkpoint-path")
         if self.step and checkpoint.get("steps") != steps:

@@ -1,5 +1,6 @@
 """Class accuracies as text, and images for TensorBoard."""
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -70,7 +71,8 @@ def show_views(log: RunLog, dataset: SkeletonDataset, views: PretrainingViews, s
     """
     indices = np.linspace(0, len(dataset) - 1, min(CLIPS, len(dataset))).astype(int).tolist()
     batch, generator = dataset[indices], torch.Generator().manual_seed(seed)
-    joints = PretrainingViews("joint", views.size, views.bodies, views.p, views.masks)
+    joints = copy.copy(views)
+    joints.stream = "joint"
     parameters = [joints.draw(batch.num_frames, generator) for _ in range(2)]
     clips = [centre_crop(batch.x, batch.num_frames, ratio=1, size=views.size), *(joints.apply(batch.x, p) for p in parameters)]
     strips = []

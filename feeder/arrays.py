@@ -57,12 +57,11 @@ def open_split(folder: str | Path, part: str) -> Split:
     data_path, num_frame_path, label_path = paths = [path_of(folder, part, kind) for kind in (DATA, NUM_FRAME, LABEL)]
     for path in paths:
         if not path.is_file():
-            raise UserError(f"{path}: no such file; prepare the data with ntu_gendata.py or pku_gendata.py")
+            raise UserError(f"{path}: no such file; set --data-path and the data set, or prepare it (docs/data.md)")
     data, stored, (names, labels) = _open_array(data_path), _open_array(num_frame_path), load_labels(label_path)
     if data.dtype != np.float32 or data.shape[1:] != SAMPLE_SHAPE or not data.flags.c_contiguous:
-        raise UserError(
-            f"{data_path}: {data.dtype} {data.shape}, not float32 (N, 3, 300, 25, 2) in C order; prepare the data again"
-        )
+        expected = f"float32 (N, {', '.join(map(str, SAMPLE_SHAPE))}) in C order"
+        raise UserError(f"{data_path}: {data.dtype} {data.shape}, not {expected}; prepare the data again")
     if stored.ndim != 1 or stored.dtype.kind not in "iu":
         raise UserError(f"{num_frame_path}: {stored.dtype} {stored.shape}, not integers (N,); prepare the data again")
     if not len(data) == len(stored) == len(labels):
@@ -150,10 +149,12 @@ class SplitWriter:
                 _write_header(file, 0)
 
     def add(self, parts: Mapping[str, str], name: str, label: int, num_frame: int, sample: np.ndarray) -> None:
-        """Append a sample (3, 300, 25, 2) to "train" or "val" of each benchmark in `parts`."""
+        """Append a sample (3, 300, 25, 2) to "train" or "val" of each benchmark in `parts`; reject wrong values."""
+        if sample.shape != SAMPLE_SHAPE or not 1 <= num_frame <= MAX_FRAMES or label < 0:
+            raise ValueError(f"{name}: sample {sample.shape}, num_frame {num_frame}, label {label}")
         for key in parts.items():
             file, names, labels, num_frames = self.parts[key]
-            file.write(np.ascontiguousarray(sample, np.float32).reshape(SAMPLE_SHAPE).data)
+            file.write(np.ascontiguousarray(sample, np.float32).data)
             names.append(name)
             labels.append(label)
             num_frames.append(num_frame)

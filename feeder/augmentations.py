@@ -14,7 +14,6 @@ from torch import Tensor
 
 from feeder.skeleton import LINKS, MIRROR, NUM_BODIES, NUM_JOINTS, PARENTS
 
-STREAMS = ("joint", "motion", "bone")
 NUM_BLOCKS, MASKED_BLOCKS = 16, 6
 NUM_SEEDS, MASKED_JOINTS = 5, 8
 
@@ -67,9 +66,8 @@ def bone(x: Tensor) -> Tensor:
     return x - x.index_select(3, _index(PARENTS, x.device))
 
 
-def to_stream(x: Tensor, stream: str) -> Tensor:
-    """Return the joint, motion or bone form of x, both (N, C, T, V, M)."""
-    return {"joint": lambda x: x, "motion": motion, "bone": bone}[stream](x)
+# the function of each stream
+STREAMS = {"joint": lambda x: x, "motion": motion, "bone": bone}
 
 
 def flip(x: Tensor) -> Tensor:
@@ -152,6 +150,10 @@ class ViewParameters(NamedTuple):
 class PretrainingViews:
     """Draw and apply the augmentations of pre-training: each clip of a batch becomes two independent views.
 
+    In this order: crop of 10 to 100 % of the clip, but at least `size` frames, resized to `size`; the stream; rotation by 0 to
+    30 degrees about one axis, drawn for each clip, and 0 to 1 about the others; flip; shear with coefficients -1 to 1; spatial
+    mask, the 8 joints with most walks from 5 random ones; temporal mask, 6 of 16 blocks of frames.
+
     Args:
         stream: joint, motion or bone.
         size: frames T of a view, a multiple of 16.
@@ -208,7 +210,7 @@ class PretrainingViews:
     def apply(self, x: Tensor, parameters: ViewParameters) -> Tensor:
         """Return the view (N, C, size, V, bodies) of clips x (N, C, T, V, M) with these parameters."""
         p = parameters
-        x = to_stream(crop_resize(x[..., : self.bodies], p.start, p.length, self.size), self.stream)
+        x = STREAMS[self.stream](crop_resize(x[..., : self.bodies], p.start, p.length, self.size))
         x = rotate(x, p.degrees)
         x = torch.where(p.flipped.to(x.device)[:, None, None, None, None], flip(x), x)
         x = shear(x, p.coefficients)

@@ -16,7 +16,7 @@ from feeder.arrays import DATA, PARTS, SAMPLE_SHAPE, Split, open_split, path_of
 from feeder.cli import CommandLine, UserError, script
 from feeder.preparation import ntu, pku
 from feeder.preparation.generate import Report
-from feeder.skeleton import SPINE_MID
+from feeder.skeleton import NUM_JOINTS, SPINE_MID
 
 HEADING = f"{'split':<14}{'samples':>9}{'classes':>9}{'frames':>12}{'min':>6}{'mean':>8}{'max':>6}"
 CENTRED_METRES = 1e-3
@@ -50,7 +50,7 @@ def count_verdict(found: tuple[int, int], expected: tuple[int, int] | None) -> s
     if found == expected:
         return f"complete: {both} samples"
     if sum(found) < 0.9 * sum(expected):
-        return f"a subset of the full set's {both} samples"
+        return f"{found[0]:,} / {found[1]:,} samples; the full set has {both}"
     return f"WARNING: {found[0]:,} / {found[1]:,} samples, but the full set has {both}; those without any body are skipped"
 
 
@@ -119,7 +119,7 @@ def _check_names(split: Split, benchmark: str, part: str) -> Iterator[str]:
 
 def _check_values(split: Split, path: Path) -> Iterator[str]:
     """Yield problems of the coordinates; samples of zeros are only a note, because the reference keeps some."""
-    empty = 0
+    empty, used = 0, np.zeros(NUM_JOINTS, bool)
     for start in range(0, len(split.labels), _CHUNK):
         # read, not mapped: mapped pages would count as memory of the process
         rows = min(_CHUNK, len(split.labels) - start)
@@ -132,9 +132,12 @@ def _check_values(split: Split, path: Path) -> Iterator[str]:
             if wrong.any():
                 yield f"{split.names[start + int(wrong.argmax())]}: {reason}"
                 return
+        used |= samples.any((0, 1, 2, 4))
         empty += int((~samples[:, :, 0].any((1, 2, 3))).sum())
     if empty:
         print(f"  note: {empty} samples are all zeros")
+    if unused := np.flatnonzero(~used & (np.arange(NUM_JOINTS) != SPINE_MID)).tolist():
+        print(f"  note: joints {unused} are zero in every sample")
 
 
 def get_parser() -> CommandLine:
@@ -152,7 +155,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{folder}: no such folder")
     splits = [path for path in (folder, *sorted(folder.iterdir())) if any(path_of(path, part, DATA).exists() for part in PARTS)]
     if not splits:
-        raise UserError(f"{folder}: no arrays in it or its subfolders; prepare the data with ntu_gendata.py or pku_gendata.py")
+        raise UserError(f"{folder}: no arrays in it or its subfolders; set the folder of a data set (docs/data.md)")
     print(HEADING)
     problems = [problem for split in splits for problem in check_folder(split)]
     if problems:

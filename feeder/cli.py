@@ -58,7 +58,9 @@ def script(main: Callable) -> Callable:
         except Exception as error:
             if (message := _message(error)) is None:
                 raise  # a bug: show the traceback
-            print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+            spec = sys.modules["__main__"].__spec__  # of `python -m`
+            name = f"python -m {spec.name.removesuffix('.__main__')}" if spec else Path(sys.argv[0]).name
+            print(f"{name}: error: {message}", file=sys.stderr)
             raise SystemExit(1) from None
         finally:
             if in_main_thread:

@@ -12,9 +12,8 @@ NUM_JOINTS = len(JOINT_NAMES)
 NUM_BODIES = 2
 MAX_FRAMES = 300
 
-# The parent of each joint; the root ("spine", between the shoulders) is its own parent.
+# The parent of each joint; the root, joint 20 ("spine", between the shoulders), is its own parent.
 # As in the reference, the parent of a hand tip is the thumb, and that of a thumb is the hand.
-ROOT = 20
 PARENTS = (1, 20, 20, 2, 20, 4, 5, 6, 20, 8, 9, 10, 0, 12, 13, 14, 0, 16, 17, 18, 20, 22, 7, 24, 11)
 LINKS = tuple((joint, parent) for joint, parent in enumerate(PARENTS) if joint != parent)
 

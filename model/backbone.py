@@ -17,8 +17,9 @@ from model.graph import NUM_SUBSETS, adjacency
 class GraphConvolution(nn.Module):
     """Mix joints by topologies that depend on the channel and the sample.
 
-    For each subset k (self, inward, outward) with a = conv1(x), b = conv2(x), both averaged over frames:
-    topology_k[c, u, v] = alpha * conv4(tanh(a[u] - b[v])) + PA_k[u, v]; the output is BN(sum_k topology_k conv3(x)) + down(x).
+    For each subset k (self, inward, outward), with 1x1 convolutions a = conv1(x) and b = conv2(x), both averaged over frames:
+    topology_k[c, u, v] = alpha * conv4(tanh(a[u] - b[v])) + PA_k[u, v]; the output is relu(BN(sum_k topology_k conv3(x)) +
+    down(x)). Here conv1 and conv2 of all subsets are `relation_weight`, conv3 `value_weight`, conv4 `topology_weight`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, graph: Tensor):

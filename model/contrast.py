@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from model.decoder import Decoder
 from model.encoder import Encoder
 
-DOMAINS = ("t", "s", "i")
-PAIRS = ("ti", "si", "it", "is")  # domain of the query, domain of the key
+DOMAINS = ("t", "s", "i")  # temporal, spatial, and the global anchor, which is made of both
+PAIRS = ("ti", "si", "it", "is")  # domain of the query, domain of the key: "ti" contrasts z_t with k_i
 
 
 class PretrainingEncoder(nn.Module):
@@ -31,6 +31,9 @@ class PretrainingEncoder(nn.Module):
 
 class SCDNet(nn.Module):
     """Contrast the domains of two views: L = nce(z_t, k_i) + nce(z_s, k_i) + nce(z_i, k_t) + nce(z_i, k_s).
+
+    z are the embeddings of view q by the query encoder, k those of view k by the key encoder, whose weights follow by momentum;
+    the views are not exchanged. nce is the cross-entropy of [z . k, z . queue] / T, where the queue has the last K keys.
 
     Args:
         encoder: an `Encoder` or its arguments.
@@ -101,7 +104,8 @@ class SCDNet(nn.Module):
         """Return [q . k, q . queue] / T, (N, 1 + K), of q and k (N, dim) and queue (dim, K), all normalised."""
         positive = (q * k).sum(dim=1, keepdim=True)  # (N, 1)
         device_type = q.device.type
-        active = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)  # not on "meta"
+        # float32 also with --precision bf16; torch cannot be asked about autocast on "meta"
+        active = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
         with torch.autocast(device_type, enabled=False) if active else contextlib.nullcontext():
             negative = q @ queue  # (N, K)
         return torch.cat([positive, negative], dim=1) / self.T

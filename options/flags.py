@@ -2,23 +2,24 @@
 
 import argparse
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from options.datasets import DATA_SETS, PROTOCOL_FOLDERS, split_folder
 from options.parser import OneOrMore, Parser, fraction, listed, natural, natural_float, positive_float, positive_int, seed
 
-DOWNSTREAM_REPRESENTATION = ("--finetune-skeleton-representation", "--skeleton-representation")
+STREAMS = "--finetune-skeleton-representation"  # of a downstream task
 SIZES = ("hidden_size", "num_head", "num_layer", "channels", "frames", "bodies")
 
 
-def add_data_flags(parser: Parser, data_set: str, representation: tuple[str, ...], streams: tuple[str, ...]) -> None:
-    """Add the data flags; `data_set` and `representation` are the script's names of two of them, `streams` the choices."""
+def add_data_flags(parser: Parser, data_set: str, streams: Iterable[str], several: bool = False) -> None:
+    """Add the data flags; `data_set` is the script's name of that flag, `several` allows several of the `streams`."""
     add = parser.add_argument_group("data").add_argument
     add("--data-path", default="./data", metavar="DIR", help="root of the array folders")
     add(data_set, choices=DATA_SETS, metavar="NAME", help=", ".join(DATA_SETS))
     add("--protocol", choices=PROTOCOL_FOLDERS, metavar="NAME", help=", ".join(PROTOCOL_FOLDERS))
-    action = OneOrMore if representation is DOWNSTREAM_REPRESENTATION else "store"
-    add(*representation, action=action, choices=streams, metavar="NAME", help=", ".join(streams))
+    names, action = ([STREAMS], OneOrMore) if several else ([], "store")
+    add(*names, "--skeleton-representation", action=action, choices=streams, metavar="NAME", help=", ".join(streams))
     add("-j", "--workers", type=natural, metavar="N", help="processes that read data")
 
 
@@ -42,9 +43,7 @@ def add_encoder_flags(parser: Parser, raw: bool = False) -> None:
         add("--raw-coordinates", action="store_true", help="no encoder: the cropped clips themselves")
     add = parser.add_argument_group("streams and features").add_argument
     add("--stream-weights", type=positive_float, nargs="+", metavar="W", help="weights of the streams in their fusion (all 1)")
-    add(
-        "--save-features", action="store_true", help="write features, labels, names and predictions as .npz to the run's folder"
-    )
+    add("--save-features", action="store_true", help="write names, labels and features as .npz to the run's folder")
     add_size_flags(
         parser,
         "from the checkpoint; with --random-encoder the paper's: 2048, 8, 1, 64, 64, 2.\n"
@@ -63,10 +62,10 @@ def check_encoder_flags(parser: Parser, args: argparse.Namespace) -> None:
         parser.error(f"--raw-coordinates has no encoder: omit --{next(iter(sizes)).replace('_', '-')}")
     streams, checkpoints = listed(args.finetune_skeleton_representation), listed(args.pretrained)
     if len(set(streams)) < len(streams):
-        parser.error(f"{DOWNSTREAM_REPRESENTATION[0]} {' '.join(streams)}: list each stream once")
+        parser.error(f"{STREAMS} {' '.join(streams)}: list each stream once")
     for flag, values in (("--pretrained", checkpoints), ("--stream-weights", args.stream_weights)):
         if values and len(values) != len(streams):
-            parser.error(f"{len(values)} {flag} for {len(streams)} {DOWNSTREAM_REPRESENTATION[0]}: set one for each")
+            parser.error(f"{len(values)} {flag} for {len(streams)} {STREAMS}: set one for each")
 
 
 def given_folder(parser: Parser, args: argparse.Namespace, data_set: str) -> Path:

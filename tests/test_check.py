@@ -35,7 +35,7 @@ def test_whole_arrays(folder, capsys):
     for path in (folder, folder / "xsub"):
         main([str(path)])
         out = capsys.readouterr().out
-        assert "no problems found" in out and "xsub train" in out and "a subset of the full set's 40,091" in out
+        assert "no problems found" in out and "xsub train" in out and "9 / 3 samples; the full set has 40,091" in out
         assert ("xview val" in out) == (path == folder) and len(out.splitlines()) < 15
 
 
@@ -69,15 +69,17 @@ def test_what_is_wrong(folder, capsys, change, reason):
 
 def test_counts_above_300_and_zeros_are_noted(folder, capsys):
     change_array(folder / "xsub/train_num_frame.npy", 0, 400)
+    change_array(folder / "xsub/val_data_joint.npy", (slice(None), slice(None), slice(None), [3, 24]), 0)
     change_array(folder / "xsub/train_data_joint.npy", 2, 0)
     main([str(folder / "xsub")])
     out = capsys.readouterr().out
     assert "note: " in out and "1 frame counts above 300" in out and "1 samples are all zeros" in out
+    assert out.count("note: joints [3, 24] are zero in every sample") == 1
 
 
 @pytest.mark.parametrize(
     "found, expected, verdict",
-    [((90, 20), (90, 20), "complete: 90 / 20 samples"), ((20, 5), (90, 20), "a subset of the full set's 90 / 20 samples"),
+    [((90, 20), (90, 20), "complete: 90 / 20 samples"), ((20, 5), (90, 20), "20 / 5 samples; the full set has 90 / 20"),
      ((89, 20), (90, 20), "WARNING: 89 / 20 samples, but the full set has 90 / 20; those without any body are skipped"),
      ((90, 20), None, "the size of the full set is not known")],
 )  # fmt: skip

@@ -59,7 +59,7 @@ def test_goldens(tmp_path, capsys, dataset, workers):
                 assert np.abs(split.data[row][:, : data.shape[1]] - data).max() < 1e-5
                 assert (split.num_frame[row], split.labels[row]) == (golden[f"num_frame_{name}"], golden[f"label_{name}"])
     out = capsys.readouterr().out
-    assert f"without any body: {EMPTY}.skeleton" in out and "1 without any body" in out and "a subset" in out
+    assert f"without any body: {EMPTY}.skeleton" in out and "1 without any body" in out and "the full set has" in out
 
 
 def test_flags_and_defaults(tmp_path, monkeypatch, capsys):

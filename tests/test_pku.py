@@ -112,7 +112,7 @@ def test_oddities_are_counted_and_named(prepared):
     assert len(cut) == 3 and cut[0].startswith(f"{third}-L_r04_c") and cut[0].endswith(" frames)")
     assert below("segments without any body, skipped: 3") == views(second + "-{}_r05_c01")
     assert "damaged files or segments, skipped: 0" in lines
-    xview = {1: "a subset of the full set's 14,356 / 7,188", 2: "the size of the full set is not known"}[part]
+    xview = {1: "24 / 12 samples; the full set has 14,356 / 7,188", 2: "the size of the full set is not known"}[part]
     assert f"xview: {xview}" in printed
     split = open_split(arrays / "xsub", "train")
     longest = [name for name, frames in zip(split.names, split.num_frame, strict=True) if frames == 300]

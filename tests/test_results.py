@@ -64,7 +64,9 @@ def test_the_encoder_column_says_how_the_encoder_was_made():
         ("pre-trained on ntu60", PAPER),
         ("pre-trained on ntu60", linear),
         ("pre-trained on ntu120", PAPER | {"pre_dataset": "ntu120"}),
-        ("pre-trained on ntu60, cross_view", PAPER | {"protocol": "cross_view"}),
+        ("pre-trained on ntu60, cross_view: may have seen test clips", PAPER | {"protocol": "cross_view"}),
+        ("pre-trained on ntu60, unfinished: epoch 30 of 451", PAPER | {"epoch": 30, "epochs": 451}),
+        ("pre-trained on ntu60", PAPER | {"epoch": 451, "epochs": 451}),
         ("pre-trained on ntu60, bone stream", PAPER | {"skeleton_representation": "bone"}),
         ("pre-trained on ntu60, without masks, pairs tt ss", PAPER | {"no_masks": True, "pairs": ["tt", "ss"]}),
         ("supervised on ntu60", {"task": "supervised", "finetune_dataset": "ntu60"}),
@@ -112,7 +114,10 @@ def test_mean_takes_together_what_differs_only_in_the_seed(tmp_path):
 
 def test_repeats_have_a_deviation_of_their_own(tmp_path):
     row = new_row(label_fraction=0.1) | {"acc1": 40.0, "acc1_std": 10.04, "best_acc1_std": 0.0, "mean_average_precision": 33.33}
-    (tmp_path / "results.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(new_row(seed=1)) + "\n")
+    text = json.dumps(row) + "\n" + json.dumps(new_row(seed=1)) + "\n"
+    (tmp_path / "results.jsonl").write_text(text)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "results.jsonl").write_text(text)  # is read only with `engine.results other`
     repeats, single = columns(table(tmp_path))[::-1]
     assert repeats["Acc@1"] == f"40.0 {PLUS_MINUS} 10.0" and repeats["best on test"] == f"60.0 {PLUS_MINUS} 0.0"
     assert (repeats["mAP"], repeats["labels"], single["mAP"], single["seed"]) == ("33.3", "10 %", "", "1")
@@ -168,7 +173,7 @@ def test_damaged_results_are_left_out_in_one_line(tmp_path, capsys):
     assert refused > len(texts) / 2
     with pytest.raises(UserError, match="Is a directory"):
         read_rows(tmp_path)
-    with pytest.raises(UserError, match="no finished evaluation"):
+    with pytest.raises(UserError, match="nowhere: no such folder"):
         table(tmp_path / "nowhere")
 
 

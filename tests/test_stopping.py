@@ -123,15 +123,15 @@ def test_what_a_resumed_run_may_change(data, here, monkeypatch, capsys):
     part.write_bytes(part.read_bytes()[:-8] + (1).to_bytes(8, "little"))
     for flags, message in [
         (["--batch-size", "4"], "ck/checkpoint.pth.tar is at step 2 of 4, but an epoch of this run has 8"),
-        (["--encoder-t", "0.1"], "belongs to another run: encoder_t 0.2, not 0.1"),
-        (["--encoder-m", "0.5"], "encoder_m 0.999, not 0.5"),
-        (["--encoder-k", "48"], "encoder_k 24, not 48"),
-        (["--pairs", "tt"], "pairs ['ti', 'si', 'it', 'is'], not ['tt']"),
-        (["--no-masks"], "no_masks False, not True"),
+        (["--encoder-t", "0.1"], "belongs to another run: --encoder-t 0.2, not --encoder-t 0.1; repeat the flags of that run"),
+        (["--encoder-m", "0.5"], "--encoder-m 0.999, not --encoder-m 0.5"),
+        (["--encoder-k", "48"], "--encoder-k 24, not --encoder-k 48"),
+        (["--pairs", "tt"], "--pairs ti si it is, not --pairs tt"),
+        (["--no-masks"], "--no-masks False, not --no-masks True"),
         (["--seed", "2"], "--seed 1, not 2"),
         (["--skeleton-representation", "bone"], "cross_subject joint, not pretraining ntu60 cross_subject bone"),
-        (["--hidden-size", "32"], "has hidden_size 16, this run 32"),
-        (["--num-head", "4"], "has num_head 2, this run 4"),
+        (["--hidden-size", "32"], "has --hidden-size 16, this run 32"),
+        (["--num-head", "4"], "has --num-head 2, this run 4"),
         (["--data-path", str(here / "other")], "was trained on other data of the same name"),
     ]:
         code, line = failure(capsys, pretrain, data, *same, *flags)
@@ -222,7 +222,7 @@ def test_a_log_belongs_to_its_checkpoint_folder(data, here, capsys):
     assert (folder / "metrics.jsonl").read_text() == before and len(list((here / "log").iterdir())) == 3
     capsys.readouterr()
     pretrain(data, "--epochs", "4", "--resume", "auto")
-    assert capsys.readouterr().out == "nothing to do: epoch 4 of --epochs 4\n"
+    assert capsys.readouterr().out == "nothing to do: epoch 4 of --epochs 4 (ck/checkpoint.pth.tar)\n"
 
 
 def test_nan_is_neither_trained_on_nor_saved(data, here, capsys):

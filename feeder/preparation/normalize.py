@@ -20,7 +20,12 @@ def to_sample(bodies: np.ndarray) -> np.ndarray:
 
     Returns:
         (3, 300, 25, 2) float32; all zeros if no body is present.
+
+    Raises:
+        ValueError: `bodies` has another shape.
     """
+    if bodies.ndim != 4 or bodies.shape[2:] != (NUM_JOINTS, 3) or not 1 <= bodies.shape[1] <= MAX_FRAMES:
+        raise ValueError(f"bodies {bodies.shape} are not (B, T, {NUM_JOINTS}, 3) with T in 1..{MAX_FRAMES}")
     sample = np.zeros((3, MAX_FRAMES, NUM_JOINTS, NUM_BODIES), np.float32)
     looped = {}
     for rank, body in enumerate(rank_bodies(bodies)):

@@ -123,6 +123,8 @@ def plan(root: Path, part: int, benchmarks: Iterable[str]) -> Plan:
 
     The folders of the files may be up to three levels below `root`. Files of the other part are ignored.
     """
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; set --data-path")
     files = [path for depth in range(1, _DEPTH + 1) for path in sorted(root.glob("/".join("*" * depth)))]
     skeletons, labels = (_find_videos(root, files, kind, part) for kind in _FOLDERS)
     splits = {name: read_split(_find_split(root, files, part, name), part) for name in benchmarks}
