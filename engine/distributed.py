@@ -70,7 +70,7 @@ def any_process(*flags: bool) -> list[bool]:
 
 
 def wait_for_all() -> None:
-    """Wait until all processes are here."""
+    """Wait until all processes have reached this call."""
     any_process(False)
 
 

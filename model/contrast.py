@@ -32,8 +32,9 @@ class PretrainingEncoder(nn.Module):
 class SCDNet(nn.Module):
     """Contrast the domains of two views: L = nce(z_t, k_i) + nce(z_s, k_i) + nce(z_i, k_t) + nce(z_i, k_s).
 
-    z are the embeddings of view q by the query encoder, k those of view k by the key encoder, whose weights follow by momentum;
-    the views are not exchanged. nce is the cross-entropy of [z . k, z . queue] / T, where the queue has the last K keys.
+    z_* are the query encoder's embeddings of view q, k_* the key encoder's embeddings of view k. The key encoder's weights
+    follow the query encoder's by momentum; the views are not swapped. nce is the cross-entropy of [z . k, z . queue] / T, where
+    the queue has the last K keys.
 
     Args:
         encoder: an `Encoder` or its arguments.
