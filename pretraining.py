@@ -170,7 +170,7 @@ def main(argv: list[str] | None = None) -> None:
     run = Run("pretraining", args.pre_dataset, args.protocol, args.skeleton_representation)
     checkpoint, resumed = checkpoints.find_checkpoint(args.resume, args.checkpoint_path)
     notes = checkpoints.check_run(checkpoint, run, vars(args), resumed)
-    args.changes = checkpoint.get("options", {}).get("changes", []) + notes  # of all resumed parts
+    args.changes = checkpoint.get("options", {}).get("changes", []) + notes  # at this and earlier resumptions
     start = [checkpoint.get("epoch", args.start_epoch), checkpoint.get("step", 0)]
     if any(other != start for other in distributed.gather_objects(start)):
         raise UserError("the processes find different checkpoints: --checkpoint-path must be a folder that all of them share")
@@ -187,7 +187,7 @@ def main(argv: list[str] | None = None) -> None:
     loader = make_loader(dataset, batches, args.workers, pin_memory=device.type == "cuda")
 
     # network, views, optimiser
-    seed_everything(args.seed)
+    seed_everything(args.seed)  # the same weights in all processes
     try:
         net = SCDNet(flags.given_sizes(args), args.encoder_dim, args.encoder_k, args.encoder_m, args.encoder_t, args.pairs)
         sizes = net.encoder_q.encoder.sizes

@@ -32,7 +32,7 @@ OURS = ("epoch", "seed", "run", "options", "sizes", "optimizer", "random", "log_
 # Options that a resumed run cannot change, and options that change its result: changes of these are reported.
 IDENTITY = ("pre_dataset", "finetune_dataset", "protocol", "skeleton_representation", "pairs", "no_masks", "label_fraction")
 IDENTITY += ("encoder_k", "encoder_m", "encoder_t", "encoder_dim")
-RESULT = ("epochs", "batch_size", "lr", "schedule", "cos", "momentum", "weight_decay", "precision", "no_sync_batchnorm")
+REPORTED = ("epochs", "batch_size", "lr", "schedule", "cos", "momentum", "weight_decay", "precision", "no_sync_batchnorm")
 
 
 def save_checkpoint(path: Path, checkpoint: dict) -> None:
@@ -115,11 +115,11 @@ def find_checkpoint(resume: str | None, folder: str | Path, replace: str | None 
     checkpoint, and `replace` a task, such as "linear", whose earlier checkpoint there may be replaced.
     """
     own = Path(folder) / NAME
-    path = own if resume == "auto" else None if resume is None else Path(resume)
+    path = None if resume is None else own if resume == "auto" else Path(resume)
     path = path / NAME if path and path.is_dir() else path
     other = own.exists() and (path is None or path.resolve() != own.resolve())
     if other and not (replace and load_checkpoint(own).get("run", [None])[0] == replace):
-        raise UserError(f"{own} exists: --resume auto continues that run, another --checkpoint-path starts a new one")
+        raise UserError(f"{own} exists: another --checkpoint-path starts a new run, --resume auto continues a single one")
     if path is None or (resume == "auto" and not own.exists()):
         return {}, None
     return load_checkpoint(path), path
@@ -139,7 +139,7 @@ def check_run(checkpoint: dict, run: Sequence[str], options: dict[str, Any], pat
     if differences:
         remedy = "repeat the flags of that run to continue it, or choose another --checkpoint-path"
         raise UserError(f"{path} belongs to another run: {'; '.join(differences)}; {remedy}")
-    return [f"note: resumed with {name} {options[name]}, was {before[name]}" for name in RESULT if name in changed]
+    return [f"note: resumed with {name} {options[name]}, was {before[name]}" for name in REPORTED if name in changed]
 
 
 def _flag(name: str, options: dict[str, Any]) -> str:

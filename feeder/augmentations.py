@@ -1,6 +1,6 @@
 """Augmentations as pure batched functions, and `PretrainingViews`, which draws their parameters.
 
-x is a float tensor (N, C, T, V, M) in metres on any device; every function returns a new tensor. Parameters are explicit, one
+x is a float tensor (N, C, T, V, M) in metres on any device; no function changes its input. Parameters are explicit, one
 row per sample. Random numbers are drawn in `PretrainingViews.draw` only, on the CPU, so that a seed gives the same views on
 every device.
 """
@@ -97,7 +97,7 @@ def shear(x: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def mask_joints(x: Tensor, joints: Tensor) -> Tensor:
-    """Return x (N, C, T, V, M) with the joints (N, V) bool zeroed in all frames and both bodies."""
+    """Return x (N, C, T, V, M) with the joints (N, V) bool zeroed in all frames and bodies."""
     return x.masked_fill(joints.to(x.device)[:, None, None, :, None], 0)
 
 
@@ -150,9 +150,9 @@ class ViewParameters(NamedTuple):
 class PretrainingViews:
     """Draw and apply the augmentations of pre-training: each clip of a batch becomes two independent views.
 
-    In this order: crop of 10 to 100 % of the clip, but at least `size` frames, resized to `size`; the stream; rotation by 0 to
-    30 degrees about one axis, drawn for each clip, and 0 to 1 about the others; flip; shear with coefficients -1 to 1; spatial
-    mask, the 8 joints with most walks from 5 random ones; temporal mask, 6 of 16 blocks of frames.
+    In this order: crop of 10 to 100 % of the clip, at least `size` frames or the whole clip, resized to `size`; the stream;
+    rotation by 0 to 30 degrees about one axis, drawn for each view, and 0 to 1 about the others; flip; shear with coefficients
+    -1 to 1; spatial mask, the 8 joints with most votes from 5 drawn ones; temporal mask, 6 of 16 blocks of frames.
 
     Args:
         stream: joint, motion or bone.

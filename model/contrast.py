@@ -17,7 +17,7 @@ PAIRS = ("ti", "si", "it", "is")  # domain of the query, domain of the key: "ti"
 
 
 class PretrainingEncoder(nn.Module):
-    """An encoder with its disentangling decoders, as query and as key network."""
+    """An encoder with its disentangling decoders; `SCDNet` has two, the query and the key network."""
 
     def __init__(self, encoder: Encoder, dim: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class SCDNet(nn.Module):
     """Contrast the domains of two views: L = nce(z_t, k_i) + nce(z_s, k_i) + nce(z_i, k_t) + nce(z_i, k_s).
 
     z_* are the query encoder's embeddings of view q, k_* the key encoder's embeddings of view k. The key encoder's weights
-    follow the query encoder's by momentum; the views are not swapped. nce is the cross-entropy of [z . k, z . queue] / T, where
+    follow the query encoder's by momentum; view k is never the query. nce is the cross-entropy of [z . k, z . queue] / T, where
     the queue has the last K keys.
 
     Args:
@@ -98,17 +98,17 @@ class SCDNet(nn.Module):
     @staticmethod
     def embed(encoder: nn.Module, x: Tensor) -> dict[str, Tensor]:
         """Return the embeddings of each domain, (N, dim), L2-normalised in at least float32."""
-        z = (z if z.dtype == torch.float64 else z.float() for z in encoder(x))
-        return {domain: F.normalize(z_domain, dim=1) for domain, z_domain in zip(DOMAINS, z, strict=True)}
+        embeddings = (z if z.dtype == torch.float64 else z.float() for z in encoder(x))
+        return {domain: F.normalize(z, dim=1) for domain, z in zip(DOMAINS, embeddings, strict=True)}
 
-    def logits(self, q: Tensor, k: Tensor, queue: Tensor) -> Tensor:
-        """Return [q . k, q . queue] / T, (N, 1 + K), of q and k (N, dim) and queue (dim, K), all normalised."""
-        positive = (q * k).sum(dim=1, keepdim=True)  # (N, 1)
-        device_type = q.device.type
+    def logits(self, z: Tensor, key: Tensor, queue: Tensor) -> Tensor:
+        """Return [z . key, z . queue] / T, (N, 1 + K), of z and key (N, dim) and queue (dim, K), all normalised."""
+        positive = (z * key).sum(dim=1, keepdim=True)  # (N, 1)
+        device_type = z.device.type
         # float32 also with --precision bf16; torch cannot be asked about autocast on "meta"
         active = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
         with torch.autocast(device_type, enabled=False) if active else contextlib.nullcontext():
-            negative = q @ queue  # (N, K)
+            negative = z @ queue  # (N, K)
         return torch.cat([positive, negative], dim=1) / self.T
 
     @staticmethod

@@ -8,7 +8,7 @@ from pathlib import Path
 from options.datasets import DATA_SETS, PROTOCOL_FOLDERS, split_folder
 from options.parser import OneOrMore, Parser, fraction, listed, natural, natural_float, positive_float, positive_int, seed
 
-STREAMS = "--finetune-skeleton-representation"  # of a downstream task
+STREAM_FLAG = "--finetune-skeleton-representation"  # of a downstream task
 SIZES = ("hidden_size", "num_head", "num_layer", "channels", "frames", "bodies")
 
 
@@ -18,7 +18,7 @@ def add_data_flags(parser: Parser, data_set: str, streams: Iterable[str], severa
     add("--data-path", default="./data", metavar="DIR", help="root of the array folders")
     add(data_set, choices=DATA_SETS, metavar="NAME", help=", ".join(DATA_SETS))
     add("--protocol", choices=PROTOCOL_FOLDERS, metavar="NAME", help=", ".join(PROTOCOL_FOLDERS))
-    names, action = ([STREAMS], OneOrMore) if several else ([], "store")
+    names, action = ([STREAM_FLAG], OneOrMore) if several else ([], "store")
     add(*names, "--skeleton-representation", action=action, choices=streams, metavar="NAME", help=", ".join(streams))
     add("-j", "--workers", type=natural, metavar="N", help="processes that read data")
 
@@ -62,10 +62,10 @@ def check_encoder_flags(parser: Parser, args: argparse.Namespace) -> None:
         parser.error(f"--raw-coordinates has no encoder: omit --{next(iter(sizes)).replace('_', '-')}")
     streams, checkpoints = listed(args.finetune_skeleton_representation), listed(args.pretrained)
     if len(set(streams)) < len(streams):
-        parser.error(f"{STREAMS} {' '.join(streams)}: list each stream once")
+        parser.error(f"{STREAM_FLAG} {' '.join(streams)}: list each stream once")
     for flag, values in (("--pretrained", checkpoints), ("--stream-weights", args.stream_weights)):
         if values and len(values) != len(streams):
-            parser.error(f"{len(values)} {flag} for {len(streams)} {STREAMS}: set one for each")
+            parser.error(f"{len(values)} {flag} for {len(streams)} {STREAM_FLAG}: set one for each")
 
 
 def given_folder(parser: Parser, args: argparse.Namespace, data_set: str) -> Path:
@@ -124,7 +124,9 @@ def add_checkpoint_flags(parser: Parser, save_freq: int, save_minutes: float | N
     )
     add("--save-freq", type=positive_int, default=save_freq, metavar="N", help="epochs between checkpoints")
     if save_minutes is not None:
-        add("--save-minutes", type=positive_float, default=save_minutes, metavar="X", help="minutes between them in an epoch")
+        add(
+            "--save-minutes", type=positive_float, default=save_minutes, metavar="X", help="the same in minutes within an epoch"
+        )
 
 
 def add_run_flags(parser: Parser) -> None:
@@ -132,6 +134,6 @@ def add_run_flags(parser: Parser) -> None:
     add = parser.add_argument_group("run").add_argument
     add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
     add("--gpu", type=natural, metavar="N", help="the same as --device cuda:N")
-    add("--seed", type=seed, metavar="N", help="seed of all random numbers (drawn and logged)")
+    add("--seed", type=seed, metavar="N", help="seed of all random numbers (drawn and logged if not set)")
     add("--log-dir", default="./log", metavar="DIR", help="each run writes a new folder here")
     add("-p", "--print-freq", type=positive_int, metavar="N", help="steps between log lines")

@@ -363,4 +363,4 @@ def test_only_a_linear_evaluation_is_replaced(data, here, capsys):
     action_classification.main([*fine, "--checkpoint-path", "fine"])
     for command, folder in ((fine, "fine"), (flags, "fine/repeat1"), ([*flags, "--finetune"], "linear")):
         code, line = failure(capsys, action_classification.main, [*command, "--checkpoint-path", folder])
-        assert code == 1 and "exists: --resume auto continues that run" in line
+        assert code == 1 and "exists: another --checkpoint-path starts a new run" in line
