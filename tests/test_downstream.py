@@ -289,7 +289,7 @@ def test_a_checkpoint_of_another_run_is_not_continued(arrays, here, capsys):
     log = sorted(os.listdir(here / "log"))
     for flags, message in [
         (["--resume", "auto"], "belongs to another run: finetune ntu60 cross_subject joint, not linear"),
-        (["--finetune"], "--resume auto continues that run"),
+        (["--finetune"], "--resume auto continues a single one"),
         (["--finetune", "--resume", "auto", "--label-fraction", "0.5"], "another run: --label-fraction 1.0, not"),
         (["--finetune", "--resume", "auto", "--pretrained", "bone.tar"], "was started with other origins"),
         (["--finetune", "--resume", "auto", "--seed", "4"], "belongs to another run: --seed 3, not 4"),
