@@ -122,9 +122,9 @@ def add_checkpoint_flags(parser: Parser, save_freq: int, save_minutes: float | N
         metavar="PATH",
         help="checkpoint to continue, ours or the reference's; auto: the one in --checkpoint-path, if any",
     )
-    add("--save-freq", type=positive_int, default=save_freq, metavar="N", help="epochs between two of them")
+    add("--save-freq", type=positive_int, default=save_freq, metavar="N", help="epochs between checkpoints")
     if save_minutes is not None:
-        add("--save-minutes", type=positive_float, default=save_minutes, metavar="X", help="minutes between two within an epoch")
+        add("--save-minutes", type=positive_float, default=save_minutes, metavar="X", help="minutes between them, in an epoch")
 
 
 def add_run_flags(parser: Parser) -> None:
