@@ -1,9 +1,9 @@
 """`python -m engine.results log`: one Markdown table of every evaluation in a log folder, next to the published figures.
 
 The rows come from the result.json that each finished evaluation writes to its folder, and from results.jsonl in the log
-folder itself, which has rows of several runs, one per line. `--mean` averages runs that differ only in the seed,
-`--by-encoder` makes one column of Acc@1 for each kind of encoder, and `--write README.md` puts the table between two marker
-lines.
+folder itself, which has rows of several runs, one per line; if there are none, from results.jsonl in subfolders. `--mean`
+averages runs that differ only in the seed, `--by-encoder` makes one column of Acc@1 for each kind of encoder, and `--write
+README.md` puts the table between two marker lines.
 """
 
 import argparse
@@ -70,7 +70,8 @@ def table(log_dir: Path, mean: bool = False, by_encoder: bool = False) -> str:
         by_encoder: one column of Acc@1 for each kind of encoder.
     """
     groups: dict[object, dict[int, dict]] = {}  # rows by group and seed; the last row of a seed
-    for path in sorted([*log_dir.rglob(RESULT), *log_dir.glob("results.jsonl")]):
+    found = [*log_dir.rglob(RESULT), *log_dir.glob("results.jsonl")]
+    for path in sorted(found or log_dir.rglob("results.jsonl")):
         try:
             rows = read_rows(path)
         except UserError as error:

@@ -117,10 +117,12 @@ def test_repeats_have_a_deviation_of_their_own(tmp_path):
     text = json.dumps(row) + "\n" + json.dumps(new_row(seed=1)) + "\n"
     (tmp_path / "results.jsonl").write_text(text)
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "results.jsonl").write_text(text)  # is read only with `engine.results other`
+    (tmp_path / "other" / "results.jsonl").write_text(text)  # is read only if there is nothing else
     repeats, single = columns(table(tmp_path))[::-1]
     assert repeats["Acc@1"] == f"40.0 {PLUS_MINUS} 10.0" and repeats["best on test"] == f"60.0 {PLUS_MINUS} 0.0"
     assert (repeats["mAP"], repeats["labels"], single["mAP"], single["seed"]) == ("33.3", "10 %", "", "1")
+    (tmp_path / "results.jsonl").unlink()
+    assert len(columns(table(tmp_path))) == 2
 
 
 def test_encoders_have_a_column_each(tmp_path):
