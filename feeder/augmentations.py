@@ -77,9 +77,9 @@ def flip(x: Tensor) -> Tensor:
 
 def rotate(x: Tensor, degrees: Tensor) -> Tensor:
     """Return x (N, 3, T, V, M) rotated about x, then y, then z by degrees (N, 3), clockwise seen from the tip of the axis."""
-    radians = torch.deg2rad(degrees)
+    radians = torch.deg2rad(degrees)  # floating-point for ints too
     cos, sin = torch.cos(radians), torch.sin(radians)
-    matrix = eye = torch.eye(3, dtype=degrees.dtype, device=degrees.device)
+    matrix = eye = torch.eye(3, dtype=radians.dtype, device=degrees.device)
     for axis, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):
         turn = eye.repeat(len(degrees), 1, 1)
         turn[:, i, i] = turn[:, j, j] = cos[:, axis]
@@ -115,7 +115,7 @@ def joint_votes(seeds: Tensor) -> Tensor:
     step = torch.eye(NUM_JOINTS, dtype=torch.long)
     for joint, parent in LINKS:
         step[joint, parent] = step[parent, joint] = 1
-    return (step @ step)[seeds.cpu()].sum(dim=1).to(seeds.device)
+    return (step @ step)[seeds.long().cpu()].sum(dim=1).to(seeds.device)
 
 
 def most_voted(votes: Tensor) -> Tensor:
