@@ -7,11 +7,16 @@ from torch import Tensor
 CHUNK = 256  # queries compared with the gallery at a time: 40 MB of similarities for NTU RGB+D 60
 
 
+def normalise(features: Tensor) -> Tensor:
+    """Return features (N, D) of length 1, in at least float32: bfloat16 similarities rank neighbours differently."""
+    return F.normalize(features if features.dtype == torch.float64 else features.float(), dim=1)
+
+
 def nearest(gallery: Tensor, query: Tensor, k: int) -> Tensor:
     """Return the k most similar samples of gallery (n_gallery, D) for each of query (n_query, D), best first: (n_query, k)."""
     if not 1 <= k <= len(gallery):
         raise ValueError(f"k = {k} is not in 1 .. {len(gallery)}, the size of the gallery")
-    gallery, query = F.normalize(gallery, dim=1), F.normalize(query, dim=1)
+    gallery, query = normalise(gallery), normalise(query)
     return torch.cat([(part @ gallery.T).topk(k, dim=1).indices for part in query.split(CHUNK)])
 
 
@@ -38,7 +43,7 @@ def mean_average_precision(gallery: Tensor, gallery_labels: Tensor, query: Tenso
     The average precision of a query is the mean, over the gallery samples with its label, of the precision at the rank of the
     sample; it is 0 if there are none.
     """
-    gallery, query = F.normalize(gallery, dim=1), F.normalize(query, dim=1)
+    gallery, query = normalise(gallery), normalise(query)
     rank = torch.arange(1, len(gallery) + 1, device=gallery.device)
     total = torch.zeros((), dtype=torch.float64, device=gallery.device)
     for part, labels in zip(query.split(CHUNK), query_labels.split(CHUNK), strict=True):

@@ -78,9 +78,15 @@ class SCDNet(nn.Module):
         """Return the logits (N, 1 + K) of each pair, positive at 0; in training also update the key encoder and the queues.
 
         Args:
-            q: first view, (N, 3, T, V, M) in metres; in training, K is a multiple of the batch.
+            q: first view, (N, 3, T, V, M) in metres.
             k: second view, same shape.
+
+        Raises:
+            ValueError: in training, K is not a multiple of the batch of all processes.
         """
+        batch = len(q) * (dist.get_world_size() if dist.is_initialized() else 1)
+        if self.training and self.K % batch:
+            raise ValueError(f"K = {self.K} is not a multiple of the batch of {batch}")
         # keys first, before the activations of the queries use memory
         with torch.no_grad():
             if self.training:
@@ -108,7 +114,7 @@ class SCDNet(nn.Module):
         # float32 also with --precision bf16; torch cannot be asked about autocast on "meta"
         active = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
         with torch.autocast(device_type, enabled=False) if active else contextlib.nullcontext():
-            negative = z @ queue  # (N, K)
+            negative = z @ queue.to(z.dtype)  # (N, K)
         return torch.cat([positive, negative], dim=1) / self.T
 
     @staticmethod
@@ -125,8 +131,6 @@ class SCDNet(nn.Module):
     def enqueue(self, keys: dict[str, Tensor]) -> None:
         """Replace the oldest keys of each queue by `keys`, each (N, dim) and normalised, of all processes in rank order."""
         rows = _gather(torch.cat([keys[domain] for domain in DOMAINS], dim=1))  # (world_size * N, 3 * dim)
-        if self.K % len(rows):
-            raise ValueError(f"K = {self.K} is not a multiple of the batch of {len(rows)}")
         columns = (self.queue_pointer + torch.arange(len(rows), device=rows.device)) % self.K  # (world_size * N,)
         for domain, new in zip(DOMAINS, rows.chunk(3, dim=1), strict=True):
             self.queues[domain].index_copy_(1, columns, new.T.to(self.queues[domain].dtype))

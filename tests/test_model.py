@@ -115,8 +115,11 @@ def test_wrong_sizes_are_named():
             Encoder(**SMALL | wrong)
     with pytest.raises(ValueError, match=r"clips are \(N, 3, 64, 25, 2\)"):
         Encoder(**SMALL)(torch.randn(2, 3, 60, 25, 2))
+    net = small_net().train()
+    before = {name: t.clone() for name, t in net.state_dict().items()}
     with pytest.raises(ValueError, match="K = 12 is not a multiple of the batch of 5"):
-        small_net().train()(torch.randn(5, 3, 64, 25, 2), torch.randn(5, 3, 64, 25, 2))
+        net(torch.randn(5, 3, 64, 25, 2), torch.randn(5, 3, 64, 25, 2))
+    assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
 
 
 @pytest.mark.parametrize("other", [dict(num_layer=2), dict(frames=32), dict(bodies=1), dict(joints=3, links=[(0, 1), (2, 1)])])

@@ -5,6 +5,7 @@ import torch
 from torch.nn.utils import parameters_to_vector
 
 from engine.device import autocast, set_precision
+from engine.retrieval import knn_predict
 from feeder.cli import UserError
 from model import SCDNet
 
@@ -41,6 +42,14 @@ def test_a_short_bf16_training_follows_the_fp32_one():
     moved = exact_end - start
     assert moved.norm() > 0.05 and torch.cosine_similarity(moved, rough_end - start, dim=0) > 0.9
     assert {tensor.dtype for tensor in (*rough_net.parameters(), *rough_net.queues.values())} == {torch.float32}
+
+
+def test_logits_are_float32_and_similarities_exact_with_bf16_weights_and_features():
+    q = torch.randn(2, 3, 64, 25, 2, dtype=torch.bfloat16)
+    net = SCDNet(dict(hidden_size=16, num_head=2, channels=4), dim=8, K=4).bfloat16()
+    assert all(x.dtype == torch.float32 for x in net(q, q).values())
+    gallery, labels, query = torch.randn(500, 32).bfloat16(), torch.arange(500), torch.randn(300, 32).bfloat16()
+    assert torch.equal(knn_predict(gallery, labels, query, 1), knn_predict(gallery.float(), labels, query.float(), 1))
 
 
 def test_tf32_is_refused_on_a_cpu_and_forbidden_elsewhere():
