@@ -201,7 +201,7 @@ def main(argv: list[str] | None = None) -> None:
     generator = torch.Generator().manual_seed(args.seed + rank)
     training = Training(net, optimizer, generator, *start)
     if resumed:
-        training.restore(checkpoint, resumed, len(loader), dataset.digest())
+        training.restore(checkpoint, resumed, dataset.digest())
 
     # checkpoint folder and log
     lock = checkpoints.lock_folder(args.checkpoint_path) if rank == 0 else nullcontext()

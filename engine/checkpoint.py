@@ -139,6 +139,9 @@ def check_run(checkpoint: dict, run: Sequence[str], options: dict[str, Any], pat
     if differences:
         remedy = "repeat the flags of that run to continue it, or choose another --checkpoint-path"
         raise UserError(f"{path} belongs to another run: {'; '.join(differences)}; {remedy}")
+    if checkpoint.get("step") and "batch_size" in changed:
+        where = f"{path} is at step {checkpoint['step']} of {checkpoint.get('steps')}, with --batch-size {before['batch_size']}"
+        raise UserError(f"{where}: resume with the same --batch-size to the end of the epoch")
     return [f"note: resumed with {name} {options[name]}, was {before[name]}" for name in REPORTED if name in changed]
 
 

@@ -148,11 +148,11 @@ class Training:
             random=distributed.gather_objects(random_states(self.generator)),
         )
 
-    def restore(self, checkpoint: dict, path: Path, steps: int, data: str) -> None:
+    def restore(self, checkpoint: dict, path: Path, data: str) -> None:
         """Continue from the checkpoint at `path`; the reference's has neither generators nor meters.
 
         Raises:
-            UserError: its sizes, its `data` (a digest) or, if it was written within an epoch, its `steps` per epoch differ.
+            UserError: its sizes or its `data` (a digest) differ.
         """
         for name, value in checkpoint.get("sizes", {}).get("encoder", {}).items():
             if self.net.sizes["encoder"].get(name) != value:
@@ -160,9 +160,6 @@ class Training:
                 raise UserError(f"{path} has {flag} {value}, this run {own}; repeat the flags of that run to continue it")
         if checkpoint.get("data", data) != data:
             raise UserError(f"{path} was trained on other data of the same name; choose another --checkpoint-path")
-        if self.step and checkpoint.get("steps") != steps:
-            where = f"at step {self.step} of {checkpoint.get('steps')}, but an epoch of this run has {steps}"
-            raise UserError(f"{path} is {where}: resume with the same --batch-size to the end of the epoch")
         load_weights(self.net, checkpoint["state_dict"], path)
         restore_optimizer(self.optimizer, self.net, checkpoint, path)
         for name, values in checkpoint.get("meters", {}).items():

@@ -122,7 +122,7 @@ def test_what_a_resumed_run_may_change(data, here, monkeypatch, capsys):
     part = other / "xsub" / "train_num_frame.npy"
     part.write_bytes(part.read_bytes()[:-8] + (1).to_bytes(8, "little"))
     for flags, message in [
-        (["--batch-size", "4"], "ck/checkpoint.pth.tar is at step 2 of 4, but an epoch of this run has 8"),
+        (["--batch-size", "4"], "ck/checkpoint.pth.tar is at step 2 of 4, with --batch-size 8: resume with the same"),
         (["--encoder-t", "0.1"], "belongs to another run: --encoder-t 0.2, not --encoder-t 0.1; repeat the flags of that run"),
         (["--encoder-m", "0.5"], "--encoder-m 0.999, not --encoder-m 0.5"),
         (["--encoder-k", "48"], "--encoder-k 24, not --encoder-k 48"),
