@@ -25,6 +25,8 @@ from feeder.cli import UserError, signals_deferred
 from feeder.labels import load_labels
 from feeder.skeleton import MAX_FRAMES, NUM_BODIES, NUM_JOINTS
 
+# Protocols on the command line -> folders, named as in related repositories.
+PROTOCOL_FOLDERS = {"cross_subject": "xsub", "cross_view": "xview", "cross_setup": "xsetup"}
 PARTS = ("train", "val")
 SAMPLE_SHAPE = (3, MAX_FRAMES, NUM_JOINTS, NUM_BODIES)
 SAMPLE_BYTES = 4 * math.prod(SAMPLE_SHAPE)
@@ -49,7 +51,8 @@ class Split(NamedTuple):
 def open_split(folder: str | Path, part: str) -> Split:
     """Return the arrays of a part ("train" or "val") after checks of types, shapes and lengths.
 
-    Frame counts above 300, as stored by PKU-MMD scripts of related repositories, are clamped to 300 with a note.
+    Frame counts above 300, and of 0 if the sample is zero, as stored by PKU-MMD scripts of related repositories, are clamped to
+    1..300 with a note.
 
     Raises:
         UserError: a file is missing, truncated or has a wrong type or shape, or the three files do not match.
@@ -70,12 +73,12 @@ def open_split(folder: str | Path, part: str) -> Split:
     if not labels:
         raise UserError(f"{folder}: {part} has no samples; check the raw data and prepare the data again")
     num_frame = np.array(stored, np.int64)
-    if num_frame.min() < 1:
-        row = int(num_frame.argmin())
-        raise UserError(f"{num_frame_path}: sample {row} has {num_frame[row]} frames; prepare the data again")
-    longer = int((num_frame > MAX_FRAMES).sum())
-    notes = [f"{num_frame_path}: {longer} frame counts above {MAX_FRAMES} are read as {MAX_FRAMES}"] if longer else []
-    return Split(data, num_frame.clip(max=MAX_FRAMES), names, labels, notes)
+    for row in np.flatnonzero(num_frame < 1):
+        if num_frame[row] < 0 or data[row].any():
+            raise UserError(f"{num_frame_path}: sample {row} has {num_frame[row]} frames; prepare the data again")
+    outside = ((num_frame > MAX_FRAMES, f"above {MAX_FRAMES}", MAX_FRAMES), (num_frame == 0, "of 0", 1))
+    notes = [f"{num_frame_path}: {rows.sum()} frame counts {what} are read as {n}" for rows, what, n in outside if rows.any()]
+    return Split(data, num_frame.clip(1, MAX_FRAMES), names, labels, notes)
 
 
 def _open_array(path: Path) -> np.memmap:

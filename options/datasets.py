@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-# Protocols on the command line -> folders, named as in related repositories.
-PROTOCOL_FOLDERS = {"cross_subject": "xsub", "cross_view": "xview", "cross_setup": "xsetup"}
+from feeder.arrays import PROTOCOL_FOLDERS
 
 
 @dataclass(frozen=True)

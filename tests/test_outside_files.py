@@ -122,6 +122,7 @@ ARRAYS = [
     (dict(num_frame=[5.0, 6, 7]), "float64"),
     (dict(num_frame=[[5], [6], [7]]), r"int64 \(3, 1\), not integers \(N,\)"),
     (dict(num_frame=[5, 0, 7]), "sample 1 has 0"),
+    (dict(num_frame=[5, -1, 7]), "sample 1 has -1"),
     (dict(num_frame=["5", "6", "7"]), "<U1"),
     (dict(num_frame=[5, Trap(), 7]), "not a complete .npy array"),
     (dict(num_frame=[5, 6]), "3 in train_data_joint.npy, 2 in train_num_frame.npy, 3 in train_label.pkl"),
@@ -171,7 +172,13 @@ def test_truncated_lengthened_and_missing_files(tmp_path, kind):
 
 def test_arrays_of_sister_repositories_open(tmp_path):
     labels = (NAMES, [np.float64(0), np.int64(1), np.float32(2)])
-    split = open_split(store(tmp_path, num_frame=(5, 400, 301), labels=labels), "train")
+    data = np.ones((3, *SAMPLE_SHAPE), np.float32)
+    data[0] = 0
+    split = open_split(store(tmp_path, data, (0, 400, 301), labels), "train")
     assert split.names == NAMES and split.labels == [0, 1, 2] and all(type(label) is int for label in split.labels)
-    assert split.num_frame.tolist() == [5, 300, 300] and "2 frame counts above 300" in split.notes[0]
+    assert split.num_frame.tolist() == [1, 300, 300]
+    assert [note.split(": ")[1] for note in split.notes] == [
+        "2 frame counts above 300 are read as 300",
+        "1 frame counts of 0 are read as 1",
+    ]
     assert split.data.shape == (3, *SAMPLE_SHAPE)
