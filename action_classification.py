@@ -71,14 +71,14 @@ def main(argv: list[str] | None = None) -> None:
     if args.resume is not None and (len(streams) > 1 or args.repeats > 1):
         parser.error("--resume continues a single training: omit it with several streams or --repeats")
     folder, num_classes = flags.given_folder(parser, args, args.finetune_dataset), DATA_SETS[args.finetune_dataset].num_classes
-    name = "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
-    run = Run(name, args.finetune_dataset, args.protocol, "+".join(streams))
+    task_name = "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
+    run = Run(task_name, args.finetune_dataset, args.protocol, "+".join(streams))
 
     # checkpoint to resume; a linear layer is quickly trained again, so it may replace that of an earlier run
     names = {stream: trial_names(args, stream, len(streams) > 1) for stream in streams}
-    for folder_name in [name for trials in names.values() for name in trials]:
-        own = Path(args.checkpoint_path, folder_name)
-        checkpoint, path = checkpoints.find_checkpoint(args.resume, own, None if args.finetune else "linear")
+    for name in [name for trials in names.values() for name in trials]:  # only one with --resume
+        trial_folder = Path(args.checkpoint_path, name)
+        checkpoint, path = checkpoints.find_checkpoint(args.resume, trial_folder, None if args.finetune else "linear")
     before, notes = checkpoint.get("options", {}), checkpoints.check_run(checkpoint, run, vars(args), path)
     epoch = checkpoint.get("epoch", args.start_epoch)
     log_folder = checkpoints.resumed_log(checkpoint, path, args.checkpoint_path)
@@ -89,9 +89,9 @@ def main(argv: list[str] | None = None) -> None:
     device, seed = pick_device(args.device, args.gpu), checkpoint.get("seed", args.seed)
     task = open_task(run, folder, num_classes, listed(args.pretrained), flags.given_sizes(args), device, seed)
     evaluation.balanced_subset(task.train.labels, args.label_fraction, task.record["seed"])  # refuses empty classes
-    for name in ("data", "origins"):
-        if before.get(name, task.record[name]) != task.record[name]:
-            raise UserError(f"{path} was started with other {name}: choose another --checkpoint-path, or omit --resume")
+    for entry in ("data", "origins"):
+        if before.get(entry, task.record[entry]) != task.record[entry]:
+            raise UserError(f"{path} was started with other {entry}: choose another --checkpoint-path, or omit --resume")
     vars(args).update(task.record, changes=before.get("changes", []) + notes)
 
     with checkpoints.lock_folder(args.checkpoint_path), RunLog(args.log_dir, run, args, log_folder, epoch) as log:
@@ -117,8 +117,8 @@ def main(argv: list[str] | None = None) -> None:
                     if args.save_features:
                         found = features or extract_features(task, model.encoder, stream, args.workers)
                         save_features(log.folder, task, stream, found)
-        found = torch.stack(scores).unflatten(0, (len(streams), args.repeats))
-        report(args, task, found, first[1] if first and len(streams) == 1 else None, log)
+        all_scores = torch.stack(scores).unflatten(0, (len(streams), args.repeats))
+        report(args, task, all_scores, first[1] if first and len(streams) == 1 else None, log)
 
 
 def trial_names(args: Namespace, stream: str, several: bool) -> list[str]:

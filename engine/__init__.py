@@ -1,1 +1,1 @@
-"""What the scripts share while running; one topic a module, nothing here knows the command line but `engine.cli`."""
+"""Code that the training scripts share, one topic in each module; `results` and `fuse` are commands of their own."""
