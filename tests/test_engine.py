@@ -167,6 +167,10 @@ def test_an_encoder_is_found_in_each_kind_of_checkpoint(tmp_path):
     assert get_encoder(path, {})[0].sizes["num_head"] == 2
     with pytest.raises(UserError, match="has hidden_size 16, not 32"):
         get_encoder(path, {"hidden_size": 32})[0]
+    other = SCDNet(SMALL | {"joints": 3, "links": [(0, 1), (2, 1)]}, dim=8, K=4)
+    save_checkpoint(path, {"state_dict": other.state_dict(), "sizes": other.sizes})
+    with pytest.raises(UserError, match="trained on 3 joints, feeder/skeleton.py has 25"):
+        get_encoder(path, {})
     save_checkpoint(path, {"state_dict": {"fc.weight": torch.zeros(2, 2)}})
     with pytest.raises(UserError, match="no encoder"):
         get_encoder(path, {})[0]
