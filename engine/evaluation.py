@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from engine.runlog import Run
-from feeder.arrays import PROTOCOL_FOLDERS
 from feeder.cli import UserError
 from feeder.preparation.ntu import SAMPLE_COUNTS as NTU
 from feeder.preparation.pku import SAMPLE_COUNTS as PKU
 from model.contrast import PAIRS
+from options.datasets import PROTOCOL_FOLDERS
 
 # Training and test samples of the whole data sets. Those of PKU-MMD depend slightly on the script.
 FULL = NTU | {(f"pku_part{part}", split): counts for (part, split), counts in PKU.items()}

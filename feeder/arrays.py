@@ -25,8 +25,6 @@ from feeder.cli import UserError, signals_deferred
 from feeder.labels import load_labels
 from feeder.skeleton import MAX_FRAMES, NUM_BODIES, NUM_JOINTS
 
-# Protocols on the command line -> folders, named as in related repositories.
-PROTOCOL_FOLDERS = {"cross_subject": "xsub", "cross_view": "xview", "cross_setup": "xsetup"}
 PARTS = ("train", "val")
 SAMPLE_SHAPE = (3, MAX_FRAMES, NUM_JOINTS, NUM_BODIES)
 SAMPLE_BYTES = 4 * math.prod(SAMPLE_SHAPE)
@@ -77,7 +75,11 @@ def open_split(folder: str | Path, part: str) -> Split:
         if num_frame[row] < 0 or data[row].any():
             raise UserError(f"{num_frame_path}: sample {row} has {num_frame[row]} frames; prepare the data again")
     outside = ((num_frame > MAX_FRAMES, f"above {MAX_FRAMES}", MAX_FRAMES), (num_frame == 0, "of 0", 1))
-    notes = [f"{num_frame_path}: {rows.sum()} frame counts {what} are read as {n}" for rows, what, n in outside if rows.any()]
+    notes = [
+        f"{num_frame_path}: frame counts {what} are read as {value}: {rows.sum()} of {len(rows)}"
+        for rows, what, value in outside
+        if rows.any()
+    ]
     return Split(data, num_frame.clip(1, MAX_FRAMES), names, labels, notes)
 
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from feeder.arrays import PROTOCOL_FOLDERS
+# Protocols on the command line -> folders, named as in related repositories.
+PROTOCOL_FOLDERS = {"cross_subject": "xsub", "cross_view": "xview", "cross_setup": "xsetup"}
 
 
 @dataclass(frozen=True)

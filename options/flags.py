@@ -5,8 +5,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from feeder.arrays import PROTOCOL_FOLDERS
-from options.datasets import DATA_SETS, split_folder
+from options.datasets import DATA_SETS, PROTOCOL_FOLDERS, split_folder
 from options.parser import OneOrMore, Parser, fraction, listed, natural, natural_float, positive_float, positive_int, seed
 
 STREAM_FLAG = "--finetune-skeleton-representation"  # of a downstream task

@@ -177,8 +177,8 @@ def test_arrays_of_sister_repositories_open(tmp_path):
     split = open_split(store(tmp_path, data, (0, 400, 301), labels), "train")
     assert split.names == NAMES and split.labels == [0, 1, 2] and all(type(label) is int for label in split.labels)
     assert split.num_frame.tolist() == [1, 300, 300]
-    assert [note.split(": ")[1] for note in split.notes] == [
-        "2 frame counts above 300 are read as 300",
-        "1 frame counts of 0 are read as 1",
+    assert [note.split(": ", 1)[1] for note in split.notes] == [
+        "frame counts above 300 are read as 300: 2 of 3",
+        "frame counts of 0 are read as 1: 1 of 3",
     ]
     assert split.data.shape == (3, *SAMPLE_SHAPE)
