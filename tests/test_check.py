@@ -73,7 +73,7 @@ def test_counts_above_300_and_zeros_are_noted(folder, capsys):
     change_array(folder / "xsub/train_data_joint.npy", 2, 0)
     main([str(folder / "xsub")])
     out = capsys.readouterr().out
-    assert "note: " in out and "1 frame counts above 300" in out and "1 samples are all zeros" in out
+    assert "note: " in out and "frame counts above 300 are read as 300: 1 of" in out and "1 samples are all zeros" in out
     assert out.count("note: joints [3, 24] are zero in every sample") == 1
 
 
