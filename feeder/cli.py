@@ -92,6 +92,9 @@ def _message(error: Exception) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return text.rpartition("feeder.cli.UserError: ")[2]  # a loader worker prefixes its traceback
+    # a killed process is noticed by its end, or by its connection if it was sending
+    if "DataLoader worker" in text or isinstance(error, (ConnectionResetError, ConnectionRefusedError)):
+        return f"a data loading process was killed, probably because memory ran out: use fewer --workers ({text[:200]})"
     if isinstance(error, OSError):
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         remedy = f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
@@ -100,8 +103,6 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in text:
         remedy = "; use a smaller --batch-size" if isinstance(error, RuntimeError) else ""
         return f"out of memory{remedy} ({text[:200]})"
-    if "DataLoader worker" in text:
-        return f"a data loading process was killed, probably because memory ran out: use fewer --workers ({text[:200]})"
     if type(error).__name__.startswith("Dist") or "gloo" in text:
         return f"lost connection to the other processes; see the message of the process that ended first ({text[:200]})"
     return None

@@ -17,6 +17,7 @@ import action_classification
 import pretraining
 from engine.checkpoint import load_checkpoint, lock_folder
 from engine.training import StopSignals
+from feeder.cli import script
 from feeder.dataset import Batches
 
 
@@ -246,6 +247,16 @@ def test_a_coordinate_that_is_not_finite_is_named(data, here, capsys, workers):
     code, line = failure(capsys, pretrain, here / "data", "--epochs", "1", "--workers", workers)
     assert code == 1 and "train sample 0 (S0" in line and "is not finite" in line
     assert not Path("ck/checkpoint.pth.tar").exists()
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), ConnectionRefusedError()])
+def test_a_worker_killed_while_it_sends_is_one_line(capsys, error):
+    @script
+    def main(argv):
+        raise error
+
+    code, line = failure(capsys, main, [])
+    assert code == 1 and "use fewer --workers" in line
 
 
 def test_a_killed_worker_is_one_line(data, here, monkeypatch, capsys):
