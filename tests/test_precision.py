@@ -15,9 +15,9 @@ CPU = torch.device("cpu")
 def train(precision, steps=12):
     """Return the losses of a few steps on one seed's numbers, and the network."""
     torch.manual_seed(0)
-    net = SCDNet(dict(hidden_size=32, num_head=4, channels=8, dropout=0.0), dim=16, K=64, m=0.9)
-    optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.02, 0.9)
-    clips, losses = torch.randn(32, 3, 64, 25, 2).cumsum(dim=2) / 8, []
+    net = SCDNet(dict(hidden_size=32, num_head=4, channels=8, dropout=0.0, frames=32, bodies=1), dim=16, K=64, m=0.9)
+    optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.005, 0.9)
+    clips, losses = torch.randn(32, 3, 32, 25, 1).cumsum(dim=2) / 8, []
     for step in range(steps):
         q = clips[torch.arange(8) + 8 * (step % 4)]
         with autocast(precision, CPU):
@@ -36,11 +36,11 @@ def test_a_short_bf16_training_follows_the_fp32_one():
     rough, rough_net = train("bf16")
     assert exact.max() - exact.min() > 0.3, "nothing happened that one could follow"
     assert not torch.equal(exact, rough), "bfloat16 was not used"
-    torch.testing.assert_close(rough, exact, rtol=0.03, atol=0)
+    torch.testing.assert_close(rough, exact, rtol=0.02, atol=0)
     nets = (train("fp32", 0)[1], exact_net, rough_net)
     start, exact_end, rough_end = (parameters_to_vector(net.encoder_q.parameters()).detach() for net in nets)
     moved = exact_end - start
-    assert moved.norm() > 0.05 and torch.cosine_similarity(moved, rough_end - start, dim=0) > 0.9
+    assert moved.norm() > 0.05 and torch.cosine_similarity(moved, rough_end - start, dim=0) > 0.95
     assert {tensor.dtype for tensor in (*rough_net.parameters(), *rough_net.queues.values())} == {torch.float32}
 
 
