@@ -1,8 +1,7 @@
 """What the processes of a distributed test run: `torchrun --nproc_per_node 2 tests/two_processes.py MODE ARGS`.
 
 steps OUT: three steps of pre-training on fixed views, each process on its rows; rank 0 saves the result to OUT.
-signal FLAGS: pretraining.py to its end in the folder `whole`; then with the FLAGS alone, and rank 1 receives SIGTERM in the
-    sixth step, and rank 0 while it slowly writes.
+signal FLAGS: pretraining.py, in which rank 1 receives SIGTERM in the sixth step, and rank 0 while it slowly writes.
 fail FLAGS: pretraining.py, in which rank 1 ends with an error in the third step.
 """
 
@@ -94,7 +93,6 @@ if __name__ == "__main__":
         distributed.close_processes()
     else:
         if mode == "signal":
-            pretraining.main([*rest, "--checkpoint-path", "whole/ck", "--log-dir", "whole/log"])
             write_slowly()
         at_step(*{"signal": (5, lambda: os.kill(os.getpid(), signal.SIGTERM)), "fail": (2, fail)}[mode])
         pretraining.main(rest)
