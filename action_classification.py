@@ -23,7 +23,7 @@ from torch.utils.data import Subset
 
 from engine import checkpoint as checkpoints
 from engine import evaluation
-from engine.device import pick_device
+from engine.device import pick_device, set_threads
 from engine.features import BATCH_SIZE, Task, clip_batches, extract_features, feature_batches, open_task, save_features
 from engine.files import save_npz
 from engine.meters import Meter, progress_line
@@ -68,6 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     flags.check_encoder_flags(parser, args)
     streams = listed(args.finetune_skeleton_representation)
+    flags.check_warmup(parser, args)
     if args.resume is not None and (len(streams) > 1 or args.repeats > 1):
         parser.error("--resume continues a single training: omit it with several streams or --repeats")
     folder, num_classes = flags.given_folder(parser, args, args.finetune_dataset), DATA_SETS[args.finetune_dataset].num_classes
@@ -87,6 +88,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # data and encoders, checked before anything is written
     device, seed = pick_device(args.device, args.gpu), checkpoint.get("seed", args.seed)
+    set_threads(args.threads)
     task = open_task(run, folder, num_classes, listed(args.pretrained), flags.given_sizes(args), device, seed)
     evaluation.balanced_subset(task.train.labels, args.label_fraction, task.record["seed"])  # refuses empty classes
     for entry in ("data", "origins"):

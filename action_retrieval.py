@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from engine.device import pick_device
+from engine.device import pick_device, set_threads
 from engine.evaluation import describe_encoder, result_row
 from engine.features import extract_features, open_task, save_features
 from engine.files import save_npz
@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     streams, ks = listed(args.finetune_skeleton_representation), listed(args.knn_neighbours)
     run = Run("retrieval", args.finetune_dataset, args.protocol, "+".join(streams))
     device, sizes = pick_device(args.device, args.gpu), flags.given_sizes(args)
+    set_threads(args.threads)
     task = open_task(run, folder, num_classes, listed(args.pretrained), sizes, device, args.seed, args.raw_coordinates)
     vars(args).update(task.record)
     train, test = task.train, task.test

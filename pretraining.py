@@ -10,6 +10,7 @@ end the run after the current step; the same command with `--resume auto` contin
 """
 
 import time
+import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -23,9 +24,9 @@ from torch.utils.data import DataLoader
 
 from engine import checkpoint as checkpoints
 from engine import distributed, meters
-from engine.device import autocast, keep_freed_memory, peak_memory, pick_device, set_precision
+from engine.device import autocast, keep_freed_memory, peak_memory, pick_device, set_precision, set_threads
 from engine.runlog import Run, RunLog
-from engine.training import StopSignals, Training, seed_everything, set_learning_rate
+from engine.training import StopSignals, Training, process_seed, seed_everything, set_learning_rate
 from engine.visualisation import show_views
 from feeder.augmentations import STREAMS, PretrainingViews
 from feeder.cli import UserError, script
@@ -117,20 +118,21 @@ def train(
                     model, training.optimizer, views, batch.x, batch.num_frames, training.generator, device, args.precision
                 )
 
-                # log; the meters stay on the device until a line is printed
-                loss, acc1 = distributed.average(torch.stack([sum(losses.values()).detach(), meters.top1(logits)]))
-                training.meters["Loss"].update(loss, args.batch_size)
-                training.meters["Acc@1"].update(acc1, args.batch_size)
+                # log; the meters stay on their device and in their process until a line is printed
+                training.meters["Loss"].update(sum(losses.values()).detach(), args.batch_size)
+                training.meters["Acc@1"].update(meters.top1(logits), args.batch_size)
                 training.meters["Time"].update(time.perf_counter() - clock)
                 if training.step % args.print_freq == 0 or training.step + 1 == steps:
+                    training.average_meters()
                     log.print(meters.progress_line(training.epoch, training.step, steps, training.meters))
                     training.check_loss()
                     training.add_statistics(meters.contrast_statistics(logits, losses, net.queues, net.T))
                 training.step += 1
 
-                # stop if signalled, save if due: all processes after the same step
+                # stop if signalled, save if due: all processes after the same step, so they ask each other every few steps
                 due = training.step < steps and time.monotonic() - saved > 60 * args.save_minutes
-                stopping, due = distributed.any_process(stop.signum is not None, due)
+                asked = distributed.world_size() == 1 or training.step % min(args.print_freq, 10) == 0
+                stopping, due = distributed.any_process(stop.signum is not None, due) if asked else (False, False)
                 if stopping:
                     break
                 if due:
@@ -162,7 +164,9 @@ def main(argv: list[str] | None = None) -> None:
     device = pick_device(args.device, args.gpu)
     check_options(parser, args, device)
     set_precision(args.precision, device)
-    keep_freed_memory()
+    set_threads(args.threads)
+    if device.type == "cpu":
+        keep_freed_memory()
     distributed.init_processes(device)
     rank, world_size = distributed.rank(), distributed.world_size()
 
@@ -197,8 +201,8 @@ def main(argv: list[str] | None = None) -> None:
     model = prepare(net, args, device)
     fused = device.type == "cuda"  # one pass over the weights
     optimizer = SGD(net.encoder_q.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay, fused=fused)
-    torch.manual_seed(args.seed + rank)  # dropout and views differ between processes
-    generator = torch.Generator().manual_seed(args.seed + rank)
+    torch.manual_seed(process_seed(args.seed, rank))  # dropout and views differ between processes
+    generator = torch.Generator().manual_seed(process_seed(args.seed, rank))
     training = Training(net, optimizer, generator, *start)
     if resumed:
         training.restore(checkpoint, resumed, dataset.digest())
@@ -240,6 +244,9 @@ def check_options(parser: Parser, args: Namespace, device: torch.device) -> None
         parser.error(f"--encoder-k {args.encoder_k} is not a multiple of --batch-size {args.batch_size}")
     if args.batch_size % processes:
         parser.error(f"--batch-size {args.batch_size} is the total of {processes} processes and must be a multiple of them")
+    if args.sync_batchnorm and processes > 1 and device.type != "cuda":
+        parser.error("--sync-batchnorm needs GPUs: omit it, or use larger batches on each CPU process")
+    flags.check_warmup(parser, args)
     if args.compile and device.type != "cuda":
         parser.error("--compile needs a GPU: on CPUs it takes minutes and training is not faster")
 
@@ -248,18 +255,20 @@ def prepare(net: SCDNet, args: Namespace, device: torch.device) -> nn.Module:
     """Move the network to its device; return it, or its `DistributedDataParallel` if there are several processes."""
     net.to(device)
     parallel, on_gpu = distributed.world_size() > 1, device.type == "cuda"
-    synchronised = parallel and on_gpu and not args.no_sync_batchnorm
+    synchronised = parallel and args.sync_batchnorm
     if synchronised:
         nn.SyncBatchNorm.convert_sync_batchnorm(net)
-    if args.compile:  # one graph per encoder, except that torch's SyncBatchNorm breaks it
+    if args.compile:  # one graph per encoder; only torch's SyncBatchNorm breaks it
         net.encoder_q.compile(fullgraph=not synchronised)
         net.encoder_k.compile(fullgraph=not synchronised)
     if not parallel:
         return net
     unused = {query for query, _ in args.pairs} != {"t", "s", "i"}  # heads without a term in an ablated loss
-    return DistributedDataParallel(
-        net, [device] if on_gpu else None, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=unused
-    )
+    with warnings.catch_warnings():  # torch 2.13 has renamed `broadcast_buffers`; older ones do not know the new name
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        return DistributedDataParallel(
+            net, [device] if on_gpu else None, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=unused
+        )
 
 
 if __name__ == "__main__":

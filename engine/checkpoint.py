@@ -32,7 +32,8 @@ OURS = ("epoch", "seed", "run", "options", "sizes", "optimizer", "random", "log_
 # Options that a resumed run cannot change, and options that change its result: changes of these are reported.
 IDENTITY = ("pre_dataset", "finetune_dataset", "protocol", "skeleton_representation", "pairs", "no_masks", "label_fraction")
 IDENTITY += ("encoder_k", "encoder_m", "encoder_t", "encoder_dim")
-REPORTED = ("epochs", "batch_size", "lr", "schedule", "cos", "momentum", "weight_decay", "precision", "no_sync_batchnorm")
+REPORTED = ("epochs", "batch_size", "lr", "schedule", "warmup_epochs", "warmup_lr", "cos", "momentum")
+REPORTED += ("weight_decay", "precision", "sync_batchnorm")
 
 
 def save_checkpoint(path: Path, checkpoint: dict) -> None:

@@ -21,7 +21,7 @@ TOLERANCE = 0.002  # of these numbers
 # Options that do not change the result. `pretrained` is only a path; `origins` identify the encoders.
 INCIDENTAL = set(
     "seed config data_path log_dir checkpoint_path pretrained resume save_freq print_freq save_minutes workers device gpu "
-    "compile save_features".split()
+    "compile save_features threads".split()
 )
 
 

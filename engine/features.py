@@ -53,7 +53,8 @@ def open_task(
     Without `pretrained`, the encoders are random and drawn from the seed; with `raw` there are none. `sizes` are set by flags;
     without a seed one is drawn.
     """
-    keep_freed_memory()
+    if device.type == "cpu":
+        keep_freed_memory()
     set_precision("fp32", device)
     train, test = SkeletonDataset(folder, "train"), SkeletonDataset(folder, "val")
     for dataset in (train, test):

@@ -30,6 +30,11 @@ def seed_everything(seed: int | None) -> int:
     return seed
 
 
+def process_seed(seed: int, rank: int) -> int:
+    """Return the seed of dropout and views in one process; no two runs or processes share it."""
+    return int(np.random.SeedSequence([seed, rank]).generate_state(1, np.uint64)[0] >> 1)  # below 2^63
+
+
 def random_states(generator: torch.Generator | None = None) -> dict:
     """Return the states of torch's global generators in this process and of `generator`; no other is drawn from."""
     return {
@@ -52,9 +57,15 @@ def restore_random_states(states: dict, path: str | Path | None, generator: torc
 
 
 def set_learning_rate(optimizer: Optimizer, args: Namespace, epoch: int) -> float:
-    """Set and return the learning rate of an epoch: times 0.1 at each milestone of --schedule, or half a cosine to 0."""
+    """Set and return the learning rate of an epoch: times 0.1 at each milestone of --schedule, or half a cosine to 0.
+
+    With --warmup-epochs A B, --lr is replaced by --warmup-lr until epoch A, from where it rises linearly to --lr at epoch B.
+    """
     cosine = 0.5 * (1 + math.cos(math.pi * epoch / args.epochs))
-    lr = args.lr * (cosine if args.cos else 0.1 ** sum(epoch >= milestone for milestone in args.schedule))
+    start, end = args.warmup_epochs or (0, 0)
+    risen = 1.0 if epoch >= end else max(epoch - start, 0) / (end - start)  # share of the rise
+    lr = args.lr if risen == 1 else args.warmup_lr + risen * (args.lr - args.warmup_lr)
+    lr *= cosine if args.cos else 0.1 ** sum(epoch >= milestone for milestone in args.schedule)
     for group in optimizer.param_groups:
         group["lr"] = lr
     return lr
@@ -111,9 +122,17 @@ class Training:
         return f"epoch {self.epoch}" + (f", step {self.step}" if self.step else "")
 
     def add_statistics(self, values: dict[str, Tensor]) -> None:
-        """Add scalars of `contrast_statistics` to the means of the epoch."""
-        for name, value in values.items():
+        """Add scalars of `contrast_statistics`, averaged over the processes, to the means of the epoch."""
+        means = distributed.average(torch.stack([*values.values()]))
+        for name, value in zip(values, means, strict=True):
             self.statistics.setdefault(name, Meter()).update(value)
+
+    def average_meters(self) -> None:
+        """Replace loss and accuracy by their means over the processes; all processes must call it."""
+        for meter in (self.meters["Loss"], self.meters["Acc@1"]):
+            if distributed.world_size() > 1:
+                values = torch.tensor([float(meter.value), float(meter.total)])
+                meter.value, meter.total = distributed.average(values).tolist()
 
     def check_loss(self) -> None:
         """Raise `UserError` if a loss of the epoch is not finite."""
@@ -136,6 +155,7 @@ class Training:
 
     def state(self) -> dict:
         """Return the entries of a checkpoint that `restore` reads; all processes must call it."""
+        self.average_meters()
         if not torch.stack([p.isfinite().all() for p in self.net.encoder_q.parameters()]).all():
             raise UserError(f"weights are not finite at {self}: stopped, the last checkpoint is kept; try a lower --lr")
         return dict(

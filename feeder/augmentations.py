@@ -118,13 +118,32 @@ def joint_votes(seeds: Tensor) -> Tensor:
     return (step @ step)[seeds.long().cpu()].sum(dim=1).to(seeds.device)
 
 
-def most_voted(votes: Tensor) -> Tensor:
-    """Return a mask (N, V) bool of the `MASKED_JOINTS` joints with most of the votes (N, V).
+def most_voted(votes: Tensor, ties: Tensor) -> Tensor:
+    """Return a mask (N, V) bool of the `MASKED_JOINTS` joints with most of the votes (N, V) ints.
 
-    Ties go to the higher joint index; in the reference they depend on NumPy's sort, which varies between CPUs.
+    Of joints with equal votes, those with the larger `ties` (N, V), numbers in [0, 1), are masked. In the reference the order
+    of ties depends on NumPy's sort, which varies between versions and CPUs; random ties are closest to it (docs/differences.md).
     """
-    chosen = votes.argsort(dim=1, stable=True)[:, -MASKED_JOINTS:]
+    chosen = (votes + ties).topk(MASKED_JOINTS, dim=1).indices
     return torch.zeros_like(votes, dtype=torch.bool).scatter_(1, chosen, True)
+
+
+def draw_crop(
+    num_frames: Tensor, ratio: Sequence[float], size: int, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Draw start and length, (N,) ints each, of a crop for `crop_resize`.
+
+    Args:
+        num_frames: valid frames of each clip, (N,) ints on the CPU.
+        ratio: smallest and largest share of the clip, in (0, 1]; a crop has at least `size` frames, or the whole clip.
+        size: frames of the resized clip.
+        generator: a CPU generator; None uses torch's global one.
+    """
+    low, high = ratio
+    share = low + (high - low) * torch.rand(len(num_frames), generator=generator, dtype=torch.float64)
+    length = torch.minimum((num_frames * share).long().clamp(min=size), num_frames)
+    start = (torch.rand(len(num_frames), generator=generator, dtype=torch.float64) * (num_frames - length + 1)).long()
+    return start, length
 
 
 class ViewParameters(NamedTuple):
@@ -187,14 +206,13 @@ class PretrainingViews:
     def draw(self, num_frames: Tensor, generator: torch.Generator | None = None) -> ViewParameters:
         """Draw the parameters of one view on the CPU; num_frames (N,) ints."""
         num_frames, n = num_frames.cpu(), len(num_frames)
-        ratio = 0.1 + 0.9 * torch.rand(n, generator=generator, dtype=torch.float64)
-        length = torch.minimum((num_frames * ratio).long().clamp(min=self.size), num_frames)
-        start = (torch.rand(n, generator=generator, dtype=torch.float64) * (num_frames - length + 1)).long()
+        start, length = draw_crop(num_frames, (0.1, 1.0), self.size, generator)
         main_axis = torch.randint(3, (n, 1), generator=generator)
         largest = torch.where(torch.arange(3) == main_axis, 30.0, 1.0)  # (N, 3) degrees
         degrees = torch.rand(n, 3, generator=generator) * largest
         coefficients = torch.rand(n, 6, generator=generator) * 2 - 1
         seeds = torch.randint(NUM_JOINTS, (n, NUM_SEEDS), generator=generator)
+        ties = torch.rand(n, NUM_JOINTS, generator=generator)
         order = torch.rand(n, NUM_BLOCKS, generator=generator).argsort(dim=1)
         rotated, flipped, sheared, spatial, temporal = torch.rand(5, n, generator=generator) < self.p
         return ViewParameters(
@@ -203,7 +221,7 @@ class PretrainingViews:
             degrees=degrees * rotated[:, None],
             flipped=flipped,
             coefficients=coefficients * sheared[:, None],
-            joints=most_voted(joint_votes(seeds)) & (spatial & self.masks)[:, None],
+            joints=most_voted(joint_votes(seeds), ties) & (spatial & self.masks)[:, None],
             blocks=(order < MASKED_BLOCKS) & (temporal & self.masks)[:, None],
         )
 

@@ -49,8 +49,9 @@ class GraphConvolution(nn.Module):
         """Return the mixing matrices (N * C_out, 3 * V, V) of x; transposed, because the product is faster."""
         n, _, v, _ = x.shape
         # a 1x1 convolution commutes with the mean over frames: average first, then convolve V instead of V T columns
-        ab = torch.einsum("jkrc,ncv->jnkrv", self.relation_weight, x.mean(dim=-1))
-        a, b = ab + self.relation_bias[:, None, :, :, None]  # (N, 3, r, V) each
+        weight, bias = self.relation_weight.flatten(0, 2), self.relation_bias.flatten()[:, None]
+        ab = torch.einsum("oc,ncv->nov", weight, x.mean(dim=-1))  # (N, 2 * 3 * r, V)
+        a, b = (ab + bias).unflatten(1, self.relation_bias.shape).unbind(dim=1)  # (N, 3, r, V) each
         relation = torch.tanh(a.unsqueeze(-2) - b.unsqueeze(-1)).flatten(3)  # (N, 3, r, V * V), from v to u
         relation = relation.to(ab.dtype)  # under autocast the bias promoted it to float32
         # bias and PA as two more channels, of ones and of PA: then one product computes the complete matrices

@@ -89,9 +89,20 @@ def add_optimizer_flags(parser: Parser) -> None:
     add("-b", "--batch-size", type=positive_int, metavar="N", help="clips in a step, of all processes")
     add("--lr", "--learning-rate", type=positive_float, metavar="X", help="initial learning rate")
     add("--schedule", type=natural, nargs="*", metavar="EPOCH", help="epochs at which lr drops to a tenth")
+    warmup = "--warmup-lr until epoch A, then a linear rise to --lr at epoch B"
+    add("--warmup-epochs", type=natural, nargs=2, metavar=("A", "B"), help=warmup)
+    add("--warmup-lr", type=natural_float, metavar="X", help="learning rate before the rise")
     add("--cos", action="store_true", help="cosine decay of the lr instead of --schedule")
     add("--momentum", type=fraction, metavar="X", help="momentum of SGD")
     add("--wd", "--weight-decay", type=natural_float, dest="weight_decay", metavar="X", help="weight decay, of all parameters")
+
+
+def check_warmup(parser: Parser, args: argparse.Namespace) -> None:
+    """Exit with status 2 unless --warmup-epochs and --warmup-lr are set together, and the rise has a length."""
+    if (args.warmup_epochs is None) != (args.warmup_lr is None):
+        parser.error("--warmup-epochs and --warmup-lr are set together")
+    if args.warmup_epochs and args.warmup_epochs[0] >= args.warmup_epochs[1]:
+        parser.error(f"--warmup-epochs {' '.join(map(str, args.warmup_epochs))}: the second epoch must be above the first")
 
 
 def add_contrast_flags(parser: Parser) -> None:
@@ -110,7 +121,7 @@ def add_speed_flags(parser: Parser) -> None:
     add = parser.add_argument_group("speed").add_argument
     add("--precision", choices=("fp32", "tf32", "bf16"), default="fp32", metavar="NAME", help="fp32, tf32 (GPU) or bf16")
     add("--compile", action="store_true", help="torch.compile of the encoders, for GPUs")
-    add("--no-sync-batchnorm", action="store_true", help="several GPUs: each has its own BatchNorm statistics")
+    add("--sync-batchnorm", action="store_true", help="several GPUs: BatchNorm over the clips of all of them")
 
 
 def add_checkpoint_flags(parser: Parser, save_freq: int, save_minutes: float | None = None) -> None:
@@ -134,4 +145,5 @@ def add_run_flags(parser: Parser) -> None:
     add("--gpu", type=natural, metavar="N", help="the same as --device cuda:N")
     add("--seed", type=seed, metavar="N", help="seed of all random numbers (drawn and logged if not set)")
     add("--log-dir", default="./log", metavar="DIR", help="each run writes a new folder here")
+    add("--threads", type=positive_int, metavar="N", help="CPU threads of a process; 1 for small networks (torch's default)")
     add("-p", "--print-freq", type=positive_int, metavar="N", help="steps between log lines")

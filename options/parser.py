@@ -87,7 +87,7 @@ class Parser(argparse.ArgumentParser):
                 off[action.dest] = False
             elif value is None or value is False:
                 self.error(f"{key} has no value")
-            elif isinstance(value, list) and action and action.nargs in ("*", "+"):
+            elif isinstance(value, list) and action and action.nargs in ("*", "+", 2):
                 words += [flag, *map(str, value)]
             else:
                 words.append(flag if value is True else f"{flag}={value}")

@@ -1,6 +1,7 @@
 """Shared by the tests: the goldens, measured on the reference implementation, and small inputs."""
 
 import json
+import os
 import sys
 import zlib
 from pathlib import Path
@@ -14,7 +15,8 @@ sys.path.insert(0, str(ROOT))
 from engine.checkpoint import load_checkpoint  # noqa: E402  the root is on the path by now
 
 GOLDENS = ROOT / "tests" / "goldens"
-torch.set_num_threads(1)  # small tensors: threads only get in the way of each other
+torch.set_num_threads(1)  # small tensors: threads wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"  # the same in the processes that tests start
 
 SIZES = "--hidden-size 16 --num-head 2 --channels 4".split()
 

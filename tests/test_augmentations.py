@@ -1,10 +1,12 @@
 """The augmentations equal the reference, a slow NumPy form, and their own invariants; the draws have the method's ranges."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Golden
+from conftest import GOLDENS, Golden
 
 from feeder import augmentations as A
 from feeder.skeleton import MIRROR
@@ -48,13 +50,24 @@ def test_pointwise_operations(golden):
 def test_spatial_mask(golden):
     for case in golden.meta["spatial"]:
         votes = A.joint_votes(torch.tensor([case["seeds"]]))
-        mask = A.most_voted(votes)[0]
+        ties = torch.rand(1, 25, generator=torch.Generator().manual_seed(0))
+        mask = A.most_voted(votes, ties)[0]
         assert votes[0].tolist() == case["votes"] == A.joint_votes(torch.tensor([case["seeds"]], dtype=torch.uint8))[0].tolist()
         assert mask.sum() == 8 and votes[0][mask].min() >= votes[0][~mask].max()
         theirs = torch.zeros_like(mask).index_fill(0, torch.tensor(case["reference_masked"]), True)
         tied = votes[0] == votes[0][mask].min()  # which of these are masked, the reference leaves to its sort
         assert torch.equal(mask & ~tied, theirs & ~tied)
-        assert tied.nonzero().flatten()[-int((mask & tied).sum()) :].tolist() == (mask & tied).nonzero().flatten().tolist()
+        assert not (tied & ~mask).any() or ties[0][mask & tied].min() >= ties[0][tied & ~mask].max()
+
+
+def test_each_joint_is_masked_as_often_as_with_random_ties():
+    """Within 1 point of 200,000 masks with random ties, and as close to the reference's as they are."""
+    expected = json.loads((GOLDENS / "mask_shares.json").read_text())
+    joints = A.PretrainingViews(p=1.0).draw(torch.full((100_000,), 100), torch.Generator().manual_seed(0)).joints
+    assert (joints.sum(dim=1) == A.MASKED_JOINTS).all()
+    share = joints.double().mean(dim=0)
+    assert (share - torch.tensor(expected["random_ties"]["share"])).abs().max() < 0.01
+    assert (share - torch.tensor(expected["reference"]["share"])).abs().sum() < 0.36
 
 
 @pytest.mark.parametrize("seed", range(5))

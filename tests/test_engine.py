@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+import pretraining
 from engine.checkpoint import find_checkpoint, get_encoder, load_checkpoint, load_weights, restore_optimizer, save_checkpoint
 from engine.meters import Meter, progress_line
 from engine.runlog import Run, RunLog
@@ -24,12 +25,19 @@ SMALL = dict(hidden_size=16, num_head=2, num_layer=1, channels=4)
 RUN = Run("linear", "ntu60", "cross_subject", "joint")
 
 
-def test_learning_rates_drop_at_milestones_or_along_a_cosine():
-    optimizer = torch.optim.SGD([torch.zeros(1)], 1)
-    steps, cosine = Namespace(lr=2, epochs=80, schedule=[50, 70], cos=False), Namespace(lr=1, epochs=40, schedule=[5], cos=True)
-    for args, epochs, expected in ((steps, (0, 49, 50, 69, 70), [2, 2, 0.2, 0.2, 0.02]), (cosine, (0, 20), [1, 0.5])):
-        assert [set_learning_rate(optimizer, args, epoch) for epoch in epochs] == pytest.approx(expected)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.5)
+@pytest.mark.parametrize(
+    "flags, epochs, expected",
+    [
+        ("--lr 2 --epochs 80 --schedule 50 70", (0, 49, 50, 69, 70), [2, 2, 0.2, 0.2, 0.02]),
+        ("--lr 1 --epochs 40 --cos", (0, 20), [1, 0.5]),
+        ("--lr 5 --schedule 9 --warmup-epochs 2 6 --warmup-lr 1", (0, 2, 3, 5, 6, 8, 9), [1, 1, 2, 4, 5, 5, 0.5]),
+        ("--lr 4 --schedule --warmup-epochs 0 4 --warmup-lr 0", (0, 1, 4), [0, 1, 4]),
+    ],
+)
+def test_learning_rates(flags, epochs, expected):
+    optimizer, args = torch.optim.SGD([torch.zeros(1)], 1), pretraining.get_parser().parse_args(flags.split())
+    assert [set_learning_rate(optimizer, args, epoch) for epoch in epochs] == pytest.approx(expected)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(expected[-1])
 
 
 def test_a_meter_has_the_references_format_and_restores():
