@@ -18,7 +18,7 @@ demo: $(VENV)/installed
 	done
 	$(BIN)/python -m engine.results demo/log
 	@echo "Compare the encoder that was pre-trained without labels with the random one (ten synthetic actions, unseen people,"
-	@echo "chance 10 %; we measured 86 to 89 and 59 by 1-NN; results vary by 10 points between seeds; see The demo in docs/results.md)."
+	@echo "chance 10 %; with this seed we measured 86 to 89 and 59 by 1-NN; with one of three seeds the random encoder was better: The demo in docs/results.md)."
 	@echo "Next: run $(BIN)/tensorboard --logdir demo/log, then see The three scripts on NTU RGB+D in README.md."
 
 test: $(VENV)/installed-tests

@@ -3,7 +3,7 @@
     python action_classification.py --pretrained checkpoints/pretrain --finetune-dataset ntu60
 
 The features of the frozen encoder are computed once, on a deterministic crop, and every epoch
-trains on them. --finetune uses the recipe options/finetune.yaml and trains on the same crop.
+trains on them. --finetune uses the recipe options/finetune.yaml and trains on random crops.
 """
 
 import copy
@@ -53,6 +53,8 @@ def get_parser() -> Parser:
     share = "share of the labels to train on, balanced over the classes (%(default)s)"
     add("--label-fraction", type=positive_fraction, default=1.0, metavar="F", help=share)
     add("--repeats", type=positive_int, default=1, metavar="R", help="trainings with different seeds and labels (%(default)s)")
+    crop = "share of a training clip that --finetune crops at random, smallest and largest (centre crop if not set)"
+    add("--crop-ratio", type=positive_fraction, nargs=2, metavar=("LOW", "HIGH"), help=crop)
     flags.add_optimizer_flags(parser)
     flags.add_checkpoint_flags(parser, save_freq=20)
     flags.add_run_flags(parser)
@@ -69,6 +71,8 @@ def main(argv: list[str] | None = None) -> None:
     flags.check_encoder_flags(parser, args)
     streams = listed(args.finetune_skeleton_representation)
     flags.check_warmup(parser, args)
+    if args.crop_ratio and (not args.finetune or args.crop_ratio[0] > args.crop_ratio[1]):
+        parser.error("--crop-ratio LOW HIGH is for --finetune, with LOW at most HIGH")
     if args.resume is not None and (len(streams) > 1 or args.repeats > 1):
         parser.error("--resume continues a single training: omit it with several streams or --repeats")
     folder, num_classes = flags.given_folder(parser, args, args.finetune_dataset), DATA_SETS[args.finetune_dataset].num_classes
@@ -156,8 +160,9 @@ def train(
     if checkpoint:
         checkpoints.load_weights(model, checkpoint["state_dict"], path)
         checkpoints.restore_optimizer(optimizer, model, checkpoint, path)
+    generator = torch.Generator().manual_seed(seed)  # of random crops
     if "random" in checkpoint:
-        restore_random_states(checkpoint["random"], path)
+        restore_random_states(checkpoint["random"], path, generator)
 
     # samples: features on the device, or clips from loaders
     batches, in_order = Batches(len(rows), args.batch_size, seed), Batches(len(task.test), BATCH_SIZE)
@@ -166,11 +171,13 @@ def train(
         train_samples, test_samples = partial(feature_batches, x, y, batches), partial(iter, [(features[1], labels)])
     else:
         pin_memory, how = task.device.type == "cuda", (stream, model.encoder.sizes, task.device)
-        train_samples = partial(clip_batches, make_loader(Subset(task.train, rows), batches, args.workers, pin_memory), *how)
+        loader = make_loader(Subset(task.train, rows), batches, args.workers, pin_memory)
+        train_samples = partial(clip_batches, loader, *how, args.crop_ratio, generator)
         test_samples = partial(clip_batches, make_loader(task.test, in_order, args.workers, pin_memory), *how)
 
     prefix, folder = f"{name}/" if name else "", Path(args.checkpoint_path, name)
     best_acc1, best_scores, scores = checkpoint.get("best_acc1", -1.0), checkpoint.get("best_scores"), None
+    best: dict = {}  # since the last checkpoint
     about = dict(run=list(task.run), options=vars(args), log_folder=str(log.folder), seed=args.seed)
     for epoch in range(checkpoint.get("epoch", args.start_epoch), args.epochs):
         # train
@@ -184,15 +191,22 @@ def train(
         acc1, acc5 = evaluation.accuracy(scores, labels), evaluation.accuracy(scores, labels, k=5)
         if acc1 > best_acc1:
             best_acc1, best_scores = acc1, scores
+            best = {"epoch": epoch + 1, "weights": {n: t.clone() for n, t in classifier.state_dict().items()}}
         log.print(f" * Acc@1 {acc1:.3f} Acc@5 {acc5:.3f}")
         log.metrics(epoch, **{f"{prefix}loss": loss, f"{prefix}acc1": acc1, f"{prefix}acc5": acc5, f"{prefix}lr": lr})
 
         # save
         if (epoch + 1) % args.save_freq == 0 or epoch + 1 == args.epochs:
             state = dict(epoch=epoch + 1, state_dict=model.state_dict(), optimizer=optimizer.state_dict())
-            state |= dict(sizes={"encoder": model.encoder.sizes}, random=random_states())
+            state |= dict(sizes={"encoder": model.encoder.sizes}, random=random_states(generator))
             state |= dict(best_acc1=best_acc1, best_scores=best_scores)
             checkpoints.save_checkpoint(folder / checkpoints.NAME, state | about)
+            if best:  # for --pretrained; without an optimiser, it cannot be resumed
+                layer = "" if args.finetune else "fc."
+                weights = model.state_dict() | {layer + name: tensor for name, tensor in best["weights"].items()}
+                state |= dict(epoch=best["epoch"], state_dict=weights, optimizer={})
+                checkpoints.save_checkpoint(folder / checkpoints.BEST, state | about)
+                best = {}
     if scores is None:  # the earlier run stopped before writing its result
         scores = class_scores(classifier, test_samples)
     return torch.stack([scores, scores if best_scores is None else best_scores])

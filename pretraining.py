@@ -266,9 +266,8 @@ def prepare(net: SCDNet, args: Namespace, device: torch.device) -> nn.Module:
     unused = {query for query, _ in args.pairs} != {"t", "s", "i"}  # heads without a term in an ablated loss
     with warnings.catch_warnings():  # torch 2.13 has renamed `broadcast_buffers`; older ones do not know the new name
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-        return DistributedDataParallel(
-            net, [device] if on_gpu else None, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=unused
-        )
+        how = dict(broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=unused)
+        return DistributedDataParallel(net, [device] if on_gpu else None, **how)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from model import Encoder
 from model.reference import from_reference, is_reference, momentum_from_reference, sizes, strip_module
 
 NAME = "checkpoint.pth.tar"
+BEST = "model_best.pth.tar"  # of the epoch that is best on the test set
 # Entries of a checkpoint and their types. A checkpoint with "run" is ours and has all of OURS.
 ENTRIES: dict[str, type | tuple[type, ...]] = dict.fromkeys(("epoch", "step", "steps", "seed"), int)
 ENTRIES |= dict.fromkeys(("options", "sizes", "optimizer", "meters"), dict) | dict.fromkeys(("log_folder", "data"), str)

@@ -16,7 +16,7 @@ from engine.device import keep_freed_memory, set_precision
 from engine.files import save_npz
 from engine.runlog import Run
 from engine.training import seed_everything
-from feeder.augmentations import STREAMS, centre_crop
+from feeder.augmentations import STREAMS, centre_crop, crop_resize, draw_crop
 from feeder.cli import UserError
 from feeder.dataset import Batches, SkeletonDataset, make_loader
 from feeder.skeleton import NUM_BODIES
@@ -89,12 +89,25 @@ def feature_batches(x: Tensor, y: Tensor, batches: Batches) -> Iterator[tuple[Te
 
 
 def clip_batches(
-    loader: DataLoader, stream: str, sizes: dict[str, int], device: torch.device
+    loader: DataLoader,
+    stream: str,
+    sizes: dict[str, int],
+    device: torch.device,
+    crop_ratio: Sequence[float] | None = None,
+    generator: torch.Generator | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield centre crops of a stream, x (N, 3, frames, V, bodies), and labels (N,), on the device."""
+    """Yield crops of a stream, x (N, 3, frames, V, bodies), and labels (N,), on the device.
+
+    They are centre crops or, with `crop_ratio`, random crops of a share of the clip between these two, as in CMD's fine-tuning.
+    """
+    size = sizes["frames"]
     for batch in loader:
         x = batch.x[..., : sizes["bodies"]].to(device, non_blocking=True)
-        x = STREAMS[stream](centre_crop(x, batch.num_frames, size=sizes["frames"]))
+        if crop_ratio is None:
+            x = centre_crop(x, batch.num_frames, size=size)
+        else:
+            x = crop_resize(x, *draw_crop(batch.num_frames, crop_ratio, size, generator), size)
+        x = STREAMS[stream](x)
         yield x, batch.labels.to(device, non_blocking=True)
 
 

@@ -62,9 +62,10 @@ class RunLog:
         if not enabled:
             return
         try:
+            import PIL  # noqa: F401  Pillow, of the images, comes with tensorboard
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed here
-        except ImportError:
-            raise UserError("tensorboard is not installed: pip install -r requirements.txt") from None
+        except ImportError as error:
+            raise UserError(f"{error.name} is not installed: pip install -r requirements.txt") from None
         threading.excepthook = _hide_os_errors
         if folder:
             self._drop_epochs(start_epoch)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from engine.features import Task
@@ -102,6 +101,8 @@ def draw_strip(clip: np.ndarray, text: str) -> np.ndarray:
     Bones of the clip (3, T, V, M) are lines, left blue, right orange. All frames have the same scale; x points to the right, z
     upwards. Joints at the origin are not drawn: they are masked, or their frame is masked or their body absent.
     """
+    from PIL import Image, ImageDraw, ImageFont  # comes with tensorboard; `RunLog` says so if that is missing
+
     points = clip[[0, 2], :: clip.shape[1] // NUM_BLOCKS].transpose(1, 3, 2, 0)  # (blocks, M, V, 2)
     visible = clip[:, :: clip.shape[1] // NUM_BLOCKS].any(axis=0).transpose(0, 2, 1)  # (blocks, M, V)
     visible[:, :, SPINE_MID] = visible.any(axis=2)  # at the origin in every frame of a prepared recording

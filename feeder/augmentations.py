@@ -121,8 +121,8 @@ def joint_votes(seeds: Tensor) -> Tensor:
 def most_voted(votes: Tensor, ties: Tensor) -> Tensor:
     """Return a mask (N, V) bool of the `MASKED_JOINTS` joints with most of the votes (N, V) ints.
 
-    Of joints with equal votes, those with the larger `ties` (N, V), numbers in [0, 1), are masked. In the reference the order
-    of ties depends on NumPy's sort, which varies between versions and CPUs; random ties are closest to it (docs/differences.md).
+    Of joints with equal votes, those with the larger `ties` (N, V), numbers in [0, 1), are masked. In the reference their order
+    is that of NumPy's sort, which varies between versions and CPUs; random ties are closest to it (docs/differences.md).
     """
     chosen = (votes + ties).topk(MASKED_JOINTS, dim=1).indices
     return torch.zeros_like(votes, dtype=torch.bool).scatter_(1, chosen, True)

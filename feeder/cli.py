@@ -6,6 +6,7 @@ import errno
 import functools
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -92,8 +93,9 @@ def _message(error: Exception) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return text.rpartition("feeder.cli.UserError: ")[2]  # a loader worker prefixes its traceback
-    # a killed process is noticed by its end, or by its connection if it was sending
-    if "DataLoader worker" in text or isinstance(error, (ConnectionResetError, ConnectionRefusedError)):
+    # a killed process is noticed by its end, or by its connection if it was sending; torch reports a bug in it as "Caught ..."
+    killed = re.match(r"DataLoader worker \(pid.*\) (is killed|exited unexpectedly)", text)
+    if killed or isinstance(error, (ConnectionResetError, ConnectionRefusedError)):
         return f"a data loading process was killed, probably because memory ran out: use fewer --workers ({text[:200]})"
     if isinstance(error, OSError):
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""

@@ -67,6 +67,17 @@ def test_what_is_wrong(folder, capsys, change, reason):
     assert reason in problems(folder, capsys)
 
 
+def test_every_problem_is_named_once_with_a_count(folder, capsys):
+    data, label = folder / "xsub/train_data_joint.npy", folder / "xsub/train_label.pkl"
+    change_array(data, (slice(0, 3), 0, 5, 24, 0), np.inf)
+    change_array(data, (slice(4, 6), 2, 0, 1, 0), 3.0)
+    change_label(label, lambda names: [names[1], *names[1:]], lambda labels: [labels[0], 59, 58, *labels[3:]])
+    lines = problems(folder, capsys).splitlines()
+    assert len(lines) == 4 and all(line.startswith(f"{folder}/xsub: train: ") for line in lines)
+    for kind, count in (("NaN", 3), ("not centred", 2), ("differ from the name", 2), ("occur several times", 1)):
+        assert [line for line in lines if kind in line and f": {count} of 9 samples, such as " in line], (kind, lines)
+
+
 def test_counts_above_300_and_zeros_are_noted(folder, capsys):
     change_array(folder / "xsub/train_num_frame.npy", 0, 400)
     change_array(folder / "xsub/val_data_joint.npy", (slice(None), slice(None), slice(None), [3, 24]), 0)
@@ -98,9 +109,9 @@ def test_labels_outside_pku(tmp_path, capsys):
     pku_gendata.main(["--data-path", str(tmp_path / "raw"), "--out-folder", str(pku_folder)])
     path = pku_folder / "xsub/train_label.pkl"
     change_label(path, labels=lambda labels: [51, *labels[1:]])
-    assert "has label 51, but PKU-MMD part 1 has 51 classes" in problems(pku_folder, capsys)
+    assert "labels outside the 51 classes of PKU-MMD part 1: 1 of" in problems(pku_folder, capsys)
     change_label(path, lambda names: [f"{names[0][:-2]}52", *names[1:]])
-    assert "has label 51, but PKU-MMD part 1 has 51 classes" in problems(pku_folder, capsys)
+    assert "labels outside the 51 classes of PKU-MMD part 1: 1 of" in problems(pku_folder, capsys)
     change_label(path, lambda names: ["mine_c52", *names[1:]])
     main([str(pku_folder)])  # names of nobody's: no number of classes is known
     assert "names of neither NTU RGB+D nor PKU-MMD" in capsys.readouterr().out

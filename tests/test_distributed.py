@@ -31,7 +31,7 @@ def flags(data, name, *more):
 
 
 def test_two_processes_equal_one(here):
-    """The same views of 8 clips, 4 in each process: the same losses, weights, momentum encoder and queues."""
+    """Compiled, 4 of the same 8 clips in each: the same losses, weights, momentum encoder and queues; without a warning."""
     result = run_two(SCRIPT, "steps", "two.pt")
     assert (here / "two.pt").exists(), result.stderr
     two, (net, losses) = torch.load("two.pt", weights_only=True), run_steps()

@@ -85,17 +85,34 @@ def test_fine_tuning_trains_the_encoder_in_training_mode(arrays, here):
 
 def test_one_step_of_fine_tuning_is_plain_gradient_descent(arrays, here):
     flags = ["--momentum", "0", "--lr", "0.1", "--epochs", "1", "--batch-size", "99", "--checkpoint-path", "ck"]
-    classify(arrays, "--finetune", "--random-encoder", *SIZES, *flags)
+    classify(arrays, "--finetune", "--random-encoder", *SIZES, *flags, "--crop-ratio", "1", "1")
     torch.manual_seed(3)
     model = DownstreamModel(Encoder(**SMALL), 60)
     split = open_split(arrays / "NTU-RGB-D-60-AGCN" / "xsub", "train")
     clips = torch.from_numpy(np.array(split.data))
     order = np.random.default_rng([3, 0]).permutation(len(clips))
-    x = centre_crop(clips[order], torch.from_numpy(split.num_frame[order]))
+    x = centre_crop(clips[order], torch.from_numpy(split.num_frame[order]), ratio=1)
     torch.nn.functional.cross_entropy(model.train()(x), torch.tensor(split.labels)[order]).backward()
     trained = weights("ck")
     for name, p in model.named_parameters():
         torch.testing.assert_close(trained[name], (p - 0.1 * p.grad).detach(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("flags, lr", [([], "1"), (["--finetune"], "0.1")], ids=["linear", "finetune"])
+def test_the_weights_of_the_best_epoch_are_saved(arrays, here, flags, lr):
+    """At a learning rate that makes the accuracy go up and down; the best epoch is not the last one."""
+    classify(arrays, "--pretrained", "joint.tar", *flags, "--epochs", "6", "--lr", lr, "--checkpoint-path", "ck")
+    accuracies = [line["acc1"] for line in metrics(newest(here))[:-1]]
+    best = load_checkpoint("ck/model_best.pth.tar")
+    assert best["epoch"] == 1 + np.argmax(accuracies) < 6, accuracies
+    found = np.load(newest(here) / "predictions.npz")
+    model = DownstreamModel(Encoder(**SMALL), 60)
+    model.load_state_dict(best["state_dict"])
+    split = open_split(arrays / "NTU-RGB-D-60-AGCN" / "xsub", "val")
+    with torch.no_grad():
+        scores = model.eval()(centre_crop(torch.from_numpy(np.array(split.data)), torch.from_numpy(split.num_frame)))
+    np.testing.assert_allclose(scores, found["best_scores"][0], rtol=1e-4, atol=1e-4)
+    retrieve(arrays, "--pretrained", "ck/model_best.pth.tar")
 
 
 def test_streams_are_their_single_runs_and_their_fusion_the_sum_of_scores(arrays, here, capsys):

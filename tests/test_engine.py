@@ -277,8 +277,9 @@ def test_a_log_of_another_process_writes_nothing(here, capsys):
     assert not capsys.readouterr().out and not os.listdir(here)
 
 
-def test_a_missing_tensorboard_is_one_line(here, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UserError, match="tensorboard is not installed"):
+@pytest.mark.parametrize("module", ["torch.utils.tensorboard", "PIL"])
+def test_a_missing_package_is_one_line(here, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=f"{module} is not installed: pip install"):
         RunLog("log", RUN, Namespace(seed=0))
     assert not os.listdir(here)

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, SIZES, assert_same_training, failure
+from torch.utils.data import get_worker_info
 
 import action_classification
 import pretraining
 from engine.checkpoint import load_checkpoint, lock_folder
 from engine.training import StopSignals
 from feeder.cli import script
-from feeder.dataset import Batches
+from feeder.dataset import Batches, SkeletonDataset
 
 
 def pretrain(data, *flags):
@@ -257,6 +258,14 @@ def test_a_worker_killed_while_it_sends_is_one_line(capsys, error):
 
     code, line = failure(capsys, main, [])
     assert code == 1 and "use fewer --workers" in line
+
+
+def test_a_bug_in_a_worker_keeps_its_traceback(data, here, monkeypatch):
+    """torch words it as "Caught ZeroDivisionError in DataLoader worker process 0", with the worker's traceback."""
+    inside = SkeletonDataset.__getitem__
+    monkeypatch.setattr(SkeletonDataset, "__getitem__", lambda *args: 1 / 0 if get_worker_info() else inside(*args))
+    with pytest.raises(ZeroDivisionError, match="(?s)Caught .* DataLoader worker process 0.*lambda"):
+        pretrain(data, "--epochs", "1", "--workers", "1")
 
 
 def test_a_killed_worker_is_one_line(data, here, monkeypatch, capsys):

@@ -1,19 +1,23 @@
 """What the processes of a distributed test run: `torchrun --nproc_per_node 2 tests/two_processes.py MODE ARGS`.
 
-steps OUT: three steps of pre-training on fixed views, each process on its rows; rank 0 saves the result to OUT.
+steps OUT: three steps of pre-training on fixed views, each process on its rows; rank 0 saves the result to OUT. The encoders
+    are compiled into one graph each, by the backend aot_eager.
 signal FLAGS: pretraining.py, in which rank 1 receives SIGTERM in the sixth step, and rank 0 while it slowly writes.
 fail FLAGS: pretraining.py, in which rank 1 ends with an error in the third step.
 """
 
+import functools
 import itertools
 import os
 import signal
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -32,7 +36,7 @@ class FixedViews:
         return x, x.flip(2)
 
 
-def run_steps() -> tuple[SCDNet, list[float]]:
+def run_steps(compiled: bool = False) -> tuple[SCDNet, list[float]]:
     """Return the network and the losses after three steps.
 
     Double precision, no dropout and running statistics in BatchNorm: numbers of processes differ in rounding only.
@@ -42,7 +46,10 @@ def run_steps() -> tuple[SCDNet, list[float]]:
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-    model = pretraining.prepare(net, pretraining.get_parser().parse_args([]), CPU)
+    if compiled:
+        for encoder in (net.encoder_q, net.encoder_k):
+            encoder.compile = functools.partial(encoder.compile, backend="aot_eager")
+    model = pretraining.prepare(net, pretraining.get_parser().parse_args(["--compile"] if compiled else []), CPU)
     optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.1, 0.9)
     clips = torch.randn(3, 8, 3, 64, 25, 2, dtype=torch.float64).cumsum(dim=3)
     rank, rows, losses = distributed.rank(), 8 // distributed.world_size(), []
@@ -86,7 +93,11 @@ if __name__ == "__main__":
     mode, *rest = sys.argv[1:]
     if mode == "steps":
         distributed.init_processes(CPU)
-        network, history = run_steps()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            network, history = run_steps(compiled=True)
+        assert not caught, [str(warning.message) for warning in caught]
+        assert counters["stats"]["unique_graphs"] == 2, "one graph for each encoder"
         gathered = distributed.gather_objects(distributed.any_process(False, distributed.rank() == 1))
         if distributed.rank() == 0:
             torch.save({"state_dict": network.state_dict(), "losses": history, "any": gathered}, rest[0])
