@@ -24,7 +24,15 @@ from torch.utils.data import Subset
 from engine import checkpoint as checkpoints
 from engine import evaluation
 from engine.device import pick_device, set_threads
-from engine.features import BATCH_SIZE, Task, clip_batches, extract_features, feature_batches, open_task, save_features
+from engine.features import (
+    BATCH_SIZE,
+    Task,
+    clip_batches,
+    extract_features,
+    feature_batches,
+    open_task,
+    save_features,
+)
 from engine.files import save_npz
 from engine.meters import Meter, progress_line
 from engine.results import RESULT, mean_of, write_rows
@@ -40,7 +48,9 @@ from options.datasets import DATA_SETS
 from options.parser import Parser, listed, positive_fraction, positive_int
 
 Features = tuple[Tensor, Tensor] | None  # of training and test set, (N, 2 d)
-Samples = Callable[[], Iterable[tuple[Tensor, Tensor]]]  # returns the batches of an epoch: inputs and labels, on the device
+Samples = Callable[
+    [], Iterable[tuple[Tensor, Tensor]]
+]  # returns the batches of an epoch: inputs and labels, on the device
 
 
 def get_parser() -> Parser:
@@ -49,10 +59,20 @@ def get_parser() -> Parser:
     flags.add_data_flags(parser, "--finetune-dataset", STREAMS, several=True)
     flags.add_encoder_flags(parser)
     add = parser.add_argument_group("training").add_argument
-    add("--finetune", action="store_true", help="train the encoder too; with --random-encoder: supervised, from scratch")
+    add(
+        "--finetune",
+        action="store_true",
+        help="train the encoder too; with --random-encoder: supervised, from scratch",
+    )
     share = "share of the labels to train on, balanced over the classes (%(default)s)"
     add("--label-fraction", type=positive_fraction, default=1.0, metavar="F", help=share)
-    add("--repeats", type=positive_int, default=1, metavar="R", help="trainings with different seeds and labels (%(default)s)")
+    add(
+        "--repeats",
+        type=positive_int,
+        default=1,
+        metavar="R",
+        help="trainings with different seeds and labels (%(default)s)",
+    )
     crop = "share of a training clip that --finetune crops at random, smallest and largest (centre crop if not set)"
     add("--crop-ratio", type=positive_fraction, nargs=2, metavar=("LOW", "HIGH"), help=crop)
     flags.add_optimizer_flags(parser)
@@ -75,7 +95,10 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("--crop-ratio LOW HIGH is for --finetune, with LOW at most HIGH")
     if args.resume is not None and (len(streams) > 1 or args.repeats > 1):
         parser.error("--resume continues a single training: omit it with several streams or --repeats")
-    folder, num_classes = flags.given_folder(parser, args, args.finetune_dataset), DATA_SETS[args.finetune_dataset].num_classes
+    folder, num_classes = (
+        flags.given_folder(parser, args, args.finetune_dataset),
+        DATA_SETS[args.finetune_dataset].num_classes,
+    )
     task_name = "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
     run = Run(task_name, args.finetune_dataset, args.protocol, "+".join(streams))
 
@@ -83,7 +106,9 @@ def main(argv: list[str] | None = None) -> None:
     names = {stream: trial_names(args, stream, len(streams) > 1) for stream in streams}
     for name in [name for trials in names.values() for name in trials]:  # only one with --resume
         trial_folder = Path(args.checkpoint_path, name)
-        checkpoint, path = checkpoints.find_checkpoint(args.resume, trial_folder, None if args.finetune else "linear")
+        checkpoint, path = checkpoints.find_checkpoint(
+            args.resume, trial_folder, None if args.finetune else "linear"
+        )
     before, notes = checkpoint.get("options", {}), checkpoints.check_run(checkpoint, run, vars(args), path)
     epoch = checkpoint.get("epoch", args.start_epoch)
     log_folder = checkpoints.resumed_log(checkpoint, path, args.checkpoint_path)
@@ -94,30 +119,56 @@ def main(argv: list[str] | None = None) -> None:
     device, seed = pick_device(args.device, args.gpu), checkpoint.get("seed", args.seed)
     set_threads(args.threads)
     task = open_task(run, folder, num_classes, listed(args.pretrained), flags.given_sizes(args), device, seed)
-    evaluation.balanced_subset(task.train.labels, args.label_fraction, task.record["seed"])  # refuses empty classes
+    evaluation.balanced_subset(
+        task.train.labels, args.label_fraction, task.record["seed"]
+    )  # refuses empty classes
     for entry in ("data", "origins"):
         if before.get(entry, task.record[entry]) != task.record[entry]:
-            raise UserError(f"{path} was started with other {entry}: choose another --checkpoint-path, or omit --resume")
+            raise UserError(
+                f"{path} was started with other {entry}: choose another --checkpoint-path, or omit --resume"
+            )
     vars(args).update(task.record, changes=before.get("changes", []) + notes)
 
-    with checkpoints.lock_folder(args.checkpoint_path), RunLog(args.log_dir, run, args, log_folder, epoch) as log:
+    with (
+        checkpoints.lock_folder(args.checkpoint_path),
+        RunLog(args.log_dir, run, args, log_folder, epoch) as log,
+    ):
         (log.folder / RESULT).unlink(missing_ok=True)
-        log.print(f"{len(task.train)} training and {len(task.test)} test samples of {folder}, {device}, seed {args.seed}")
+        log.print(
+            f"{len(task.train)} training and {len(task.test)} test samples of {folder}, {device}, seed {args.seed}"
+        )
         for note in (f"log in {log.folder}", *task.train.notes, *task.test.notes, *notes):
             log.print(note)
 
         # for each stream: features once, then a classifier for each repeat
         scores = []
         for stream, encoder, origin in zip(streams, task.encoders, args.origins, strict=True):
-            log.print(f"{stream} stream, encoder: {evaluation.describe_encoder(origin, args.protocol, stream)}")
+            log.print(
+                f"{stream} stream, encoder: {evaluation.describe_encoder(origin, args.protocol, stream)}"
+            )
             features = None
             for repeat in range(args.repeats):
                 seed = seed_everything(evaluation.repeat_seed(args.seed, repeat))
-                own = copy.deepcopy(encoder) if args.pretrained else Encoder(**encoder.sizes)  # random: one for each repeat
+                own = (
+                    copy.deepcopy(encoder) if args.pretrained else Encoder(**encoder.sizes)
+                )  # random: one for each repeat
                 model = DownstreamModel(own, num_classes).to(device)
                 if not args.finetune and (features is None or args.random_encoder):
                     features = extract_features(task, model.encoder, stream, args.workers)
-                scores.append(train(args, task, stream, model, features, seed, names[stream][repeat], checkpoint, path, log))
+                scores.append(
+                    train(
+                        args,
+                        task,
+                        stream,
+                        model,
+                        features,
+                        seed,
+                        names[stream][repeat],
+                        checkpoint,
+                        path,
+                        log,
+                    )
+                )
                 if repeat == 0:
                     first = features
                     if args.save_features:
@@ -150,7 +201,10 @@ def train(
     `seed` determines the label subset and the order of the batches; `name` is "" for a single training. Return the scores (2,
     N, classes) of the test set after the last epoch and after the epoch with the best accuracy, on the CPU.
     """
-    labels, rows = torch.from_numpy(task.test.labels), evaluation.balanced_subset(task.train.labels, args.label_fraction, seed)
+    labels, rows = (
+        torch.from_numpy(task.test.labels),
+        evaluation.balanced_subset(task.train.labels, args.label_fraction, seed),
+    )
     if name or args.label_fraction < 1:
         log.print(f"{name or stream}: {len(rows)} of {len(task.train)} labels, drawn with seed {seed}")
 
@@ -167,8 +221,14 @@ def train(
     # samples: features on the device, or clips from loaders
     batches, in_order = Batches(len(rows), args.batch_size, seed), Batches(len(task.test), BATCH_SIZE)
     if features:
-        x, y = features[0][torch.from_numpy(rows).to(task.device)], torch.from_numpy(task.train.labels[rows]).to(task.device)
-        train_samples, test_samples = partial(feature_batches, x, y, batches), partial(iter, [(features[1], labels)])
+        x, y = (
+            features[0][torch.from_numpy(rows).to(task.device)],
+            torch.from_numpy(task.train.labels[rows]).to(task.device),
+        )
+        train_samples, test_samples = (
+            partial(feature_batches, x, y, batches),
+            partial(iter, [(features[1], labels)]),
+        )
     else:
         pin_memory, how = task.device.type == "cuda", (stream, model.encoder.sizes, task.device)
         loader = make_loader(Subset(task.train, rows), batches, args.workers, pin_memory)
@@ -187,13 +247,17 @@ def train(
         # evaluate
         scores = class_scores(classifier, test_samples)
         if not math.isfinite(loss) or not scores.isfinite().all():
-            raise UserError(f"loss or class scores are not finite in epoch {epoch}: stopped; try a lower --lr")
+            raise UserError(
+                f"loss or class scores are not finite in epoch {epoch}: stopped; try a lower --lr"
+            )
         acc1, acc5 = evaluation.accuracy(scores, labels), evaluation.accuracy(scores, labels, k=5)
         if acc1 > best_acc1:
             best_acc1, best_scores = acc1, scores
             best = {"epoch": epoch + 1, "weights": {n: t.clone() for n, t in classifier.state_dict().items()}}
         log.print(f" * Acc@1 {acc1:.3f} Acc@5 {acc5:.3f}")
-        log.metrics(epoch, **{f"{prefix}loss": loss, f"{prefix}acc1": acc1, f"{prefix}acc5": acc5, f"{prefix}lr": lr})
+        log.metrics(
+            epoch, **{f"{prefix}loss": loss, f"{prefix}acc1": acc1, f"{prefix}acc5": acc5, f"{prefix}lr": lr}
+        )
 
         # save
         if (epoch + 1) % args.save_freq == 0 or epoch + 1 == args.epochs:
@@ -203,7 +267,9 @@ def train(
             checkpoints.save_checkpoint(folder / checkpoints.NAME, state | about)
             if best:  # for --pretrained; without an optimiser, it cannot be resumed
                 layer = "" if args.finetune else "fc."
-                weights = model.state_dict() | {layer + name: tensor for name, tensor in best["weights"].items()}
+                weights = model.state_dict() | {
+                    layer + name: tensor for name, tensor in best["weights"].items()
+                }
                 state |= dict(epoch=best["epoch"], state_dict=weights, optimizer={})
                 checkpoints.save_checkpoint(folder / checkpoints.BEST, state | about)
                 best = {}
@@ -223,7 +289,12 @@ def train_step(classifier: nn.Module, x: Tensor, y: Tensor, optimizer: Optimizer
 
 
 def train_epoch(
-    classifier: nn.Module, samples: Samples, batches: Batches, optimizer: Optimizer, print_freq: int, log: RunLog
+    classifier: nn.Module,
+    samples: Samples,
+    batches: Batches,
+    optimizer: Optimizer,
+    print_freq: int,
+    log: RunLog,
 ) -> float:
     """Train for one epoch, print a line every `print_freq` steps, return the mean loss."""
     classifier.train()
@@ -254,11 +325,15 @@ def report(args: Namespace, task: Task, scores: Tensor, features: Tensor | None,
     """
     test, run, labels = task.test, task.run, torch.from_numpy(task.test.labels)
     fused, rows = evaluation.fuse(scores, args.stream_weights), []  # (repeats, 2, N, classes)
-    parts = dict(zip(task.streams, scores, strict=True)) | {run.stream: fused}  # a single stream is its own fusion
+    parts = dict(zip(task.streams, scores, strict=True)) | {
+        run.stream: fused
+    }  # a single stream is its own fusion
     for stream, found in parts.items():
         row = evaluation.result_row(run, vars(args), stream, run.task, **evaluation.summarise(found, labels))
         last, best = mean_of([row], "acc1", 3), mean_of([row], "best_acc1", 3)
-        log.print(f"{stream}: Acc@1 of the last epoch {last}; of the epoch best on the test set {best} (what papers report)")
+        log.print(
+            f"{stream}: Acc@1 of the last epoch {last}; of the epoch best on the test set {best} (what papers report)"
+        )
         rows.append(row)
 
     # the first repeat in detail

@@ -45,19 +45,26 @@ def main(argv: list[str] | None = None) -> None:
     parser = get_parser()
     args = parser.parse_args(argv)
     flags.check_encoder_flags(parser, args)
-    folder, num_classes = flags.given_folder(parser, args, args.finetune_dataset), DATA_SETS[args.finetune_dataset].num_classes
+    folder, num_classes = (
+        flags.given_folder(parser, args, args.finetune_dataset),
+        DATA_SETS[args.finetune_dataset].num_classes,
+    )
     streams, ks = listed(args.finetune_skeleton_representation), listed(args.knn_neighbours)
     run = Run("retrieval", args.finetune_dataset, args.protocol, "+".join(streams))
     device, sizes = pick_device(args.device, args.gpu), flags.given_sizes(args)
     set_threads(args.threads)
-    task = open_task(run, folder, num_classes, listed(args.pretrained), sizes, device, args.seed, args.raw_coordinates)
+    task = open_task(
+        run, folder, num_classes, listed(args.pretrained), sizes, device, args.seed, args.raw_coordinates
+    )
     vars(args).update(task.record)
     train, test = task.train, task.test
     if max(ks) > len(train):
         raise UserError(f"--knn-neighbours {max(ks)} is more than the gallery's {len(train)} samples")
 
     with RunLog(args.log_dir, run, args) as log:
-        log.print(f"{len(train)} gallery and {len(test)} query samples of {folder}, {device}; log in {log.folder}")
+        log.print(
+            f"{len(train)} gallery and {len(test)} query samples of {folder}, {device}; log in {log.folder}"
+        )
         for note in (*train.notes, *test.notes):
             log.print(note)
         gallery_labels, labels = (torch.from_numpy(part.labels).to(device) for part in (train, test))
@@ -73,7 +80,10 @@ def main(argv: list[str] | None = None) -> None:
         # fusion: the cosine of the concatenated features is the weighted mean of the streams' cosines
         if len(streams) > 1:
             weights = args.stream_weights or [1.0] * len(streams)
-            scaled = [[F.normalize(x, dim=1) * w**0.5 for x in features[s]] for s, w in zip(streams, weights, strict=True)]
+            scaled = [
+                [F.normalize(x, dim=1) * w**0.5 for x in features[s]]
+                for s, w in zip(streams, weights, strict=True)
+            ]
             features[run.stream] = tuple(torch.cat(parts, dim=1) for parts in zip(*scaled, strict=True))
 
         # neighbours and accuracy

@@ -24,16 +24,33 @@ def get_parser() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(description=__doc__)
     add = parser.add_argument
-    add("--dataset", choices=ntu.BENCHMARKS, default="ntu60", metavar="NAME", help="ntu60 or ntu120 (%(default)s)")
+    add(
+        "--dataset",
+        choices=ntu.BENCHMARKS,
+        default="ntu60",
+        metavar="NAME",
+        help="ntu60 or ntu120 (%(default)s)",
+    )
     folders = "folders of .skeleton files (data/nturgbd_raw[_120]/nturgb+d_skeletons)"
     add("--data-path", type=Path, nargs="+", metavar="DIR", help=folders)
     names = "names of samples to skip, one per line, in addition to the built-in list of missing skeletons"
     add("--ignored-sample-path", type=Path, metavar="FILE", help=names)
     add("--skip-bad", action="store_true", help="skip damaged files instead of failing at the end")
-    add("--out-folder", type=Path, metavar="DIR", help="output folder (data/NTU-RGB-D-60-AGCN or data/NTU-RGB-D-120-AGCN)")
+    add(
+        "--out-folder",
+        type=Path,
+        metavar="DIR",
+        help="output folder (data/NTU-RGB-D-60-AGCN or data/NTU-RGB-D-120-AGCN)",
+    )
     protocols = "protocols to write (ntu60: xsub xview; ntu120: xsub xsetup)"
     add("--benchmark", nargs="+", choices=("xsub", "xview", "xsetup"), metavar="NAME", help=protocols)
-    add("--workers", type=positive_int, default=default_workers(), metavar="N", help="processes (all cores, 12 at most)")
+    add(
+        "--workers",
+        type=positive_int,
+        default=default_workers(),
+        metavar="N",
+        help="processes (all cores, 12 at most)",
+    )
     return parser
 
 
@@ -60,7 +77,9 @@ def main(argv: list[str] | None = None) -> None:
     # report
     listed = sum(path.stem in missing for path in files)
     skipped = f"{listed} listed as missing skeletons, {len(files) - len(wanted) - listed} listed by --ignored-sample-path"
-    print(f"{len(files):,} files; skipped: {skipped}, {len(report.empty)} without any body, {len(report.bad)} damaged")
+    print(
+        f"{len(files):,} files; skipped: {skipped}, {len(report.empty)} without any body, {len(report.bad)} damaged"
+    )
     for kind, lines in (("damaged", report.bad), ("without any body", report.empty)):
         for line in lines:
             print(f"{kind}: {line}")

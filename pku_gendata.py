@@ -23,11 +23,31 @@ def get_parser() -> Parser:
     add = parser.add_argument
     download = "folder of skeletons, labels and splits (%(default)s)"
     add("--data-path", type=Path, default=Path("data/PKUMMD"), metavar="DIR", help=download)
-    add("--part", type=int, choices=(1, 2), default=1, metavar="N", help="1 or 2, also called phase (%(default)s)")
+    add(
+        "--part",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        metavar="N",
+        help="1 or 2, also called phase (%(default)s)",
+    )
     add("--skip-bad", action="store_true", help="skip damaged files instead of failing at the end")
     add("--out-folder", type=Path, metavar="DIR", help="output folder (data/pku_v1 or data/pku_v2)")
-    add("--benchmark", nargs="+", choices=pku.BENCHMARKS, default=pku.BENCHMARKS, metavar="NAME", help="xsub, xview (both)")
-    add("--workers", type=positive_int, default=default_workers(), metavar="N", help="processes (all cores, 12 at most)")
+    add(
+        "--benchmark",
+        nargs="+",
+        choices=pku.BENCHMARKS,
+        default=pku.BENCHMARKS,
+        metavar="NAME",
+        help="xsub, xview (both)",
+    )
+    add(
+        "--workers",
+        type=positive_int,
+        default=default_workers(),
+        metavar="N",
+        help="processes (all cores, 12 at most)",
+    )
     return parser
 
 
@@ -40,7 +60,9 @@ def main(argv: list[str] | None = None) -> None:
 
     # list the segments, read, cut, normalise, write
     planned = pku.plan(args.data_path, args.part, benchmarks)
-    report = generate(planned.sources, pku.read_clips, out_folder, benchmarks, args.workers, args.skip_bad, planned.bad)
+    report = generate(
+        planned.sources, pku.read_clips, out_folder, benchmarks, args.workers, args.skip_bad, planned.bad
+    )
 
     # report: number and names of exceptions of each kind, without the names of long segments, of which only the end is lost
     used = sum(bool(source.samples) for source in planned.sources)

@@ -115,7 +115,14 @@ def train(
             for batch in loader:
                 training.meters["Data"].update(time.perf_counter() - clock)
                 logits, losses = train_step(
-                    model, training.optimizer, views, batch.x, batch.num_frames, training.generator, device, args.precision
+                    model,
+                    training.optimizer,
+                    views,
+                    batch.x,
+                    batch.num_frames,
+                    training.generator,
+                    device,
+                    args.precision,
                 )
 
                 # log; the meters stay on their device and in their process until a line is printed
@@ -132,7 +139,9 @@ def train(
                 # stop if signalled, save if due: all processes after the same step, so they ask each other every few steps
                 due = training.step < steps and time.monotonic() - saved > 60 * args.save_minutes
                 asked = distributed.world_size() == 1 or training.step % min(args.print_freq, 10) == 0
-                stopping, due = distributed.any_process(stop.signum is not None, due) if asked else (False, False)
+                stopping, due = (
+                    distributed.any_process(stop.signum is not None, due) if asked else (False, False)
+                )
                 if stopping:
                     break
                 if due:
@@ -177,7 +186,9 @@ def main(argv: list[str] | None = None) -> None:
     args.changes = checkpoint.get("options", {}).get("changes", []) + notes  # at this and earlier resumptions
     start = [checkpoint.get("epoch", args.start_epoch), checkpoint.get("step", 0)]
     if any(other != start for other in distributed.gather_objects(start)):
-        raise UserError("the processes find different checkpoints: --checkpoint-path must be a folder that all of them share")
+        raise UserError(
+            "the processes find different checkpoints: --checkpoint-path must be a folder that all of them share"
+        )
     if start[0] >= args.epochs:
         done = f"nothing to do: epoch {start[0]} of --epochs {args.epochs} ({resumed or '--start-epoch'})"
         return print(done) if rank == 0 else None
@@ -187,20 +198,33 @@ def main(argv: list[str] | None = None) -> None:
     dataset = SkeletonDataset(folder, "train")
     batches = Batches(len(dataset), args.batch_size, args.seed, True, rank, world_size)
     if not len(batches):
-        raise UserError(f"{folder} has {len(dataset)} training samples, fewer than one --batch-size of {args.batch_size}")
+        raise UserError(
+            f"{folder} has {len(dataset)} training samples, fewer than one --batch-size of {args.batch_size}"
+        )
     loader = make_loader(dataset, batches, args.workers, pin_memory=device.type == "cuda")
 
     # network, views, optimiser
     seed_everything(args.seed)  # the same weights in all processes
     try:
-        net = SCDNet(flags.given_sizes(args), args.encoder_dim, args.encoder_k, args.encoder_m, args.encoder_t, args.pairs)
+        net = SCDNet(
+            flags.given_sizes(args),
+            args.encoder_dim,
+            args.encoder_k,
+            args.encoder_m,
+            args.encoder_t,
+            args.pairs,
+        )
         sizes = net.encoder_q.encoder.sizes
-        views = PretrainingViews(args.skeleton_representation, sizes["frames"], sizes["bodies"], masks=not args.no_masks)
+        views = PretrainingViews(
+            args.skeleton_representation, sizes["frames"], sizes["bodies"], masks=not args.no_masks
+        )
     except ValueError as error:
         parser.error(str(error))
     model = prepare(net, args, device)
     fused = device.type == "cuda"  # one pass over the weights
-    optimizer = SGD(net.encoder_q.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay, fused=fused)
+    optimizer = SGD(
+        net.encoder_q.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay, fused=fused
+    )
     torch.manual_seed(process_seed(args.seed, rank))  # dropout and views differ between processes
     generator = torch.Generator().manual_seed(process_seed(args.seed, rank))
     training = Training(net, optimizer, generator, *start)
@@ -213,7 +237,9 @@ def main(argv: list[str] | None = None) -> None:
     del checkpoint  # frees its memory
     with lock, RunLog(args.log_dir, run, args, log_folder, start[0], enabled=rank == 0) as log:
         where = f"{world_size} x {device.type}" if world_size > 1 else device
-        log.print(f"{len(dataset)} samples of {folder}, {len(loader)} steps per epoch on {where}, seed {args.seed}")
+        log.print(
+            f"{len(dataset)} samples of {folder}, {len(loader)} steps per epoch on {where}, seed {args.seed}"
+        )
         for note in [f"log in {log.folder}", *dataset.notes, *notes]:
             log.print(note)
         if resumed:
@@ -243,7 +269,9 @@ def check_options(parser: Parser, args: Namespace, device: torch.device) -> None
     if args.encoder_k % args.batch_size:
         parser.error(f"--encoder-k {args.encoder_k} is not a multiple of --batch-size {args.batch_size}")
     if args.batch_size % processes:
-        parser.error(f"--batch-size {args.batch_size} is the total of {processes} processes and must be a multiple of them")
+        parser.error(
+            f"--batch-size {args.batch_size} is the total of {processes} processes and must be a multiple of them"
+        )
     if args.sync_batchnorm and processes > 1 and device.type != "cuda":
         parser.error("--sync-batchnorm needs GPUs: omit it, or use larger batches on each CPU process")
     flags.check_warmup(parser, args)
@@ -264,7 +292,9 @@ def prepare(net: SCDNet, args: Namespace, device: torch.device) -> nn.Module:
     if not parallel:
         return net
     unused = {query for query, _ in args.pairs} != {"t", "s", "i"}  # heads without a term in an ablated loss
-    with warnings.catch_warnings():  # torch 2.13 has renamed `broadcast_buffers`; older ones do not know the new name
+    with (
+        warnings.catch_warnings()
+    ):  # torch 2.13 has renamed `broadcast_buffers`; older ones do not know the new name
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         how = dict(broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=unused)
         return DistributedDataParallel(net, [device] if on_gpu else None, **how)

@@ -33,7 +33,14 @@ def draw_reference() -> None:
         style = dict(color="black", lw=1.8, zorder=3) if reference else dict(color=f"C{run['seed']}", lw=1.2)
         label = ("authors' code" if reference else "this code") + f", seed {run['seed']}"
         left.plot(range(1, len(run["loss"]) + 1), run["loss"], label=label, **style)
-        right.plot([int(epoch) for epoch in run["acc1"]], run["acc1"].values(), marker="o", ms=3, label=label, **style)
+        right.plot(
+            [int(epoch) for epoch in run["acc1"]],
+            run["acc1"].values(),
+            marker="o",
+            ms=3,
+            label=label,
+            **style,
+        )
     left.axhline(CHANCE, color="grey", lw=0.8, ls=":")
     left.text(80, CHANCE + 0.06, "chance, 4 ln 33", color="grey", ha="right")
     left.set(xlabel="epoch", ylabel="contrastive loss, mean of the epoch")
@@ -46,10 +53,16 @@ def draw_views(folder: str = "demo/data/demo/xsub") -> None:
     """Draw one clip of the demo and two augmented views of it, a frame of each block of the temporal mask."""
     dataset = SkeletonDataset(folder, "train")
     index = next(i for i, name in enumerate(dataset.names) if CLIP in name)
-    batch, views, generator = dataset[[index]], PretrainingViews(bodies=1), torch.Generator().manual_seed(SEED)
+    batch, views, generator = (
+        dataset[[index]],
+        PretrainingViews(bodies=1),
+        torch.Generator().manual_seed(SEED),
+    )
     drawn = [views.draw(batch.num_frames, generator) for _ in range(2)]
     clips = [centre_crop(batch.x[..., :1], batch.num_frames, ratio=1)]
-    clips += [views.apply(batch.x, p._replace(joints=torch.zeros_like(p.joints))) for p in drawn]  # masked joints in grey
+    clips += [
+        views.apply(batch.x, p._replace(joints=torch.zeros_like(p.joints))) for p in drawn
+    ]  # masked joints in grey
     masks = [torch.zeros_like(drawn[0].joints[0]), *(p.joints[0] for p in drawn)]
     texts = [f"clip\n{batch.num_frames[0]} frames"]
     texts += [f"view {name}\n{describe_view(p, 0)}" for name, p in zip("qk", drawn, strict=True)]
@@ -63,7 +76,13 @@ def draw_views(folder: str = "demo/data/demo/xsub") -> None:
             for link in map(list, LINKS):
                 colour = COLOURS.get(JOINT_NAMES[link[0]].split()[0], (110, 110, 110))
                 colour = [0.88] * 3 if masked[link].any() else [c / 255 for c in colour]
-                axis.plot(STEP * block + frame[0, link], frame[1, link], color=colour, lw=1.6, solid_capstyle="round")
+                axis.plot(
+                    STEP * block + frame[0, link],
+                    frame[1, link],
+                    color=colour,
+                    lw=1.6,
+                    solid_capstyle="round",
+                )
         axis.text(-0.7, -0.1, text, ha="right", va="center", size=8)
         axis.set(aspect="equal", xlim=(-3.2, STEP * NUM_BLOCKS + 0.1), ylim=(-1.3, 0.75))
         axis.axis("off")

@@ -27,11 +27,26 @@ NAME = "checkpoint.pth.tar"
 BEST = "model_best.pth.tar"  # of the epoch that is best on the test set
 # Entries of a checkpoint and their types. A checkpoint with "run" is ours and has all of OURS.
 ENTRIES: dict[str, type | tuple[type, ...]] = dict.fromkeys(("epoch", "step", "steps", "seed"), int)
-ENTRIES |= dict.fromkeys(("options", "sizes", "optimizer", "meters"), dict) | dict.fromkeys(("log_folder", "data"), str)
-ENTRIES |= {"run": list, "random": (list, dict), "best_acc1": (float, Tensor), "best_scores": (Tensor, type(None))}
+ENTRIES |= dict.fromkeys(("options", "sizes", "optimizer", "meters"), dict) | dict.fromkeys(
+    ("log_folder", "data"), str
+)
+ENTRIES |= {
+    "run": list,
+    "random": (list, dict),
+    "best_acc1": (float, Tensor),
+    "best_scores": (Tensor, type(None)),
+}
 OURS = ("epoch", "seed", "run", "options", "sizes", "optimizer", "random", "log_folder")
 # Options that a resumed run cannot change, and options that change its result: changes of these are reported.
-IDENTITY = ("pre_dataset", "finetune_dataset", "protocol", "skeleton_representation", "pairs", "no_masks", "label_fraction")
+IDENTITY = (
+    "pre_dataset",
+    "finetune_dataset",
+    "protocol",
+    "skeleton_representation",
+    "pairs",
+    "no_masks",
+    "label_fraction",
+)
 IDENTITY += ("encoder_k", "encoder_m", "encoder_t", "encoder_dim")
 REPORTED = ("epochs", "batch_size", "lr", "schedule", "warmup_epochs", "warmup_lr", "cos", "momentum")
 REPORTED += ("weight_decay", "precision", "sync_batchnorm")
@@ -56,7 +71,9 @@ def load_checkpoint(path: str | Path) -> dict:
     path = Path(path)
     path = path / NAME if path.is_dir() else path
     if not path.is_file():
-        raise UserError(f"no checkpoint at {path}: set the path of the file, or of the folder that contains {NAME}")
+        raise UserError(
+            f"no checkpoint at {path}: set the path of the file, or of the folder that contains {NAME}"
+        )
     try:
         if zipfile.is_zipfile(path):  # torch does not verify checksums, nor read entries marked as folders
             with zipfile.ZipFile(path) as archive:
@@ -66,7 +83,9 @@ def load_checkpoint(path: str | Path) -> dict:
         else:
             with path.open("rb") as file:
                 if file.read(1) != b"\x80":
-                    raise ValueError(f"it is neither a zip archive nor a pickle; set the path of a {NAME} or its folder")
+                    raise ValueError(
+                        f"it is neither a zip archive nor a pickle; set the path of a {NAME} or its folder"
+                    )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles that are not checkpoints: an error follows
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -76,8 +95,13 @@ def load_checkpoint(path: str | Path) -> dict:
             return checkpoint | {"state_dict": from_reference(state_dict), "reference": state_dict}
         return checkpoint | {"state_dict": state_dict}
     except pickle.UnpicklingError:  # torch's message suggests running the code in the file
-        problem, remedy = "could run code: nothing was loaded", "save {'state_dict': model.state_dict()} instead"
-        raise UserError(f"{path} is damaged, or has more than tensors and plain types, which {problem}; {remedy}") from None
+        problem, remedy = (
+            "could run code: nothing was loaded",
+            "save {'state_dict': model.state_dict()} instead",
+        )
+        raise UserError(
+            f"{path} is damaged, or has more than tensors and plain types, which {problem}; {remedy}"
+        ) from None
     except Exception as error:  # a damaged file can raise almost any error
         raise UserError(f"{path} is damaged or not a checkpoint: {_first_line(error)}") from None
 
@@ -85,13 +109,23 @@ def load_checkpoint(path: str | Path) -> dict:
 def _check_entries(checkpoint: Any) -> None:
     """Raise an error unless the entries of a checkpoint have the types that we write."""
     state_dict = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(state_dict, dict) or not _all(str, [*state_dict]) or not _all(Tensor, [*state_dict.values()]):
+    if (
+        not isinstance(state_dict, dict)
+        or not _all(str, [*state_dict])
+        or not _all(Tensor, [*state_dict.values()])
+    ):
         raise ValueError("it has no 'state_dict' of tensors")
-    wrong = [name for name, kind in ENTRIES.items() if name in checkpoint and not isinstance(checkpoint[name], kind)]
+    wrong = [
+        name
+        for name, kind in ENTRIES.items()
+        if name in checkpoint and not isinstance(checkpoint[name], kind)
+    ]
     wrong += [name for name in OURS if "run" in checkpoint and name not in checkpoint]
     if not wrong:
         options, sizes = (checkpoint.get(name, {}) for name in ("options", "sizes"))
-        states = list if checkpoint.get("run", [])[:1] == ["pretraining"] else dict  # of each process, or of one
+        states = (
+            list if checkpoint.get("run", [])[:1] == ["pretraining"] else dict
+        )  # of each process, or of one
         json.dumps([options, sizes])  # ValueError or TypeError for anything but plain types
         fits = {
             **{name: checkpoint.get(name, 0) >= 0 for name in ("epoch", "step", "seed")},
@@ -99,7 +133,9 @@ def _check_entries(checkpoint: Any) -> None:
             "options": _all(str, options.get("pairs", [])) and _all(str, options.get("changes", [])),
             "random": "run" not in checkpoint or isinstance(checkpoint["random"], states),
             "sizes": isinstance(sizes.get("encoder", {}), dict),
-            "meters": all(_all((int, float), x) and len(x) == 3 for x in checkpoint.get("meters", {}).values()),
+            "meters": all(
+                _all((int, float), x) and len(x) == 3 for x in checkpoint.get("meters", {}).values()
+            ),
         }
         wrong = [name for name, fit in fits.items() if not fit]
     if wrong:
@@ -110,7 +146,9 @@ def _all(kind: type | tuple[type, ...], values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
 
-def find_checkpoint(resume: str | None, folder: str | Path, replace: str | None = None) -> tuple[dict, Path | None]:
+def find_checkpoint(
+    resume: str | None, folder: str | Path, replace: str | None = None
+) -> tuple[dict, Path | None]:
     """Return the checkpoint to resume and its path, or ({}, None) to start a new run.
 
     `resume` is a path, "auto" for the checkpoint in `folder` if there is one, or None. `folder` is where the run keeps its
@@ -121,7 +159,9 @@ def find_checkpoint(resume: str | None, folder: str | Path, replace: str | None 
     path = path / NAME if path and path.is_dir() else path
     other = own.exists() and (path is None or path.resolve() != own.resolve())
     if other and not (replace and load_checkpoint(own).get("run", [None])[0] == replace):
-        raise UserError(f"{own} exists: another --checkpoint-path starts a new run, --resume auto continues a single one")
+        raise UserError(
+            f"{own} exists: another --checkpoint-path starts a new run, --resume auto continues a single one"
+        )
     if path is None or (resume == "auto" and not own.exists()):
         return {}, None
     return load_checkpoint(path), path
@@ -137,14 +177,20 @@ def check_run(checkpoint: dict, run: Sequence[str], options: dict[str, Any], pat
     if options["seed"] not in (None, checkpoint["seed"]):
         differences.append(f"--seed {checkpoint['seed']}, not {options['seed']}")
     changed = [name for name, value in options.items() if before.get(name, value) != value]
-    differences += [f"{_flag(name, before)}, not {_flag(name, options)}" for name in IDENTITY if name in changed]
+    differences += [
+        f"{_flag(name, before)}, not {_flag(name, options)}" for name in IDENTITY if name in changed
+    ]
     if differences:
         remedy = "repeat the flags of that run to continue it, or choose another --checkpoint-path"
         raise UserError(f"{path} belongs to another run: {'; '.join(differences)}; {remedy}")
     if checkpoint.get("step") and "batch_size" in changed:
         where = f"{path} is at step {checkpoint['step']} of {checkpoint.get('steps')}, with --batch-size {before['batch_size']}"
         raise UserError(f"{where}: resume with the same --batch-size to the end of the epoch")
-    return [f"note: resumed with {name} {options[name]}, was {before[name]}" for name in REPORTED if name in changed]
+    return [
+        f"note: resumed with {name} {options[name]}, was {before[name]}"
+        for name in REPORTED
+        if name in changed
+    ]
 
 
 def _flag(name: str, options: dict[str, Any]) -> str:
@@ -174,12 +220,16 @@ def lock_folder(folder: str | Path) -> TextIO:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # do not follow a link named .lock, whose target would be overwritten
-    file = open(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+", encoding="utf-8")
+    file = open(
+        os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+", encoding="utf-8"
+    )
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         holder = file.read().strip()
-        raise UserError(f"{folder} is used by another run ({holder}): stop it or choose another --checkpoint-path") from None
+        raise UserError(
+            f"{folder} is used by another run ({holder}): stop it or choose another --checkpoint-path"
+        ) from None
     except OSError:
         return file  # a file system without locks
     with contextlib.suppress(OSError):  # a full disk does not prevent the lock
@@ -198,7 +248,9 @@ def load_weights(module: nn.Module, state_dict: dict, path: str | Path) -> None:
         if name not in own:
             raise UserError(f"{path} has tensor {name}, which this model does not have")
         if own[name].shape != state_dict[name].shape:
-            raise UserError(f"{path}: {name} is {tuple(state_dict[name].shape)}, in this model {tuple(own[name].shape)}")
+            raise UserError(
+                f"{path}: {name} is {tuple(state_dict[name].shape)}, in this model {tuple(own[name].shape)}"
+            )
     module.load_state_dict(state_dict)
 
 
@@ -238,12 +290,18 @@ def get_encoder(pretrained: str | Path | None, given: dict[str, Any]) -> tuple[E
     prefix = "encoder_q.encoder." if any(name.startswith("encoder_q.") for name in state_dict) else "encoder."
     weights = {name.removeprefix(prefix): t for name, t in state_dict.items() if name.startswith(prefix)}
     try:
-        found = given if pretrained is None else given | (checkpoint.get("sizes", {}).get("encoder") or sizes(weights))
+        found = (
+            given
+            if pretrained is None
+            else given | (checkpoint.get("sizes", {}).get("encoder") or sizes(weights))
+        )
         for name, value in given.items():
             if found[name] != value:
                 raise ValueError(f"it has {name} {found[name]}, not {value}: omit the flag")
         if found.get("joints", NUM_JOINTS) != NUM_JOINTS:
-            raise ValueError(f"it was trained on {found['joints']} joints, feeder/skeleton.py has {NUM_JOINTS}")
+            raise ValueError(
+                f"it was trained on {found['joints']} joints, feeder/skeleton.py has {NUM_JOINTS}"
+            )
         encoder = Encoder(**found)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(f"{pretrained or 'random encoder'}: {_first_line(error)}") from None
@@ -252,7 +310,9 @@ def get_encoder(pretrained: str | Path | None, given: dict[str, Any]) -> tuple[E
     load_weights(encoder, weights, pretrained)
     if "num_head" not in found:
         heads = encoder.sizes["num_head"]
-        print(f"note: {pretrained} does not record the number of heads: using {heads} (set it with --num-head)")
+        print(
+            f"note: {pretrained} does not record the number of heads: using {heads} (set it with --num-head)"
+        )
     if "run" in checkpoint:
         trained = {"data": checkpoint.get("data"), "epoch": checkpoint["epoch"], "task": checkpoint["run"][0]}
         return encoder, checkpoint["options"] | trained

@@ -37,9 +37,13 @@ def pick_device(name: str = "auto", gpu: int | None = None) -> torch.device:
     if device.index is None:
         device = torch.device("cuda", local_rank() or 0)
     elif local_rank() is not None:
-        raise UserError(f"under torchrun each process uses its own GPU: omit {name!r}, set CUDA_VISIBLE_DEVICES")
+        raise UserError(
+            f"under torchrun each process uses its own GPU: omit {name!r}, set CUDA_VISIBLE_DEVICES"
+        )
     if device.index >= torch.cuda.device_count():
-        raise UserError(f"no device {device}: torch sees {torch.cuda.device_count()} GPUs; use --device cpu to run without")
+        raise UserError(
+            f"no device {device}: torch sees {torch.cuda.device_count()} GPUs; use --device cpu to run without"
+        )
     torch.cuda.set_device(device)
     return device
 

@@ -19,7 +19,9 @@ def launched() -> int:
     if text == "1":
         return 1
     if not text.isdecimal() or int(text) < 1 or not all(os.environ.get(name) for name in LAUNCHER):
-        raise UserError(f"WORLD_SIZE={text} without {', '.join(LAUNCHER)}: start several processes with torchrun, or unset it")
+        raise UserError(
+            f"WORLD_SIZE={text} without {', '.join(LAUNCHER)}: start several processes with torchrun, or unset it"
+        )
     return int(text)
 
 

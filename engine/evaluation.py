@@ -41,7 +41,9 @@ def summarise(scores: Tensor, labels: Tensor) -> dict[str, float | None]:
 
     `scores` are (repeats, 2, N, classes), of the last epoch and of the epoch with the best test accuracy.
     """
-    found = torch.tensor([[accuracy(epoch, labels) for epoch in repeat] for repeat in scores], dtype=torch.float64)
+    found = torch.tensor(
+        [[accuracy(epoch, labels) for epoch in repeat] for repeat in scores], dtype=torch.float64
+    )
     last, best = found.mean(dim=0).tolist()
     last_std, best_std = found.std(dim=0).tolist() if len(found) > 1 else (None, None)
     return {"acc1": last, "acc1_std": last_std, "best_acc1": best, "best_acc1_std": best_std}
@@ -62,9 +64,17 @@ def describe_encoder(origin: dict, protocol: str, stream: str) -> str:
             return {"random": "random", "raw": "none (raw coordinates)", "reference": "reference"}[task]
         words = [f"pre-trained on {origin['pre_dataset']}"]
         epochs = origin.get("epochs", 0)
-        words += [f"unfinished: epoch {origin['epoch']} of {epochs}"] if origin.get("epoch", epochs) < epochs else []
+        words += (
+            [f"unfinished: epoch {origin['epoch']} of {epochs}"]
+            if origin.get("epoch", epochs) < epochs
+            else []
+        )
         words += [f"{origin['protocol']}: may have seen test clips"] if origin["protocol"] != protocol else []
-        words += [f"{origin['skeleton_representation']} stream"] if origin["skeleton_representation"] != stream else []
+        words += (
+            [f"{origin['skeleton_representation']} stream"]
+            if origin["skeleton_representation"] != stream
+            else []
+        )
         words += ["without masks"] if origin.get("no_masks") else []
         pairs = origin.get("pairs", PAIRS)
         words += [f"pairs {' '.join(pairs)}"] if set(pairs) != set(PAIRS) else []
@@ -73,7 +83,9 @@ def describe_encoder(origin: dict, protocol: str, stream: str) -> str:
         return "unknown"
 
 
-def result_row(run: Run, options: dict[str, Any], stream: str, task: str, **figures: float | None) -> dict[str, Any]:
+def result_row(
+    run: Run, options: dict[str, Any], stream: str, task: str, **figures: float | None
+) -> dict[str, Any]:
     """Return a row of result.json, with the entries of `engine.results.FIELDS`.
 
     Args:
@@ -84,14 +96,24 @@ def result_row(run: Run, options: dict[str, Any], stream: str, task: str, **figu
         figures: accuracies in percent.
     """
     streams = stream.split("+")
-    origins = [origin for name, origin in zip(run.stream.split("+"), options["origins"], strict=True) if name in streams]
-    encoders = [describe_encoder(origin, run.protocol, name) for name, origin in zip(streams, origins, strict=True)]
+    origins = [
+        origin
+        for name, origin in zip(run.stream.split("+"), options["origins"], strict=True)
+        if name in streams
+    ]
+    encoders = [
+        describe_encoder(origin, run.protocol, name) for name, origin in zip(streams, origins, strict=True)
+    ]
     encoder, labels = "; ".join(dict.fromkeys(encoders)), float(options.get("label_fraction", 1))
-    row = dict(task=task, data_set=run.data_set, protocol=run.protocol, stream=stream, encoder=encoder, labels=labels)
+    row = dict(
+        task=task, data_set=run.data_set, protocol=run.protocol, stream=stream, encoder=encoder, labels=labels
+    )
 
     # the published figure is comparable with the paper's method on the whole data set
     full, found = FULL.get((run.data_set, PROTOCOL_FOLDERS.get(run.protocol))), options["data"]
-    whole = full and all(abs(found[part] - n) <= TOLERANCE * n for part, n in zip(("train", "test"), full, strict=True))
+    whole = full and all(
+        abs(found[part] - n) <= TOLERANCE * n for part, n in zip(("train", "test"), full, strict=True)
+    )
     comparable = bool(whole) and (stream, labels, encoder) == ("joint", 1, f"pre-trained on {run.data_set}")
 
     # task and stream of the row already identify these options
@@ -108,7 +130,9 @@ def essential(value: Any) -> Any:
         return value
     # the weights differ between seeds; without a seed, the digest of the weights identifies the encoder
     omitted = INCIDENTAL | ({"digest"} if "seed" in value else set())
-    return sorted(((str(name), essential(item)) for name, item in value.items() if name not in omitted), key=str)
+    return sorted(
+        ((str(name), essential(item)) for name, item in value.items() if name not in omitted), key=str
+    )
 
 
 def repeat_seed(seed: int, repeat: int) -> int:
@@ -132,4 +156,6 @@ def balanced_subset(labels: np.ndarray, fraction: float, seed: int) -> np.ndarra
     for place, label in enumerate(rng.permutation(classes)):
         rows = rng.permutation(np.flatnonzero(labels == label))
         turn[rows], tie[rows] = np.arange(len(rows)), place
-    return np.sort(np.lexsort((tie, turn))[:total])  # the first sample of every class, then the second of every class, ...
+    return np.sort(
+        np.lexsort((tie, turn))[:total]
+    )  # the first sample of every class, then the second of every class, ...

@@ -123,7 +123,9 @@ def extract_features(
     sizes = {"frames": 64, "bodies": NUM_BODIES} if encoder is None else encoder.eval().to(task.device).sizes
     both = []
     for dataset in (task.train, task.test):
-        loader = make_loader(dataset, Batches(len(dataset), batch_size), workers, pin_memory=task.device.type == "cuda")
+        loader = make_loader(
+            dataset, Batches(len(dataset), batch_size), workers, pin_memory=task.device.type == "cuda"
+        )
         clips = clip_batches(loader, stream, sizes, task.device)
         features = []
         for x, _ in tqdm(clips, f"features of {dataset.part}", len(loader), leave=False, disable=None):
@@ -133,7 +135,9 @@ def extract_features(
         if not finite.all():
             bad = int(finite.int().argmin())
             sample = f"{dataset.part} sample {bad} ({dataset.names[bad]})"
-            raise UserError(f"{dataset.folder}: the features of {sample} are not finite: the encoder's weights are damaged")
+            raise UserError(
+                f"{dataset.folder}: the features of {sample} are not finite: the encoder's weights are damaged"
+            )
     return both[0], both[1]
 
 

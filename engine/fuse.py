@@ -25,7 +25,11 @@ def read_scores(path: Path) -> dict[str, np.ndarray]:
         num_streams, samples, classes = scores.shape
         shapes = [(samples,), (samples,), (num_streams,), scores.shape, scores.shape]
         fits = "".join(array.dtype.kind for array in found.values()) == "UiUff" and scores.size > 0
-        fits = fits and [array.shape for array in found.values()] == shapes and 0 <= labels.min() <= labels.max() < classes
+        fits = (
+            fits
+            and [array.shape for array in found.values()] == shapes
+            and 0 <= labels.min() <= labels.max() < classes
+        )
         fits = fits and np.isfinite(scores).all() and np.isfinite(best).all()
     except FileNotFoundError:
         raise
@@ -40,8 +44,12 @@ def get_parser() -> CommandLine:
     """Return the command line."""
     form = argparse.RawDescriptionHelpFormatter
     parser = CommandLine(prog="python -m engine.fuse", description=__doc__, formatter_class=form)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or its predictions.npz")
-    parser.add_argument("--stream-weights", type=float, nargs="+", metavar="W", help="one for each stream, in order (equal)")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or its predictions.npz"
+    )
+    parser.add_argument(
+        "--stream-weights", type=float, nargs="+", metavar="W", help="one for each stream, in order (equal)"
+    )
     return parser
 
 
@@ -54,7 +62,9 @@ def main(argv: list[str] | None = None) -> None:
     for run, content in zip(args.runs, found, strict=True):
         same = all(np.array_equal(content[field], found[0][field]) for field in ("names", "labels"))
         if not same or content["scores"].shape[2] != found[0]["scores"].shape[2]:
-            raise UserError(f"{run} and {args.runs[0]} have different test samples or classes and cannot be fused")
+            raise UserError(
+                f"{run} and {args.runs[0]} have different test samples or classes and cannot be fused"
+            )
     streams = [stream for content in found for stream in content["streams"]]
     weights = args.stream_weights or [1.0] * len(streams)
     if len(weights) != len(streams) or not all(0 < weight < float("inf") for weight in weights):
@@ -62,7 +72,9 @@ def main(argv: list[str] | None = None) -> None:
 
     labels = torch.from_numpy(found[0]["labels"])
     for kind, field in (("last epoch", "scores"), ("epoch best on the test set", "best_scores")):
-        scores = torch.from_numpy(np.concatenate([content[field] for content in found])).float()  # (streams, N, classes)
+        scores = torch.from_numpy(
+            np.concatenate([content[field] for content in found])
+        ).float()  # (streams, N, classes)
         for name, part in [*zip(streams, scores, strict=True), ("fusion", fuse(scores, weights))]:
             print(f"{kind}: {name} Acc@1 {accuracy(part, labels):.3f}")
 

@@ -22,7 +22,9 @@ RESULT = "result.json"
 FIELDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("task", "data_set", "protocol", "stream", "encoder", "group"), (str,)),
     **dict.fromkeys(("labels", "acc1"), (float,)),
-    **dict.fromkeys(("acc1_std", "best_acc1", "best_acc1_std", "mean_average_precision"), (float, type(None))),
+    **dict.fromkeys(
+        ("acc1_std", "best_acc1", "best_acc1_std", "mean_average_precision"), (float, type(None))
+    ),
     "seed": (int,),
     "comparable": (bool,),
 }
@@ -44,11 +46,18 @@ def read_rows(path: Path) -> list[dict]:
     """Return the checked rows of a result file; raise UserError if it is damaged."""
     try:
         text = path.read_text(encoding="utf-8")
-        rows = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
+        rows = (
+            [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
+        )
         for row in rows:
             for name, types in FIELDS.items():
                 value = row.get(name)
-                broken = isinstance(value, float) and not abs(value) < 1e6 or isinstance(value, str) and not value.isprintable()
+                broken = (
+                    isinstance(value, float)
+                    and not abs(value) < 1e6
+                    or isinstance(value, str)
+                    and not value.isprintable()
+                )
                 if type(value) not in types or broken:
                     raise ValueError(f"wrong or missing {name!r}")
         return [row | {"run": path.parent.name} for row in rows]
@@ -96,8 +105,12 @@ def table(log_dir: Path, mean: bool = False, by_encoder: bool = False) -> str:
 def cells(group: Sequence[dict]) -> dict[str, str]:
     """Return the cells of rows that are one line of the table, by column."""
     row = group[0]
-    published = PUBLISHED.get((row["data_set"], row["protocol"]), {}).get(row["task"]) if row["comparable"] else None
-    line = {name.replace("_", " "): row[name] for name in ("task", "data_set", "protocol", "stream", "encoder")}
+    published = (
+        PUBLISHED.get((row["data_set"], row["protocol"]), {}).get(row["task"]) if row["comparable"] else None
+    )
+    line = {
+        name.replace("_", " "): row[name] for name in ("task", "data_set", "protocol", "stream", "encoder")
+    }
     return line | {
         "labels": "" if row["labels"] == 1 else f"{100 * row['labels']:g} %",
         "seed": ", ".join(str(row["seed"]) for row in group),
@@ -121,7 +134,9 @@ def mean_of(group: Sequence[dict], name: str, digits: int = 1) -> str:
 
 def side_by_side(lines: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """Return lines with one column of Acc@1 for each kind of encoder."""
-    encoders = sorted({line["encoder"] for line in lines}, key=lambda name: (name.startswith("pre-trained"), name))
+    encoders = sorted(
+        {line["encoder"] for line in lines}, key=lambda name: (name.startswith("pre-trained"), name)
+    )
     found: dict[tuple[str, ...], dict[str, str]] = {}
     for line in lines:
         about = tuple(line[name] for name in ABOUT)
@@ -135,7 +150,9 @@ def write_between_markers(path: Path, text: str) -> None:
     lines = path.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     start, end = ([i for i, line in enumerate(lines) if line.strip() == marker] for marker in MARKERS)
     if len(start) != 1 or len(end) != 1 or start > end:
-        raise UserError(f"{path}: the table goes between two lines, {MARKERS[0]} and {MARKERS[1]}; add them once")
+        raise UserError(
+            f"{path}: the table goes between two lines, {MARKERS[0]} and {MARKERS[1]}; add them once"
+        )
     write_text(path, "\n".join([*lines[: start[0] + 1], text, *lines[end[0] :]]))
 
 
@@ -143,10 +160,20 @@ def get_parser() -> CommandLine:
     """Return the command line."""
     form = argparse.RawDescriptionHelpFormatter
     parser = CommandLine(prog="python -m engine.results", description=__doc__, formatter_class=form)
-    parser.add_argument("log_dir", nargs="?", type=Path, default=Path("log"), help="folder of runs (%(default)s)")
-    parser.add_argument("--mean", action="store_true", help="one line for runs that differ only in the seed, with mean and std")
-    parser.add_argument("--by-encoder", action="store_true", help="one column of Acc@1 for each kind of encoder")
-    parser.add_argument("--write", type=Path, metavar="FILE", help=f"write the table between {MARKERS[0]} and {MARKERS[1]}")
+    parser.add_argument(
+        "log_dir", nargs="?", type=Path, default=Path("log"), help="folder of runs (%(default)s)"
+    )
+    parser.add_argument(
+        "--mean",
+        action="store_true",
+        help="one line for runs that differ only in the seed, with mean and std",
+    )
+    parser.add_argument(
+        "--by-encoder", action="store_true", help="one column of Acc@1 for each kind of encoder"
+    )
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help=f"write the table between {MARKERS[0]} and {MARKERS[1]}"
+    )
     return parser
 
 

@@ -37,7 +37,9 @@ def knn_predict(gallery: Tensor, gallery_labels: Tensor, query: Tensor, k: int) 
     return labels.gather(1, first)[:, 0]
 
 
-def mean_average_precision(gallery: Tensor, gallery_labels: Tensor, query: Tensor, query_labels: Tensor) -> Tensor:
+def mean_average_precision(
+    gallery: Tensor, gallery_labels: Tensor, query: Tensor, query_labels: Tensor
+) -> Tensor:
     """Return the mean average precision in percent, as a 0-d tensor; ties are ranked in gallery order.
 
     The average precision of a query is the mean, over the gallery samples with its label, of the precision at the rank of the

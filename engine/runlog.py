@@ -56,7 +56,13 @@ class RunLog:
     """
 
     def __init__(
-        self, log_dir: str, run: Run, options: Namespace, folder: Path | None = None, start_epoch: int = 0, enabled: bool = True
+        self,
+        log_dir: str,
+        run: Run,
+        options: Namespace,
+        folder: Path | None = None,
+        start_epoch: int = 0,
+        enabled: bool = True,
     ) -> None:
         self.enabled, self._failed, self.folder = enabled, False, folder or Path(os.devnull)
         if not enabled:
@@ -72,7 +78,9 @@ class RunLog:
         else:
             self.folder = _new_folder(Path(log_dir) / f"{'_'.join(run)}_{time.strftime('%Y%m%d-%H%M%S')}")
         record = {"run": run._asdict()} | environment() | {"options": vars(options)}
-        if "checkpoint_path" in options:  # a resumed run continues this log if its checkpoint is still in this folder
+        if (
+            "checkpoint_path" in options
+        ):  # a resumed run continues this log if its checkpoint is still in this folder
             record["checkpoint_folder"] = str(Path(options.checkpoint_path).resolve())
         path = next(path for path in _numbered(self.folder / "options.yaml") if not path.exists())
         path.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
@@ -150,7 +158,9 @@ def environment() -> dict:
 
 def _git(*command: str) -> str | None:
     try:
-        result = subprocess.run(["git", "-C", str(ROOT), *command], capture_output=True, text=True, timeout=10)
+        result = subprocess.run(
+            ["git", "-C", str(ROOT), *command], capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() if result.returncode == 0 else None

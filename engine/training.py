@@ -44,7 +44,9 @@ def random_states(generator: torch.Generator | None = None) -> dict:
     }
 
 
-def restore_random_states(states: dict, path: str | Path | None, generator: torch.Generator | None = None) -> None:
+def restore_random_states(
+    states: dict, path: str | Path | None, generator: torch.Generator | None = None
+) -> None:
     """Restore states of `random_states` from the checkpoint at `path`; the GPU state only if both runs have a GPU."""
     try:
         torch.set_rng_state(states["torch"])
@@ -113,9 +115,22 @@ class Training:
     `epoch` counts completed epochs, `step` completed steps of the current epoch; `generator` draws the views.
     """
 
-    def __init__(self, net: SCDNet, optimizer: Optimizer, generator: torch.Generator, epoch: int = 0, step: int = 0) -> None:
-        self.net, self.optimizer, self.generator, self.epoch, self.step = net, optimizer, generator, epoch, step
-        self.meters = {"Time": Meter("6.3f"), "Data": Meter("6.3f"), "Loss": Meter(".4e"), "Acc@1": Meter("6.2f")}
+    def __init__(
+        self, net: SCDNet, optimizer: Optimizer, generator: torch.Generator, epoch: int = 0, step: int = 0
+    ) -> None:
+        self.net, self.optimizer, self.generator, self.epoch, self.step = (
+            net,
+            optimizer,
+            generator,
+            epoch,
+            step,
+        )
+        self.meters = {
+            "Time": Meter("6.3f"),
+            "Data": Meter("6.3f"),
+            "Loss": Meter(".4e"),
+            "Acc@1": Meter("6.2f"),
+        }
         self.statistics: dict[str, Meter] = {}  # of printed steps
 
     def __str__(self) -> str:
@@ -137,12 +152,18 @@ class Training:
     def check_loss(self) -> None:
         """Raise `UserError` if a loss of the epoch is not finite."""
         if not math.isfinite(self.meters["Loss"].total):
-            raise UserError(f"the loss is not finite at {self}: stopped, the last checkpoint is kept; try a lower --lr")
+            raise UserError(
+                f"the loss is not finite at {self}: stopped, the last checkpoint is kept; try a lower --lr"
+            )
 
     def figures(self, batch_size: int) -> dict[str, float]:
         """Return the means of the epoch over all processes, and its seconds and samples per second."""
         seconds = self.meters["Time"].total
-        figures = {"loss": self.meters["Loss"].mean(), "acc1": self.meters["Acc@1"].mean(), "seconds": seconds}
+        figures = {
+            "loss": self.meters["Loss"].mean(),
+            "acc1": self.meters["Acc@1"].mean(),
+            "seconds": seconds,
+        }
         figures["samples_per_second"] = self.step * batch_size / max(seconds, 1e-9)
         return figures | {name: meter.mean() for name, meter in self.statistics.items()}
 
@@ -157,7 +178,9 @@ class Training:
         """Return the entries of a checkpoint that `restore` reads; all processes must call it."""
         self.average_meters()
         if not torch.stack([p.isfinite().all() for p in self.net.encoder_q.parameters()]).all():
-            raise UserError(f"weights are not finite at {self}: stopped, the last checkpoint is kept; try a lower --lr")
+            raise UserError(
+                f"weights are not finite at {self}: stopped, the last checkpoint is kept; try a lower --lr"
+            )
         return dict(
             epoch=self.epoch,
             step=self.step,
@@ -177,9 +200,13 @@ class Training:
         for name, value in checkpoint.get("sizes", {}).get("encoder", {}).items():
             if self.net.sizes["encoder"].get(name) != value:
                 flag, own = f"--{name.replace('_', '-')}", self.net.sizes["encoder"].get(name)
-                raise UserError(f"{path} has {flag} {value}, this run {own}; repeat the flags of that run to continue it")
+                raise UserError(
+                    f"{path} has {flag} {value}, this run {own}; repeat the flags of that run to continue it"
+                )
         if checkpoint.get("data", data) != data:
-            raise UserError(f"{path} was trained on other data of the same name; choose another --checkpoint-path")
+            raise UserError(
+                f"{path} was trained on other data of the same name; choose another --checkpoint-path"
+            )
         load_weights(self.net, checkpoint["state_dict"], path)
         restore_optimizer(self.optimizer, self.net, checkpoint, path)
         for name, values in checkpoint.get("meters", {}).items():

@@ -29,7 +29,9 @@ def report_classes(log: RunLog, task: Task, predictions: Tensor, features: Tenso
     """
     num_classes, labels, predicted = task.num_classes, task.test.labels, predictions.cpu().numpy()
     classes = class_names(task.run.data_set, num_classes)
-    matrix = np.bincount(labels * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
+    matrix = np.bincount(labels * num_classes + predicted, minlength=num_classes**2).reshape(
+        num_classes, num_classes
+    )
     for line in describe_classes(matrix, classes):
         log.print(line)
 
@@ -43,7 +45,9 @@ def report_classes(log: RunLog, task: Task, predictions: Tensor, features: Tenso
         chosen = torch.from_numpy(np.random.default_rng(0).permutation(len(features))[:POINTS])
         x = F.normalize(features[chosen.to(features.device)].detach().float().cpu(), dim=1)
         u, s, _ = torch.pca_lowrank(x, min(DIMENSIONS, *x.shape), center=False)
-        rows = [[classes[labels[i]], classes[predicted[i]], " ".join(task.test.names[i].split())] for i in chosen]
+        rows = [
+            [classes[labels[i]], classes[predicted[i]], " ".join(task.test.names[i].split())] for i in chosen
+        ]
         log.events.add_embedding(u * s, rows, tag="test", metadata_header=["class", "predicted as", "sample"])
 
 
@@ -54,8 +58,13 @@ def describe_classes(matrix: np.ndarray, names: Sequence[str]) -> list[str]:
     tested = np.flatnonzero(counts)
     accuracies = 100 * correct[tested] / counts[tested]
     order = tested[np.argsort(accuracies, kind="stable")]
-    lines = [f"Acc@1 of each class, mean {accuracies.mean():.1f}" + (f"; the worst {WORST}:" if len(order) > WORST else ":")]
-    lines += [f"  {100 * correct[i] / counts[i]:5.1f}  {correct[i]}/{counts[i]}  {titles[i]}" for i in order[:WORST]]
+    lines = [
+        f"Acc@1 of each class, mean {accuracies.mean():.1f}"
+        + (f"; the worst {WORST}:" if len(order) > WORST else ":")
+    ]
+    lines += [
+        f"  {100 * correct[i] / counts[i]:5.1f}  {correct[i]}/{counts[i]}  {titles[i]}" for i in order[:WORST]
+    ]
 
     # the most frequent errors first, ties by label
     errors = sorted((-matrix[i, j], i, j) for i, j in zip(*np.nonzero(matrix), strict=True) if i != j)
@@ -73,10 +82,16 @@ def show_views(log: RunLog, dataset: SkeletonDataset, views: PretrainingViews, s
     joints = copy.copy(views)
     joints.stream = "joint"
     parameters = [joints.draw(batch.num_frames, generator) for _ in range(2)]
-    clips = [centre_crop(batch.x, batch.num_frames, ratio=1, size=views.size), *(joints.apply(batch.x, p) for p in parameters)]
+    clips = [
+        centre_crop(batch.x, batch.num_frames, ratio=1, size=views.size),
+        *(joints.apply(batch.x, p) for p in parameters),
+    ]
     strips = []
     for n, index in enumerate(indices):
-        texts = [f"{dataset.names[index].split('.')[0]}\nwhole clip", *(describe_view(p, n) for p in parameters)]
+        texts = [
+            f"{dataset.names[index].split('.')[0]}\nwhole clip",
+            *(describe_view(p, n) for p in parameters),
+        ]
         strips += [draw_strip(clip[n].numpy(), text) for clip, text in zip(clips, texts, strict=True)]
     log.image("views/pretraining", np.concatenate(strips))
 
@@ -112,8 +127,12 @@ def draw_strip(clip: np.ndarray, text: str) -> np.ndarray:
     if visible.any():
         low, high = points[visible].min(axis=0), points[visible].max(axis=0)
         scale = ((np.array(CELL) - 13) / np.maximum(high - low, 1e-6)).min()
-        points = (points - (low + high) / 2) * scale * [1, -1] + np.array(CELL) / 2  # rows of an image count downwards
-    for block, body, joint, parent in [(*place, *link) for place in np.ndindex(visible.shape[:2]) for link in LINKS]:
+        points = (points - (low + high) / 2) * scale * [1, -1] + np.array(
+            CELL
+        ) / 2  # rows of an image count downwards
+    for block, body, joint, parent in [
+        (*place, *link) for place in np.ndindex(visible.shape[:2]) for link in LINKS
+    ]:
         if visible[block, body, joint] and visible[block, body, parent]:
             ends = points[block, body, [joint, parent]] + [TEXT + block * CELL[0], 0]
             pen.line([*ends.ravel()], COLOURS.get(JOINT_NAMES[joint].split()[0], (120, 120, 120)), width=2)

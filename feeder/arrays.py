@@ -55,16 +55,26 @@ def open_split(folder: str | Path, part: str) -> Split:
     Raises:
         UserError: a file is missing, truncated or has a wrong type or shape, or the three files do not match.
     """
-    data_path, num_frame_path, label_path = paths = [path_of(folder, part, kind) for kind in (DATA, NUM_FRAME, LABEL)]
+    data_path, num_frame_path, label_path = paths = [
+        path_of(folder, part, kind) for kind in (DATA, NUM_FRAME, LABEL)
+    ]
     for path in paths:
         if not path.is_file():
-            raise UserError(f"{path}: no such file; set --data-path and the data set, or prepare it (docs/data.md)")
-    data, stored, (names, labels) = _open_array(data_path), _open_array(num_frame_path), load_labels(label_path)
+            raise UserError(
+                f"{path}: no such file; set --data-path and the data set, or prepare it (docs/data.md)"
+            )
+    data, stored, (names, labels) = (
+        _open_array(data_path),
+        _open_array(num_frame_path),
+        load_labels(label_path),
+    )
     if data.dtype != np.float32 or data.shape[1:] != SAMPLE_SHAPE or not data.flags.c_contiguous:
         expected = f"float32 (N, {', '.join(map(str, SAMPLE_SHAPE))}) in C order"
         raise UserError(f"{data_path}: {data.dtype} {data.shape}, not {expected}; prepare the data again")
     if stored.ndim != 1 or stored.dtype.kind not in "iu":
-        raise UserError(f"{num_frame_path}: {stored.dtype} {stored.shape}, not integers (N,); prepare the data again")
+        raise UserError(
+            f"{num_frame_path}: {stored.dtype} {stored.shape}, not integers (N,); prepare the data again"
+        )
     if not len(data) == len(stored) == len(labels):
         counts = f"{len(data)} in {part}_{DATA}, {len(stored)} in {part}_{NUM_FRAME}, {len(labels)} in {part}_{LABEL}"
         raise UserError(f"{folder}: numbers of samples differ: {counts}; prepare the data again")
@@ -73,7 +83,9 @@ def open_split(folder: str | Path, part: str) -> Split:
     num_frame = np.array(stored, np.int64)
     for row in np.flatnonzero(num_frame < 1):
         if num_frame[row] < 0 or data[row].any():
-            raise UserError(f"{num_frame_path}: sample {row} has {num_frame[row]} frames; prepare the data again")
+            raise UserError(
+                f"{num_frame_path}: sample {row} has {num_frame[row]} frames; prepare the data again"
+            )
     outside = ((num_frame > MAX_FRAMES, f"above {MAX_FRAMES}", MAX_FRAMES), (num_frame == 0, "of 0", 1))
     notes = [
         f"{num_frame_path}: frame counts {what} are read as {value}: {rows.sum()} of {len(rows)}"
@@ -89,7 +101,9 @@ def _open_array(path: Path) -> np.memmap:
     except OSError:
         raise
     except Exception as error:  # a damaged header can raise almost any error
-        raise UserError(f"{path}: not a complete .npy array ({' '.join(str(error).split())}); prepare the data again") from None
+        raise UserError(
+            f"{path}: not a complete .npy array ({' '.join(str(error).split())}); prepare the data again"
+        ) from None
     if path.stat().st_size != array.offset + array.nbytes:
         raise UserError(f"{path}: longer than its header says; prepare the data again")
     return array
@@ -99,7 +113,9 @@ def check_space(folder: str | Path, num_samples: int) -> None:
     """Raise `UserError` if the disk of `folder`, which must exist, has no space for `num_samples` samples."""
     needed, free = num_samples * SAMPLE_BYTES, shutil.disk_usage(folder).free
     if needed > free:
-        raise UserError(f"{folder}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free; free some space and run again")
+        raise UserError(
+            f"{folder}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free; free some space and run again"
+        )
 
 
 @contextlib.contextmanager
@@ -121,7 +137,9 @@ def write_splits(root: str | Path, benchmarks: Iterable[str]) -> Iterator["Split
         with contextlib.closing(SplitWriter(temporary)) as writer:
             yield writer
             if not all(path.is_dir() for path in temporary.values()):
-                raise UserError(f"{root}: another run removed the files of this one; write to a folder with one run at a time")
+                raise UserError(
+                    f"{root}: another run removed the files of this one; write to a folder with one run at a time"
+                )
             writer.finish()
         for new in temporary.values():
             for path in (*new.iterdir(), new):
@@ -153,7 +171,9 @@ class SplitWriter:
                 self.parts[benchmark, part] = file, [], [], []
                 _write_header(file, 0)
 
-    def add(self, parts: Mapping[str, str], name: str, label: int, num_frame: int, sample: np.ndarray) -> None:
+    def add(
+        self, parts: Mapping[str, str], name: str, label: int, num_frame: int, sample: np.ndarray
+    ) -> None:
         """Append a sample (3, 300, 25, 2) to "train" or "val" of each benchmark in `parts`; reject wrong values."""
         if sample.shape != SAMPLE_SHAPE or not 1 <= num_frame <= MAX_FRAMES or label < 0:
             raise ValueError(f"{name}: sample {sample.shape}, num_frame {num_frame}, label {label}")

@@ -142,7 +142,9 @@ def draw_crop(
     low, high = ratio
     share = low + (high - low) * torch.rand(len(num_frames), generator=generator, dtype=torch.float64)
     length = torch.minimum((num_frames * share).long().clamp(min=size), num_frames)
-    start = (torch.rand(len(num_frames), generator=generator, dtype=torch.float64) * (num_frames - length + 1)).long()
+    start = (
+        torch.rand(len(num_frames), generator=generator, dtype=torch.float64) * (num_frames - length + 1)
+    ).long()
     return start, length
 
 
@@ -163,7 +165,9 @@ class ViewParameters(NamedTuple):
         if device.type == "cuda" and torch.cuda.is_available():
             packed = packed.pin_memory()
         parts = packed.to(device, non_blocking=True).split([p[0].numel() for p in self], dim=1)
-        return ViewParameters(*(part.reshape(p.shape).to(p.dtype) for part, p in zip(parts, self, strict=True)))
+        return ViewParameters(
+            *(part.reshape(p.shape).to(p.dtype) for part, p in zip(parts, self, strict=True))
+        )
 
 
 class PretrainingViews:
@@ -182,15 +186,24 @@ class PretrainingViews:
     """
 
     def __init__(
-        self, stream: str = "joint", size: int = 64, bodies: int = NUM_BODIES, p: float = 0.5, masks: bool = True
+        self,
+        stream: str = "joint",
+        size: int = 64,
+        bodies: int = NUM_BODIES,
+        p: float = 0.5,
+        masks: bool = True,
     ) -> None:
         if stream not in STREAMS:
             raise ValueError(f"unknown stream {stream!r}: choose from {', '.join(STREAMS)}")
         if size % NUM_BLOCKS:
-            raise ValueError(f"{size} frames cannot be divided into {NUM_BLOCKS} blocks: use a multiple of {NUM_BLOCKS}")
+            raise ValueError(
+                f"{size} frames cannot be divided into {NUM_BLOCKS} blocks: use a multiple of {NUM_BLOCKS}"
+            )
         self.stream, self.size, self.bodies, self.p, self.masks = stream, size, bodies, p, masks
 
-    def __call__(self, x: Tensor, num_frames: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, x: Tensor, num_frames: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return two views, each (N, C, size, V, bodies), on the device of x.
 
         Args:

@@ -27,7 +27,9 @@ _CLASS_IN_NAME = re.compile(r"(?:^S\d{3}C\d{3}P\d{3}R\d{3}A|_r\d+_c)(\d+)(?:\.sk
 def print_row(split: str, labels: Sequence[int], num_frame: Sequence[int] | np.ndarray) -> None:
     """Print a line under `HEADING`: numbers of samples and classes, and sum, minimum, mean and maximum of the frame counts."""
     frames = np.asarray(num_frame)
-    sizes = f"{frames.sum():>12,}{frames.min():>6}{frames.mean():>8.1f}{frames.max():>6}" if len(frames) else ""
+    sizes = (
+        f"{frames.sum():>12,}{frames.min():>6}{frames.mean():>8.1f}{frames.max():>6}" if len(frames) else ""
+    )
     print(f"{split:<14}{len(labels):>9,}{len(set(labels)):>9}{sizes}")
 
 
@@ -71,10 +73,16 @@ def check_folder(folder: Path) -> list[str]:
     if len(splits) == len(PARTS):
         train, val = (splits[part].names for part in PARTS)
         if both := set(train) & set(val):
-            problems.append(f"{folder}: {len(both)} samples are in both parts, such as {min(both)}; prepare the data again")
+            problems.append(
+                f"{folder}: {len(both)} samples are in both parts, such as {min(both)}; prepare the data again"
+            )
         name, _, expected = _data_set([*train, *val], folder.name)
         verdict = count_verdict((len(train), len(val)), expected)
-        print(f"  {name}: {verdict}" if name else "  names of neither NTU RGB+D nor PKU-MMD: no full set to compare with")
+        print(
+            f"  {name}: {verdict}"
+            if name
+            else "  names of neither NTU RGB+D nor PKU-MMD: no full set to compare with"
+        )
     return problems
 
 
@@ -102,7 +110,9 @@ def _check_names(split: Split, benchmark: str, part: str) -> list[str]:
     for name, label in zip(split.names, split.labels, strict=True):
         action = _CLASS_IN_NAME.search(name)
         if label >= num_classes:
-            found.setdefault(f"labels outside the {num_classes} classes of {data_set}", []).append(f"{name} has label {label}")
+            found.setdefault(f"labels outside the {num_classes} classes of {data_set}", []).append(
+                f"{name} has label {label}"
+            )
         elif action and label != int(action[1]) - 1:
             example = f"{name} has label {label}, not {int(action[1]) - 1}"
             found.setdefault("labels that differ from the name", []).append(example)
@@ -125,7 +135,9 @@ def _check_values(split: Split, path: Path) -> list[str]:
         # read, not mapped: mapped pages would count as memory of the process
         rows = min(_CHUNK, len(split.labels) - start)
         offset = split.data.offset + start * split.data[0].nbytes
-        samples = np.fromfile(path, np.float32, rows * split.data[0].size, offset=offset).reshape(rows, *SAMPLE_SHAPE)
+        samples = np.fromfile(path, np.float32, rows * split.data[0].size, offset=offset).reshape(
+            rows, *SAMPLE_SHAPE
+        )
         finite = np.isfinite(samples).all((1, 2, 3, 4))
         centred = np.abs(samples[:, :, 0, SPINE_MID, 0]).max(1) <= CENTRED_METRES
         for wrong, kind in (
@@ -145,7 +157,10 @@ def _check_values(split: Split, path: Path) -> list[str]:
 
 def _lines(found: dict[str, list[str]], total: int) -> list[str]:
     """Return a line for each kind of problem, with the number of samples and one example."""
-    return [f"{kind}: {len(examples)} of {total} samples, such as {examples[0]}" for kind, examples in found.items()]
+    return [
+        f"{kind}: {len(examples)} of {total} samples, such as {examples[0]}"
+        for kind, examples in found.items()
+    ]
 
 
 def get_parser() -> CommandLine:
@@ -161,9 +176,15 @@ def main(argv: list[str] | None = None) -> None:
     folder = get_parser().parse_args(argv).folder
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    splits = [path for path in (folder, *sorted(folder.iterdir())) if any(path_of(path, part, DATA).exists() for part in PARTS)]
+    splits = [
+        path
+        for path in (folder, *sorted(folder.iterdir()))
+        if any(path_of(path, part, DATA).exists() for part in PARTS)
+    ]
     if not splits:
-        raise UserError(f"{folder}: no arrays in it or its subfolders; set the folder of a data set (docs/data.md)")
+        raise UserError(
+            f"{folder}: no arrays in it or its subfolders; set the folder of a data set (docs/data.md)"
+        )
     print(HEADING)
     problems = [problem for split in splits for problem in check_folder(split)]
     if problems:

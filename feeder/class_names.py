@@ -2,7 +2,14 @@
 
 from pathlib import Path
 
-FILES = {"ntu60": "ntu", "ntu120": "ntu", "pku_part1": "pku", "pku_part2": "pku", "ui_prmd": "ui_prmd", "demo": "demo"}
+FILES = {
+    "ntu60": "ntu",
+    "ntu120": "ntu",
+    "pku_part1": "pku",
+    "pku_part2": "pku",
+    "ui_prmd": "ui_prmd",
+    "demo": "demo",
+}
 
 
 def class_names(data_set: str, num_classes: int) -> tuple[str, ...]:
@@ -14,5 +21,11 @@ def class_names(data_set: str, num_classes: int) -> tuple[str, ...]:
     """
     names: list[str] = []
     if data_set in FILES:
-        names = Path(__file__).with_name("classes").joinpath(f"{FILES[data_set]}.txt").read_text("utf-8").splitlines()
+        names = (
+            Path(__file__)
+            .with_name("classes")
+            .joinpath(f"{FILES[data_set]}.txt")
+            .read_text("utf-8")
+            .splitlines()
+        )
     return (*names[:num_classes], *(f"class {label}" for label in range(len(names), num_classes)))

@@ -17,7 +17,9 @@ from typing import NoReturn
 # remedies for errors of the operating system
 REMEDIES = {
     errno.ENOENT: "check the path",
-    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "a file exists where a folder is needed: choose another path"),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR), "a file exists where a folder is needed: choose another path"
+    ),
     errno.EISDIR: "a folder exists where a file is needed: choose another path",
     errno.EACCES: "check its permissions or choose another path",
     errno.EROFS: "choose a path on a writable disk",
@@ -102,7 +104,11 @@ def _message(error: Exception) -> str | None:
         remedy = f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
         return f"{where}{error.strerror or error}{remedy}"
     # by name: data preparation does not import torch
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in text:
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator" in text
+    ):
         remedy = "; use a smaller --batch-size" if isinstance(error, RuntimeError) else ""
         return f"out of memory{remedy} ({text[:200]})"
     if type(error).__name__.startswith("Dist") or "gloo" in text:

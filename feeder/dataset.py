@@ -36,7 +36,12 @@ class SkeletonDataset(Dataset[Batch]):
     def __init__(self, folder: str | Path, part: str) -> None:
         self.folder, self.part = Path(folder), part
         split = open_split(folder, part)
-        self.data, self.num_frame, self.names, self.notes = split.data, split.num_frame, split.names, split.notes
+        self.data, self.num_frame, self.names, self.notes = (
+            split.data,
+            split.num_frame,
+            split.names,
+            split.notes,
+        )
         self.labels = np.asarray(split.labels, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -83,7 +88,13 @@ class Batches(Sampler[list[int]]):
     """
 
     def __init__(
-        self, length: int, batch_size: int, seed: int | None = None, drop_last: bool = False, rank: int = 0, world_size: int = 1
+        self,
+        length: int,
+        batch_size: int,
+        seed: int | None = None,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.length, self.batch_size, self.seed, self.drop_last = length, batch_size, seed, drop_last
         self.rank, self.rows = rank, batch_size // world_size
@@ -101,13 +112,17 @@ class Batches(Sampler[list[int]]):
             yield order[first : first + self.rows].tolist()
 
 
-def make_loader(dataset: Dataset[Batch], batches: Batches, workers: int, pin_memory: bool = False) -> DataLoader:
+def make_loader(
+    dataset: Dataset[Batch], batches: Batches, workers: int, pin_memory: bool = False
+) -> DataLoader:
     """Return a loader whose `Batch`es are read by `workers` processes, or by this process if 0.
 
     It has its own generator, because starting workers draws a random number, which would change the dropout of the model.
     """
     generator = torch.Generator().manual_seed(batches.seed or 0)
-    warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores are harmless
+    warnings.filterwarnings(
+        "ignore", message="This DataLoader will create"
+    )  # more workers than cores are harmless
     return DataLoader(
         dataset,
         batch_size=None,

@@ -13,7 +13,10 @@ def load_labels(path: Path) -> tuple[list[str], list[int]]:
     try:
         with open(path, "rb") as file:
             content = _PlainUnpickler(file, encoding="latin1").load()
-        if type(content) not in (tuple, list) or [type(part) for part in content] not in ([list, list], [tuple, tuple]):
+        if type(content) not in (tuple, list) or [type(part) for part in content] not in (
+            [list, list],
+            [tuple, tuple],
+        ):
             raise ValueError("not a pair of lists (names, labels)")
         names, labels = content
         if len(names) != len(labels):
@@ -55,7 +58,11 @@ class _Dtype:
 
 
 def _scalar(dtype: _Dtype, data: bytes | str) -> int | float:
-    if dtype.code not in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8") or dtype.order not in ("<", ">", "|"):
+    if dtype.code not in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8") or dtype.order not in (
+        "<",
+        ">",
+        "|",
+    ):
         raise pickle.UnpicklingError(f"it contains a {dtype.code}, not only names and numbers")
     data = data.encode("latin1") if isinstance(data, str) else data  # a Python 2 string
     return np.frombuffer(data, dtype.order + dtype.code)[0].item()

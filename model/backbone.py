@@ -32,7 +32,9 @@ class GraphConvolution(nn.Module):
         self.topology_weight = nn.Parameter(_kaiming(NUM_SUBSETS, out_channels, r, fan_out=out_channels))
         self.topology_bias = nn.Parameter(torch.zeros(NUM_SUBSETS, out_channels))
         # subset innermost: then (subset, joint) is one contiguous axis of the mixing
-        self.value_weight = nn.Parameter(_kaiming(out_channels, NUM_SUBSETS, in_channels, fan_out=out_channels))
+        self.value_weight = nn.Parameter(
+            _kaiming(out_channels, NUM_SUBSETS, in_channels, fan_out=out_channels)
+        )
         self.value_bias = nn.Parameter(torch.zeros(out_channels, NUM_SUBSETS))
         self.bn = nn.BatchNorm2d(out_channels)
         nn.init.constant_(self.bn.weight, 1e-6)
@@ -56,11 +58,17 @@ class GraphConvolution(nn.Module):
         relation = relation.to(ab.dtype)  # under autocast the bias promoted it to float32
         # bias and PA as two more channels, of ones and of PA: then one product computes the complete matrices
         constant = torch.stack([torch.ones_like(self.PA), self.PA.mT], dim=1).flatten(2)  # (3, 2, V * V)
-        relation = torch.cat([relation, constant.to(relation.dtype).expand(n, -1, -1, -1)], dim=2)  # (N, 3, r + 2, V * V)
+        relation = torch.cat(
+            [relation, constant.to(relation.dtype).expand(n, -1, -1, -1)], dim=2
+        )  # (N, 3, r + 2, V * V)
         one = torch.ones_like(self.topology_bias)[..., None]
-        weight = torch.cat([self.topology_weight * self.alpha, self.topology_bias[..., None] * self.alpha, one], dim=2)
+        weight = torch.cat(
+            [self.topology_weight * self.alpha, self.topology_bias[..., None] * self.alpha, one], dim=2
+        )
         # block-diagonal over the subsets, which are then adjacent in the result without a copy
-        blocks = torch.eye(NUM_SUBSETS, dtype=relation.dtype, device=x.device)[:, None, :, None]  # (3, 1, 3, 1)
+        blocks = torch.eye(NUM_SUBSETS, dtype=relation.dtype, device=x.device)[
+            :, None, :, None
+        ]  # (3, 1, 3, 1)
         relation = (relation.unsqueeze(3) * blocks).flatten(3).flatten(1, 2)  # (N, 3 * (r + 2), 3 * V * V)
         mix = torch.bmm(weight.transpose(0, 1).flatten(1).expand(n, -1, -1), relation)  # (N, C, 3 * V * V)
         return mix.view(-1, NUM_SUBSETS * v, v)
@@ -75,7 +83,11 @@ class TemporalConvolution(nn.Module):
         self.stem = Projection(channels, channels, fan_out=quarter)
         self.conv1 = _temporal_conv(quarter, dilation=1)
         self.conv2 = _temporal_conv(quarter, dilation=2)
-        self.bn1, self.bn2, self.bn3 = nn.BatchNorm2d(quarter), nn.BatchNorm2d(quarter), nn.BatchNorm2d(quarter)
+        self.bn1, self.bn2, self.bn3 = (
+            nn.BatchNorm2d(quarter),
+            nn.BatchNorm2d(quarter),
+            nn.BatchNorm2d(quarter),
+        )
         for bn in (self.stem.bn, self.bn1, self.bn2, self.bn3):
             nn.init.normal_(bn.weight, 1.0, 0.02)
 

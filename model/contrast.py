@@ -59,7 +59,9 @@ class SCDNet(nn.Module):
         super().__init__()
         known = {query + key for query in DOMAINS for key in DOMAINS}
         if not pairs or not set(pairs) <= known or len(set(pairs)) < len(pairs):
-            raise ValueError(f"pairs {' '.join(pairs) or '(none)'}: list each pair once, out of {' '.join(sorted(known))}")
+            raise ValueError(
+                f"pairs {' '.join(pairs) or '(none)'}: list each pair once, out of {' '.join(sorted(known))}"
+            )
         self.K, self.m, self.T, self.pairs = K, m, T, tuple(pairs)
         encoder = Encoder(**encoder) if isinstance(encoder, dict) else encoder
         self.sizes = dict(encoder=encoder.sizes, dim=dim, K=K)
@@ -131,7 +133,9 @@ class SCDNet(nn.Module):
     def enqueue(self, keys: dict[str, Tensor]) -> None:
         """Replace the oldest keys of each queue by `keys`, each (N, dim) and normalised, of all processes in rank order."""
         rows = _gather(torch.cat([keys[domain] for domain in DOMAINS], dim=1))  # (world_size * N, 3 * dim)
-        columns = (self.queue_pointer + torch.arange(len(rows), device=rows.device)) % self.K  # (world_size * N,)
+        columns = (
+            self.queue_pointer + torch.arange(len(rows), device=rows.device)
+        ) % self.K  # (world_size * N,)
         for domain, new in zip(DOMAINS, rows.chunk(3, dim=1), strict=True):
             self.queues[domain].index_copy_(1, columns, new.T.to(self.queues[domain].dtype))
         self.queue_pointer.add_(len(rows)).remainder_(self.K)

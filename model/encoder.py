@@ -81,7 +81,9 @@ def _embedding(token_size: int, d: int) -> nn.Sequential:
 
 
 def _transformer(hidden_size: int, num_head: int, num_layer: int, dropout: float) -> nn.TransformerEncoder:
-    layer = nn.TransformerEncoderLayer(hidden_size, num_head, dim_feedforward=hidden_size, dropout=dropout, batch_first=True)
+    layer = nn.TransformerEncoderLayer(
+        hidden_size, num_head, dim_feedforward=hidden_size, dropout=dropout, batch_first=True
+    )
     layer.self_attn.register_forward_pre_hook(_tokens_outermost)
     return nn.TransformerEncoder(layer, num_layer, enable_nested_tensor=False)
 

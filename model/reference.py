@@ -17,11 +17,17 @@ NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 # How tensors of the reference become one of ours, and back.
 JOINS: dict[str, tuple[Callable, Callable]] = {
-    "one": (lambda parts: parts[0].clone(memory_format=torch.contiguous_format), lambda tensor, count: [tensor] * count),
+    "one": (
+        lambda parts: parts[0].clone(memory_format=torch.contiguous_format),
+        lambda tensor, count: [tensor] * count,
+    ),
     "cat": (torch.cat, torch.chunk),
     "stack0": (torch.stack, lambda tensor, _: tensor.unbind(0)),
     "stack1": (lambda parts: torch.stack(parts, dim=1), lambda tensor, _: tensor.unbind(1)),
-    "relation": (lambda parts: torch.stack(parts).unflatten(0, (2, 3)), lambda tensor, _: tensor.flatten(0, 1).unbind(0)),
+    "relation": (
+        lambda parts: torch.stack(parts).unflatten(0, (2, 3)),
+        lambda tensor, _: tensor.flatten(0, 1).unbind(0),
+    ),
 }
 # Our name, the reference's names, how they are joined. "*" is weight and bias, of a BatchNorm ("bn") all of `NORM`.
 UNIT = (
@@ -53,11 +59,19 @@ def encoder_rules(prefix: str, layers: Iterable[int]) -> Iterator[Rule]:
         yield f"{prefix}backbone_{d}.data_bn.*", [f"{prefix}gcn_{d}.data_bn.*"], "one"
         for unit in ("l1", "l2", "l3"):
             for ours, theirs, how in UNIT[:-2] if unit == "l1" else UNIT:  # no residual in the first
-                yield f"{prefix}backbone_{d}.{unit}.{ours}", [f"{prefix}gcn_{d}.{unit}.{name}" for name in theirs], how
+                yield (
+                    f"{prefix}backbone_{d}.{unit}.{ours}",
+                    [f"{prefix}gcn_{d}.{unit}.{name}" for name in theirs],
+                    how,
+                )
         for i in (0, 1, 3):
             yield f"{prefix}embed_{d}.{i}.*", [f"{prefix}channel_{d}.{i}.*"], "one"
         for layer, name in product(layers, LAYER):
-            yield f"{prefix}transformer_{d}.layers.{layer}.{name}", [f"{prefix}{d}_encoder.layers.{layer}.{name}"], "one"
+            yield (
+                f"{prefix}transformer_{d}.layers.{layer}.{name}",
+                [f"{prefix}{d}_encoder.layers.{layer}.{name}"],
+                "one",
+            )
 
 
 def rules(state_dict: dict[str, Tensor]) -> Iterator[Rule]:
@@ -73,7 +87,11 @@ def rules(state_dict: dict[str, Tensor]) -> Iterator[Rule]:
             if layers:
                 found += encoder_rules(prefix, sorted(layers))
         if any(name.startswith((f"{network}t_proj.", f"{network}decoder.t.")) for name in state_dict):
-            found += [(f"{network}decoder.{d}.{i}.*", [f"{network}{d}_proj.{i}.*"], "one") for d in DOMAINS for i in (0, 2)]
+            found += [
+                (f"{network}decoder.{d}.{i}.*", [f"{network}{d}_proj.{i}.*"], "one")
+                for d in DOMAINS
+                for i in (0, 2)
+            ]
     if "fc.weight" in state_dict:
         found.append(("fc.*", ["fc.*"], "one"))
     for ours, theirs, how in found:
@@ -84,7 +102,9 @@ def rules(state_dict: dict[str, Tensor]) -> Iterator[Rule]:
 
 def join(parts: list[Tensor], how: str) -> Tensor:
     """Return our tensor of the reference's `parts`; our 1x1 convolutions are (out, in), our temporal ones (..., V, T)."""
-    parts = [p if p.dim() != 4 else p.flatten(1) if p.shape[2:] == (1, 1) else p.transpose(2, 3) for p in parts]
+    parts = [
+        p if p.dim() != 4 else p.flatten(1) if p.shape[2:] == (1, 1) else p.transpose(2, 3) for p in parts
+    ]
     return JOINS[how][0](parts)
 
 
@@ -92,7 +112,9 @@ def split(name: str, tensor: Tensor, how: str, count: int) -> list[Tensor]:
     """Return the `count` tensors of the reference that make up our tensor `name`; the inverse of `join`."""
     parts = JOINS[how][1](tensor, count)
     if "backbone_" in name:
-        parts = [p[..., None, None] if p.dim() == 2 else p.transpose(2, 3) if p.dim() == 4 else p for p in parts]
+        parts = [
+            p[..., None, None] if p.dim() == 2 else p.transpose(2, 3) if p.dim() == 4 else p for p in parts
+        ]
     return [p.clone() for p in parts]
 
 
@@ -110,7 +132,9 @@ def from_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         try:
             result[ours] = join([state_dict[name] for name in theirs], how)
         except RuntimeError as error:
-            raise ValueError(f"{theirs[0]} does not match the tensors that it is joined with: {error}") from None
+            raise ValueError(
+                f"{theirs[0]} does not match the tensors that it is joined with: {error}"
+            ) from None
         unknown.difference_update(theirs)
     if unknown:
         raise ValueError(f"{min(unknown)} is not a tensor of the reference (one of {len(unknown)})")
@@ -132,7 +156,9 @@ def momentum_from_reference(state_dict: dict[str, Tensor], optimizer: dict) -> d
     Its optimiser numbers the parameters in the order of `state_dict`, the reference's. Raise ValueError if one does not match.
     """
     names = [name for name in state_dict if name.rsplit(".", 1)[-1] not in NORM[2:] and "_queue" not in name]
-    if "fc.weight" in names and len(optimizer.get("state", {})) <= 2:  # linear evaluation: the encoder is frozen
+    if (
+        "fc.weight" in names and len(optimizer.get("state", {})) <= 2
+    ):  # linear evaluation: the encoder is frozen
         names = ["fc.weight", "fc.bias"]
     buffers = {}
     for number, state in optimizer.get("state", {}).items():
@@ -162,10 +188,17 @@ def sizes(state_dict: dict[str, Tensor]) -> dict[str, int]:
         raise ValueError("it has no encoder")
     prefix = max(prefixes)  # encoder_q before encoder_k
     d, width_t = ours[f"{prefix}embed_t.0.weight"].shape
-    layers = sum(name.startswith(f"{prefix}transformer_t.") and name.endswith("in_proj_weight") for name in ours)
-    channels, joints = len(ours[f"{prefix}backbone_t.l1.tcn.stem.bias"]), len(ours[f"{prefix}backbone_t.l1.gcn.PA"][0])
+    layers = sum(
+        name.startswith(f"{prefix}transformer_t.") and name.endswith("in_proj_weight") for name in ours
+    )
+    channels, joints = (
+        len(ours[f"{prefix}backbone_t.l1.tcn.stem.bias"]),
+        len(ours[f"{prefix}backbone_t.l1.gcn.PA"][0]),
+    )
     frames, bodies = ours[f"{prefix}embed_s.0.weight"].shape[1] // channels, width_t // (joints * channels)
-    return dict(hidden_size=d, num_layer=layers, channels=channels, frames=frames, joints=joints, bodies=bodies)
+    return dict(
+        hidden_size=d, num_layer=layers, channels=channels, frames=frames, joints=joints, bodies=bodies
+    )
 
 
 def strip_module(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,7 +6,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from options.datasets import DATA_SETS, PROTOCOL_FOLDERS, split_folder
-from options.parser import OneOrMore, Parser, fraction, listed, natural, natural_float, positive_float, positive_int, seed
+from options.parser import (
+    OneOrMore,
+    Parser,
+    fraction,
+    listed,
+    natural,
+    natural_float,
+    positive_float,
+    positive_int,
+    seed,
+)
 
 STREAM_FLAG = "--finetune-skeleton-representation"  # of a downstream task
 SIZES = ("hidden_size", "num_head", "num_layer", "channels", "frames", "bodies")
@@ -19,7 +29,14 @@ def add_data_flags(parser: Parser, data_set: str, streams: Iterable[str], severa
     add(data_set, choices=DATA_SETS, metavar="NAME", help=", ".join(DATA_SETS))
     add("--protocol", choices=PROTOCOL_FOLDERS, metavar="NAME", help=", ".join(PROTOCOL_FOLDERS))
     names, action = ([STREAM_FLAG], OneOrMore) if several else ([], "store")
-    add(*names, "--skeleton-representation", action=action, choices=streams, metavar="NAME", help=", ".join(streams))
+    add(
+        *names,
+        "--skeleton-representation",
+        action=action,
+        choices=streams,
+        metavar="NAME",
+        help=", ".join(streams),
+    )
     add("-j", "--workers", type=natural, metavar="N", help="processes that read data")
 
 
@@ -37,13 +54,28 @@ def add_size_flags(parser: Parser, note: str) -> None:
 def add_encoder_flags(parser: Parser, raw: bool = False) -> None:
     """Add the choice of the encoder of a downstream task; `raw` adds raw coordinates."""
     add = parser.add_argument_group("encoder, one of").add_argument
-    add("--pretrained", action=OneOrMore, metavar="PATH", help="checkpoint, ours or the reference's, one for each stream")
+    add(
+        "--pretrained",
+        action=OneOrMore,
+        metavar="PATH",
+        help="checkpoint, ours or the reference's, one for each stream",
+    )
     add("--random-encoder", action="store_true", help="an untrained encoder, as a baseline")
     if raw:
         add("--raw-coordinates", action="store_true", help="no encoder: the cropped clips themselves")
     add = parser.add_argument_group("streams and features").add_argument
-    add("--stream-weights", type=positive_float, nargs="+", metavar="W", help="weights of the streams in their fusion (all 1)")
-    add("--save-features", action="store_true", help="write names, labels and features as .npz to the run's folder")
+    add(
+        "--stream-weights",
+        type=positive_float,
+        nargs="+",
+        metavar="W",
+        help="weights of the streams in their fusion (all 1)",
+    )
+    add(
+        "--save-features",
+        action="store_true",
+        help="write names, labels and features as .npz to the run's folder",
+    )
     add_size_flags(
         parser,
         "from the checkpoint; with --random-encoder the paper's: 2048, 8, 1, 64, 64, 2.\n"
@@ -94,7 +126,14 @@ def add_optimizer_flags(parser: Parser) -> None:
     add("--warmup-lr", type=natural_float, metavar="X", help="learning rate before the rise")
     add("--cos", action="store_true", help="cosine decay of the lr instead of --schedule")
     add("--momentum", type=fraction, metavar="X", help="momentum of SGD")
-    add("--wd", "--weight-decay", type=natural_float, dest="weight_decay", metavar="X", help="weight decay, of all parameters")
+    add(
+        "--wd",
+        "--weight-decay",
+        type=natural_float,
+        dest="weight_decay",
+        metavar="X",
+        help="weight decay, of all parameters",
+    )
 
 
 def check_warmup(parser: Parser, args: argparse.Namespace) -> None:
@@ -102,7 +141,9 @@ def check_warmup(parser: Parser, args: argparse.Namespace) -> None:
     if (args.warmup_epochs is None) != (args.warmup_lr is None):
         parser.error("--warmup-epochs and --warmup-lr are set together")
     if args.warmup_epochs and args.warmup_epochs[0] >= args.warmup_epochs[1]:
-        parser.error(f"--warmup-epochs {' '.join(map(str, args.warmup_epochs))}: the second epoch must be above the first")
+        parser.error(
+            f"--warmup-epochs {' '.join(map(str, args.warmup_epochs))}: the second epoch must be above the first"
+        )
 
 
 def add_contrast_flags(parser: Parser) -> None:
@@ -112,14 +153,25 @@ def add_contrast_flags(parser: Parser) -> None:
     add("--encoder-k", type=positive_int, metavar="K", help="keys in each queue, a multiple of the batch")
     add("--encoder-m", type=fraction, metavar="m", help="momentum of the key encoder")
     add("--encoder-t", type=positive_float, metavar="T", help="temperature")
-    add("--pairs", nargs="+", metavar="PAIR", help="query and key of each term of the loss; other pairs are an ablation")
+    add(
+        "--pairs",
+        nargs="+",
+        metavar="PAIR",
+        help="query and key of each term of the loss; other pairs are an ablation",
+    )
     add("--no-masks", action="store_true", help="views without spatial and temporal masks, an ablation")
 
 
 def add_speed_flags(parser: Parser) -> None:
     """Add precision and compilation of pre-training."""
     add = parser.add_argument_group("speed").add_argument
-    add("--precision", choices=("fp32", "tf32", "bf16"), default="fp32", metavar="NAME", help="fp32, tf32 (GPU) or bf16")
+    add(
+        "--precision",
+        choices=("fp32", "tf32", "bf16"),
+        default="fp32",
+        metavar="NAME",
+        help="fp32, tf32 (GPU) or bf16",
+    )
     add("--compile", action="store_true", help="torch.compile of the encoders, for GPUs")
     add("--sync-batchnorm", action="store_true", help="several GPUs: BatchNorm over the clips of all of them")
 
@@ -135,7 +187,13 @@ def add_checkpoint_flags(parser: Parser, save_freq: int, save_minutes: float | N
     )
     add("--save-freq", type=positive_int, default=save_freq, metavar="N", help="epochs between checkpoints")
     if save_minutes is not None:
-        add("--save-minutes", type=positive_float, default=save_minutes, metavar="X", help="minutes between them, in an epoch")
+        add(
+            "--save-minutes",
+            type=positive_float,
+            default=save_minutes,
+            metavar="X",
+            help="minutes between them, in an epoch",
+        )
 
 
 def add_run_flags(parser: Parser) -> None:
@@ -145,5 +203,10 @@ def add_run_flags(parser: Parser) -> None:
     add("--gpu", type=natural, metavar="N", help="the same as --device cuda:N")
     add("--seed", type=seed, metavar="N", help="seed of all random numbers (drawn and logged if not set)")
     add("--log-dir", default="./log", metavar="DIR", help="each run writes a new folder here")
-    add("--threads", type=positive_int, metavar="N", help="CPU threads of a process; 1 for small networks (torch's default)")
+    add(
+        "--threads",
+        type=positive_int,
+        metavar="N",
+        help="CPU threads of a process; 1 for small networks (torch's default)",
+    )
     add("-p", "--print-freq", type=positive_int, metavar="N", help="steps between log lines")

@@ -31,9 +31,13 @@ class Parser(argparse.ArgumentParser):
     in `variants` has its own recipe options/SWITCH.yaml, applied between `recipe` and --config.
     """
 
-    def __init__(self, recipe: str | None = None, description: str | None = None, variants: Sequence[str] = ()) -> None:
+    def __init__(
+        self, recipe: str | None = None, description: str | None = None, variants: Sequence[str] = ()
+    ) -> None:
         usage = "%(prog)s [--flag value ...]"
-        super().__init__(usage=usage, description=description, allow_abbrev=False, formatter_class=HelpFormatter)
+        super().__init__(
+            usage=usage, description=description, allow_abbrev=False, formatter_class=HelpFormatter
+        )
         self.recipe, self.variants, self._source = recipe, variants, ""
         self.add_argument("--config", metavar="FILE.yaml", help="defaults, one `flag: value` per line")
 
@@ -41,7 +45,9 @@ class Parser(argparse.ArgumentParser):
         """Make the recipe's values the defaults; call it after all flags are added."""
         self._load(RECIPES / f"{self.recipe}.yaml")
 
-    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:  # argparse's own types are overloads
+    def parse_args(
+        self, args: Iterable[str] | None = None, namespace: Any = None
+    ) -> Any:  # argparse's own types are overloads
         """Return the values of all flags; exit with status 2 and a one-line message if the command line is wrong."""
         given = sys.argv[1:] if args is None else args
         words = [re.sub("^--[^=]*", lambda flag: flag[0].replace("_", "-"), word) for word in given]

@@ -72,9 +72,13 @@ def assert_same_training(a, b):
     for name, tensor in a["state_dict"].items():
         assert torch.equal(tensor, b["state_dict"][name]), name
     for number, state in a["optimizer"]["state"].items():
-        assert torch.equal(state["momentum_buffer"], b["optimizer"]["state"][number]["momentum_buffer"]), number
+        assert torch.equal(state["momentum_buffer"], b["optimizer"]["state"][number]["momentum_buffer"]), (
+            number
+        )
     for ours, theirs in zip(a["random"], b["random"], strict=True):
-        assert torch.equal(ours["torch"], theirs["torch"]) and torch.equal(ours["generator"], theirs["generator"])
+        assert torch.equal(ours["torch"], theirs["torch"]) and torch.equal(
+            ours["generator"], theirs["generator"]
+        )
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +95,9 @@ def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("root")
     write_ntu(root / "raw", classes=4, subjects=6, repetitions=2)
     out = root / "data" / "NTU-RGB-D-60-AGCN"
-    ntu_gendata.main(["--data-path", str(root / "raw"), "--out-folder", str(out), "--benchmark", "xsub", "--workers", "1"])
+    ntu_gendata.main(
+        ["--data-path", str(root / "raw"), "--out-folder", str(out), "--benchmark", "xsub", "--workers", "1"]
+    )
     return root / "data"
 
 

@@ -55,7 +55,9 @@ def last_step_in_log(steps: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-path", required=True)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--workers", default="0")
@@ -65,7 +67,11 @@ def main() -> None:
     for kill in range(args.kills):
         before, pid = written(), start(flags)
         # every second time, wait until the child saves or ends
-        while kill % 2 and written() == before and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        while (
+            kill % 2
+            and written() == before
+            and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        ):
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.3 if kill % 2 else 1.0))
         os.kill(pid, signal.SIGKILL)
@@ -76,7 +82,9 @@ def main() -> None:
             continue
         checkpoint = load_checkpoint(CHECKPOINT)
         position = checkpoint["epoch"] * checkpoint["steps"] + checkpoint["step"]
-        assert position >= max(done, last_step_in_log(checkpoint["steps"]) - 1), f"kill {kill}: steps are lost"
+        assert position >= max(done, last_step_in_log(checkpoint["steps"]) - 1), (
+            f"kill {kill}: steps are lost"
+        )
         done = position
     assert done, "no kill came late enough for a step"
     print(f"{args.kills} kills, no broken checkpoint, {done} steps done")

@@ -11,7 +11,9 @@ def skeleton_text(bodies):
         lines.append(str(len(present)))
         for place, joints in enumerate(present):
             lines += [f"7205759403793{place:04d} 0 1 1 1 1 0 0.0112 -0.256 2", "25"]
-            lines += [f"{x:.7g} {y:.7g} {z:.7g} 257.1 -191.9 965.6 479.7 0.1 0.2 0.3 0.4 2" for x, y, z in joints]
+            lines += [
+                f"{x:.7g} {y:.7g} {z:.7g} 257.1 -191.9 965.6 479.7 0.1 0.2 0.3 0.4 2" for x, y, z in joints
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -33,5 +35,7 @@ def write_raw(folder, names, seed=0, frames=(2, 9)):
 
 def sample_names(count):
     """Return names of NTU-60 samples that fall into both parts of both protocols, none on the missing lists."""
-    names = (f"S017C{c:03d}P{p:03d}R001A{a:03d}" for a in range(1, 61) for p in range(1, 41) for c in (1, 2, 3))
+    names = (
+        f"S017C{c:03d}P{p:03d}R001A{a:03d}" for a in range(1, 61) for p in range(1, 41) for c in (1, 2, 3)
+    )
     return [next(names) for _ in range(count)]

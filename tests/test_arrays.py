@@ -15,7 +15,9 @@ from feeder.cli import UserError
 from feeder.labels import load_labels
 
 BOTH = ["xsub", "xview"]
-FILES = sorted(f"{part}_{kind}" for part in arrays.PARTS for kind in (arrays.DATA, arrays.NUM_FRAME, arrays.LABEL))
+FILES = sorted(
+    f"{part}_{kind}" for part in arrays.PARTS for kind in (arrays.DATA, arrays.NUM_FRAME, arrays.LABEL)
+)
 
 
 def sample(number):
@@ -47,12 +49,22 @@ def entries(root):
 def test_written_arrays_are_plain_numpy_and_pickle(tmp_path):
     with write_splits(tmp_path / "new", ["xsub", "xview"]) as writer:
         for number in range(3):
-            writer.add({"xsub": "train", "xview": "val"}, f"s{number}", number + 4, 100 * (number + 1), sample(number))
+            writer.add(
+                {"xsub": "train", "xview": "val"},
+                f"s{number}",
+                number + 4,
+                100 * (number + 1),
+                sample(number),
+            )
         assert not (tmp_path / "new/xsub").exists()
     folder = tmp_path / "new/xsub"
     assert entries(tmp_path / "new") == ["xsub", "xview"] and entries(folder) == FILES
     data, num_frame = np.load(folder / "train_data_joint.npy"), np.load(folder / "train_num_frame.npy")
-    assert data.dtype == np.float32 and data.shape == (3, *SAMPLE_SHAPE) and (data[:, 0, 0, 0, 0] == [0, 1, 2]).all()
+    assert (
+        data.dtype == np.float32
+        and data.shape == (3, *SAMPLE_SHAPE)
+        and (data[:, 0, 0, 0, 0] == [0, 1, 2]).all()
+    )
     assert num_frame.dtype == np.int64 and num_frame.tolist() == [100, 200, 300]
     assert pickle.loads((folder / "train_label.pkl").read_bytes()) == (["s0", "s1", "s2"], [4, 5, 6])
     assert np.load(folder / "val_data_joint.npy").shape == (0, *SAMPLE_SHAPE)
@@ -80,7 +92,11 @@ def test_foreign_files_and_other_parts_stay(tmp_path):
     before = entries(tmp_path)
     write(tmp_path, 2, ["xsub"])
     assert entries(tmp_path) == before and entries(tmp_path / "xsub/folder") == ["below"]
-    assert (tmp_path / "xsub/notes.txt").read_text() == (tmp_path / "xsub/train_data_bone.npy").read_text() == "mine"
+    assert (
+        (tmp_path / "xsub/notes.txt").read_text()
+        == (tmp_path / "xsub/train_data_bone.npy").read_text()
+        == "mine"
+    )
     assert label_of(tmp_path / "xsub") == 2 and label_of(tmp_path / "xview") == 1
 
 
@@ -131,7 +147,10 @@ def test_a_signal_before_or_after_each_rename(tmp_path, number):
             for name in BOTH:  # killed: what is not there can be restored
                 assert label_of(root / name) or label_of(next(root.glob(f"{name}.old-*"))) == 1
             with pytest.raises(RuntimeError), write_splits(root, BOTH):
-                assert {label_of(root / name) for name in BOTH} <= {1, 2}  # restored before anything is written
+                assert {label_of(root / name) for name in BOTH} <= {
+                    1,
+                    2,
+                }  # restored before anything is written
                 raise RuntimeError
             write(root, 3)
             assert [label_of(root / name) for name in BOTH] == [3, 3] and entries(root) == BOTH
@@ -140,7 +159,10 @@ def test_a_signal_before_or_after_each_rename(tmp_path, number):
 
 
 def test_a_second_run_may_win_but_mixes_nothing(tmp_path):
-    with pytest.raises(UserError, match="another run removed the files"), write_splits(tmp_path, ["xsub"]) as writer:
+    with (
+        pytest.raises(UserError, match="another run removed the files"),
+        write_splits(tmp_path, ["xsub"]) as writer,
+    ):
         for part in arrays.PARTS:
             writer.add({"xsub": part}, "a", 1, 9, sample(1))
         write(tmp_path, 2, ["xsub"])  # takes the first for one that was killed

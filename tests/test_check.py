@@ -35,7 +35,11 @@ def test_whole_arrays(folder, capsys):
     for path in (folder, folder / "xsub"):
         main([str(path)])
         out = capsys.readouterr().out
-        assert "no problems found" in out and "xsub train" in out and "9 / 3 samples; the full set has 40,091" in out
+        assert (
+            "no problems found" in out
+            and "xsub train" in out
+            and "9 / 3 samples; the full set has 40,091" in out
+        )
         assert ("xview val" in out) == (path == folder) and len(out.splitlines()) < 15
 
 
@@ -74,8 +78,16 @@ def test_every_problem_is_named_once_with_a_count(folder, capsys):
     change_label(label, lambda names: [names[1], *names[1:]], lambda labels: [labels[0], 59, 58, *labels[3:]])
     lines = problems(folder, capsys).splitlines()
     assert len(lines) == 4 and all(line.startswith(f"{folder}/xsub: train: ") for line in lines)
-    for kind, count in (("NaN", 3), ("not centred", 2), ("differ from the name", 2), ("occur several times", 1)):
-        assert [line for line in lines if kind in line and f": {count} of 9 samples, such as " in line], (kind, lines)
+    for kind, count in (
+        ("NaN", 3),
+        ("not centred", 2),
+        ("differ from the name", 2),
+        ("occur several times", 1),
+    ):
+        assert [line for line in lines if kind in line and f": {count} of 9 samples, such as " in line], (
+            kind,
+            lines,
+        )
 
 
 def test_counts_above_300_and_zeros_are_noted(folder, capsys):
@@ -84,7 +96,11 @@ def test_counts_above_300_and_zeros_are_noted(folder, capsys):
     change_array(folder / "xsub/train_data_joint.npy", 2, 0)
     main([str(folder / "xsub")])
     out = capsys.readouterr().out
-    assert "note: " in out and "frame counts above 300 are read as 300: 1 of" in out and "1 samples are all zeros" in out
+    assert (
+        "note: " in out
+        and "frame counts above 300 are read as 300: 1 of" in out
+        and "1 samples are all zeros" in out
+    )
     assert out.count("note: joints [3, 24] are zero in every sample") == 1
 
 

@@ -21,13 +21,28 @@ SCRIPT = str(ROOT / "tests" / "two_processes.py")
 def run_two(*words):
     """Return the finished `tests/two_processes.py` or `pretraining.py` under torchrun."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *words]
-    return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
 
 
 def flags(data, name, *more):
     where = ["--data-path", str(data), "--checkpoint-path", f"{name}/ck", "--log-dir", f"{name}/log"]
     contrast = ["--encoder-dim", "8", "--encoder-k", "24", "--batch-size", "8"]
-    return [*where, *SIZES, *contrast, "--workers", "0", "--device", "cpu", "--seed", "1", "--print-freq", "1", *more]
+    return [
+        *where,
+        *SIZES,
+        *contrast,
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+        "--seed",
+        "1",
+        "--print-freq",
+        "1",
+        *more,
+    ]
 
 
 def test_two_processes_equal_one(here):
@@ -47,7 +62,9 @@ def test_two_processes_stop_at_a_signal_and_resume_exactly(data, here):
     assert stopped.returncode != 0 and stopped.stdout.count("stopped by SIGTERM at epoch 1, step 2;") == 1
     checkpoint = load_checkpoint("parts/ck")
     assert (checkpoint["epoch"], checkpoint["step"], len(checkpoint["random"])) == (1, 2, 2)
-    assert not torch.equal(*(states["generator"] for states in checkpoint["random"])), "each process has its own views"
+    assert not torch.equal(*(states["generator"] for states in checkpoint["random"])), (
+        "each process has its own views"
+    )
     for name, more in (("parts", ["--resume", "auto"]), ("whole", [])):
         result = run_two(str(ROOT / "pretraining.py"), *flags(data, name, "--epochs", "2", *more))
         assert f"checkpoint in {name}/ck" in result.stdout, result.stderr
@@ -67,7 +84,11 @@ def test_each_process_reads_its_rows_of_every_batch():
 
 
 def test_the_launcher_and_the_batch_must_fit(data, here, monkeypatch, capsys):
-    for text, message in (("3", "WORLD_SIZE=3 without RANK"), ("many", "WORLD_SIZE=many"), ("-1", "WORLD_SIZE=-1")):
+    for text, message in (
+        ("3", "WORLD_SIZE=3 without RANK"),
+        ("many", "WORLD_SIZE=many"),
+        ("-1", "WORLD_SIZE=-1"),
+    ):
         monkeypatch.setenv("WORLD_SIZE", text)
         code, line = failure(capsys, pretraining.main, flags(data, "x"))
         assert code == 1 and message in line

@@ -34,7 +34,9 @@ def arrays(data, tmp_path_factory):
     """The root of array folders: NTU-60 with 4 classes, PKU-MMD I with 3."""
     raw = tmp_path_factory.mktemp("downstream")
     write_pku(raw, part=1, classes=3, subjects=4, cameras=3)
-    pku_gendata.main(["--data-path", str(raw), "--out-folder", str(data / "pku_v1"), "--part", "1", "--workers", "1"])
+    pku_gendata.main(
+        ["--data-path", str(raw), "--out-folder", str(data / "pku_v1"), "--part", "1", "--workers", "1"]
+    )
     return data
 
 
@@ -77,14 +79,34 @@ def same(one, other):
 def test_fine_tuning_trains_the_encoder_in_training_mode(arrays, here):
     classify(arrays, "--pretrained", "joint.tar", "--finetune", "--epochs", "2", "--checkpoint-path", "ck")
     before, after = weights("joint.tar"), weights("ck")
-    moved = {name for name, t in after.items() if name[:7] == "encoder" and not torch.equal(t, before[f"encoder_q.{name}"])}
+    moved = {
+        name
+        for name, t in after.items()
+        if name[:7] == "encoder" and not torch.equal(t, before[f"encoder_q.{name}"])
+    }
     assert {"encoder.embed_t.0.weight", "encoder.transformer_s.layers.0.linear1.weight"} <= moved
-    assert any(name.endswith("running_mean") for name in moved), "BatchNorm took the statistics of its batches"
-    assert newest(here).name.startswith("finetune_ntu60_cross_subject_joint_") and metrics(newest(here))[0]["lr"] == 0.01
+    assert any(name.endswith("running_mean") for name in moved), (
+        "BatchNorm took the statistics of its batches"
+    )
+    assert (
+        newest(here).name.startswith("finetune_ntu60_cross_subject_joint_")
+        and metrics(newest(here))[0]["lr"] == 0.01
+    )
 
 
 def test_one_step_of_fine_tuning_is_plain_gradient_descent(arrays, here):
-    flags = ["--momentum", "0", "--lr", "0.1", "--epochs", "1", "--batch-size", "99", "--checkpoint-path", "ck"]
+    flags = [
+        "--momentum",
+        "0",
+        "--lr",
+        "0.1",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "99",
+        "--checkpoint-path",
+        "ck",
+    ]
     classify(arrays, "--finetune", "--random-encoder", *SIZES, *flags, "--crop-ratio", "1", "1")
     torch.manual_seed(3)
     model = DownstreamModel(Encoder(**SMALL), 60)
@@ -101,7 +123,9 @@ def test_one_step_of_fine_tuning_is_plain_gradient_descent(arrays, here):
 @pytest.mark.parametrize("flags, lr", [([], "1"), (["--finetune"], "0.1")], ids=["linear", "finetune"])
 def test_the_weights_of_the_best_epoch_are_saved(arrays, here, flags, lr):
     """At a learning rate that makes the accuracy go up and down; the best epoch is not the last one."""
-    classify(arrays, "--pretrained", "joint.tar", *flags, "--epochs", "6", "--lr", lr, "--checkpoint-path", "ck")
+    classify(
+        arrays, "--pretrained", "joint.tar", *flags, "--epochs", "6", "--lr", lr, "--checkpoint-path", "ck"
+    )
     accuracies = [line["acc1"] for line in metrics(newest(here))[:-1]]
     best = load_checkpoint("ck/model_best.pth.tar")
     assert best["epoch"] == 1 + np.argmax(accuracies) < 6, accuracies
@@ -110,7 +134,9 @@ def test_the_weights_of_the_best_epoch_are_saved(arrays, here, flags, lr):
     model.load_state_dict(best["state_dict"])
     split = open_split(arrays / "NTU-RGB-D-60-AGCN" / "xsub", "val")
     with torch.no_grad():
-        scores = model.eval()(centre_crop(torch.from_numpy(np.array(split.data)), torch.from_numpy(split.num_frame)))
+        scores = model.eval()(
+            centre_crop(torch.from_numpy(np.array(split.data)), torch.from_numpy(split.num_frame))
+        )
     np.testing.assert_allclose(scores, found["best_scores"][0], rtol=1e-4, atol=1e-4)
     retrieve(arrays, "--pretrained", "ck/model_best.pth.tar")
 
@@ -118,7 +144,15 @@ def test_the_weights_of_the_best_epoch_are_saved(arrays, here, flags, lr):
 def test_streams_are_their_single_runs_and_their_fusion_the_sum_of_scores(arrays, here, capsys):
     split, singles = open_split(arrays / "NTU-RGB-D-60-AGCN" / "xsub", "val"), []
     for stream in STREAMS:
-        classify(arrays, "--pretrained", f"{stream}.tar", "--finetune-skeleton-representation", stream, "--epochs", "3")
+        classify(
+            arrays,
+            "--pretrained",
+            f"{stream}.tar",
+            "--finetune-skeleton-representation",
+            stream,
+            "--epochs",
+            "3",
+        )
         singles.append(newest(here))
     several = ["--pretrained", *[f"{s}.tar" for s in STREAMS], "--finetune-skeleton-representation", *STREAMS]
     classify(arrays, *several, "--epochs", "3", "--stream-weights", "1", "0.5", "2")
@@ -132,7 +166,9 @@ def test_streams_are_their_single_runs_and_their_fusion_the_sum_of_scores(arrays
         return pytest.approx(100 * (scores.argmax(1) == split.labels).mean(), abs=1e-4)
 
     for scores, single in zip(found["scores"], singles, strict=True):
-        np.testing.assert_array_equal(scores, np.load(single / "predictions.npz", allow_pickle=False)["scores"][0])
+        np.testing.assert_array_equal(
+            scores, np.load(single / "predictions.npz", allow_pickle=False)["scores"][0]
+        )
         assert metrics(single)[-1]["last_acc1"] == percent(scores)
     total, best = (np.tensordot([1, 0.5, 2], found[name], 1) for name in ("scores", "best_scores"))
     np.testing.assert_array_equal(found["predictions"], total.argmax(1))
@@ -144,12 +180,25 @@ def test_streams_are_their_single_runs_and_their_fusion_the_sum_of_scores(arrays
 
 
 def test_retrieval_of_streams_joins_their_normalised_features(arrays, here):
-    flags = ["--pretrained", "joint.tar", "bone.tar", "--finetune-skeleton-representation", "joint", "bone", "--save-features"]
+    flags = [
+        "--pretrained",
+        "joint.tar",
+        "bone.tar",
+        "--finetune-skeleton-representation",
+        "joint",
+        "bone",
+        "--save-features",
+    ]
     retrieve(arrays, *flags, "--knn-neighbours", "1", "3", "--stream-weights", "1", "3")
     folder = newest(here)
-    files = [[folder / f"features_{stream}_{part}.npz" for stream in ("joint", "bone")] for part in ("train", "val")]
+    files = [
+        [folder / f"features_{stream}_{part}.npz" for stream in ("joint", "bone")]
+        for part in ("train", "val")
+    ]
     parts = [[np.load(path, allow_pickle=False) for path in pair] for pair in files]
-    unit = [[f["features"] / np.linalg.norm(f["features"], axis=1, keepdims=True) for f in part] for part in parts]
+    unit = [
+        [f["features"] / np.linalg.norm(f["features"], axis=1, keepdims=True) for f in part] for part in parts
+    ]
     similarity = unit[1][0] @ unit[0][0].T + 3 * unit[1][1] @ unit[0][1].T
     nearest = parts[0][0]["labels"][similarity.argmax(1)]
     expected = 100 * (nearest == parts[1][0]["labels"]).mean()
@@ -164,7 +213,17 @@ def test_retrieval_of_streams_joins_their_normalised_features(arrays, here):
 
 @pytest.mark.parametrize("flags", [[], ["--finetune"]], ids=["linear", "finetune"])
 def test_exported_features_explain_the_predictions(arrays, here, flags):
-    classify(arrays, "--pretrained", "bone.tar", "--epochs", "2", "--save-features", "--checkpoint-path", "ck", *flags)
+    classify(
+        arrays,
+        "--pretrained",
+        "bone.tar",
+        "--epochs",
+        "2",
+        "--save-features",
+        "--checkpoint-path",
+        "ck",
+        *flags,
+    )
     folder, state = newest(here), weights("ck")
     for part in ("train", "val"):
         split = open_split(arrays / "NTU-RGB-D-60-AGCN" / "xsub", part)
@@ -186,19 +245,37 @@ def test_transfer_to_another_data_set_needs_flags_alone(arrays, here):
 def test_finetune_brings_its_recipe(tmp_path):
     def parse(*flags, config=""):
         (tmp_path / "mine.yaml").write_text(config)
-        return action_classification.get_parser().parse_args(["--config", str(tmp_path / "mine.yaml"), *flags])
+        return action_classification.get_parser().parse_args(
+            ["--config", str(tmp_path / "mine.yaml"), *flags]
+        )
 
     assert (parse().lr, parse().batch_size, parse().save_freq) == (2, 1024, 20)
     args = parse("--finetune")
-    assert (args.lr, args.batch_size, args.epochs, args.schedule, args.momentum) == (0.01, 64, 80, [50, 70], 0.9)
+    assert (args.lr, args.batch_size, args.epochs, args.schedule, args.momentum) == (
+        0.01,
+        64,
+        80,
+        [50, 70],
+        0.9,
+    )
     args = parse("--epochs", "3", config="finetune: true\nlr: 0.5\n")
     assert args.finetune and (args.lr, args.batch_size, args.epochs) == (0.5, 64, 3)
     args = parse(config="pretrained: [a, b]\nfinetune-skeleton-representation: [joint, bone]\n")
-    assert listed(args.pretrained) == ["a", "b"] and listed(args.finetune_skeleton_representation) == ["joint", "bone"]
+    assert listed(args.pretrained) == ["a", "b"] and listed(args.finetune_skeleton_representation) == [
+        "joint",
+        "bone",
+    ]
 
 
 def test_repeats_are_the_single_runs_with_their_seeds(arrays, here):
-    flags = ["--config", str(ROOT / "options" / "semi_supervised.yaml"), "--pretrained", "joint.tar", "--epochs", "2"]
+    flags = [
+        "--config",
+        str(ROOT / "options" / "semi_supervised.yaml"),
+        "--pretrained",
+        "joint.tar",
+        "--epochs",
+        "2",
+    ]
     flags += ["--label-fraction", "0.25"]
     seeds = ["3", str(evaluation.repeat_seed(3, 1))]
     singles = []
@@ -210,7 +287,9 @@ def test_repeats_are_the_single_runs_with_their_seeds(arrays, here):
     (row,) = read_rows(folder / RESULT)
     for name, key in (("acc1", "last_acc1"), ("best_acc1", "best_acc1")):
         figures = [single[key] for single in singles]
-        assert row[name] == pytest.approx(np.mean(figures)) and row[f"{name}_std"] == pytest.approx(np.std(figures, ddof=1))
+        assert row[name] == pytest.approx(np.mean(figures)) and row[f"{name}_std"] == pytest.approx(
+            np.std(figures, ddof=1)
+        )
     assert row["labels"] == 0.25 and folder.name.startswith("finetune_ntu60")
     for repeat, seed in enumerate(seeds):
         assert same(weights(f"both/repeat{repeat}"), weights(f"seed{seed}"))
@@ -218,7 +297,9 @@ def test_repeats_are_the_single_runs_with_their_seeds(arrays, here):
 
 
 @pytest.mark.parametrize(
-    "flags", [["--random-encoder", *SIZES], ["--pretrained", "joint.tar", "--finetune"]], ids=["linear", "finetune"]
+    "flags",
+    [["--random-encoder", *SIZES], ["--pretrained", "joint.tar", "--finetune"]],
+    ids=["linear", "finetune"],
 )
 def test_resuming_is_as_if_never_stopped(arrays, here, flags, capsys, monkeypatch):
     flags = ["--label-fraction", "0.5", *flags]
@@ -237,7 +318,9 @@ def test_resuming_is_as_if_never_stopped(arrays, here, flags, capsys, monkeypatc
     assert metrics(part)[-1] == metrics(whole)[-1]
     assert [line["epoch"] for line in metrics(part)[:-1]] == [0, 1, 2], "in the log folder of the first part"
     one, other = (read_rows(folder / RESULT)[0] for folder in (whole, part))
-    assert one["acc1"] == other["acc1"] and one["group"] != other["group"], "the second was begun with other --epochs"
+    assert one["acc1"] == other["acc1"] and one["group"] != other["group"], (
+        "the second was begun with other --epochs"
+    )
     capsys.readouterr()
     classify(arrays, *more, seed=None)
     assert "nothing to do: epoch 3" in capsys.readouterr().out
@@ -274,14 +357,22 @@ def test_mistakes_are_one_line_and_write_nothing(arrays, here, capsys, monkeypat
     ]  # fmt: skip
     only = {
         classify: [
-            ([*joint, "--label-fraction", "0.1"], 1, "is 3, which leaves some of the 4 classes empty: at least 0.125"),
+            (
+                [*joint, "--label-fraction", "0.1"],
+                1,
+                "is 3, which leaves some of the 4 classes empty: at least 0.125",
+            ),
             ([*joint, "--label-fraction", "0"], 2, "0 is not above 0"),
             ([*joint, "--repeats", "0"], 2, "0 is not at least 1"),
             ([*joint, "--repeats", "2", "--resume", "auto"], 2, "--resume continues a single training"),
             ([*both, "--resume", "x.tar"], 2, "--resume continues a single training"),
         ],
         retrieve: [
-            ([*joint, "--knn-neighbours", "1", "33"], 1, "--knn-neighbours 33 is more than the gallery's 32 samples"),
+            (
+                [*joint, "--knn-neighbours", "1", "33"],
+                1,
+                "--knn-neighbours 33 is more than the gallery's 32 samples",
+            ),
             ([*joint, "--config", "knn-neighbours.yaml"], 2, "expected at least one argument"),
         ],
     }
@@ -307,10 +398,16 @@ def test_a_checkpoint_of_another_run_is_not_continued(arrays, here, capsys):
     for flags, message in [
         (["--resume", "auto"], "belongs to another run: finetune ntu60 cross_subject joint, not linear"),
         (["--finetune"], "--resume auto continues a single one"),
-        (["--finetune", "--resume", "auto", "--label-fraction", "0.5"], "another run: --label-fraction 1.0, not"),
+        (
+            ["--finetune", "--resume", "auto", "--label-fraction", "0.5"],
+            "another run: --label-fraction 1.0, not",
+        ),
         (["--finetune", "--resume", "auto", "--pretrained", "bone.tar"], "was started with other origins"),
         (["--finetune", "--resume", "auto", "--seed", "4"], "belongs to another run: --seed 3, not 4"),
-        (["--finetune", "--resume", "pretraining.tar", "--checkpoint-path", "new"], "another run: pretraining ntu60"),
+        (
+            ["--finetune", "--resume", "pretraining.tar", "--checkpoint-path", "new"],
+            "another run: pretraining ntu60",
+        ),
         (["--finetune", "--resume", "data.tar", "--checkpoint-path", "new"], "was started with other data"),
     ]:
         code, line = failure(capsys, classify, arrays, *joint, *flags)
@@ -345,7 +442,11 @@ def test_nothing_downstream_waits_for_the_device(arrays):
         clips = [*features.clip_batches(make_loader(train, batches, 0), stream, model.encoder.sizes, device)]
         x = torch.cat([model.features(clip) for clip, _ in clips]).detach()
     assert x.device.type == "meta" and x.shape == (32, 32)
-    labels, query, query_labels = torch.from_numpy(train.labels).to(device), x[:16], torch.arange(16, device=device)
+    labels, query, query_labels = (
+        torch.from_numpy(train.labels).to(device),
+        x[:16],
+        torch.arange(16, device=device),
+    )
     for classifier, samples in ((model.fc, features.feature_batches(x, labels, batches)), (model, clips)):
         optimizer = torch.optim.SGD(classifier.parameters(), 0.1, momentum=0.9)
         for batch in samples:

@@ -13,7 +13,14 @@ import torch
 import yaml
 
 import pretraining
-from engine.checkpoint import find_checkpoint, get_encoder, load_checkpoint, load_weights, restore_optimizer, save_checkpoint
+from engine.checkpoint import (
+    find_checkpoint,
+    get_encoder,
+    load_checkpoint,
+    load_weights,
+    restore_optimizer,
+    save_checkpoint,
+)
 from engine.meters import Meter, progress_line
 from engine.runlog import Run, RunLog
 from engine.training import random_states, restore_random_states, seed_everything, set_learning_rate
@@ -30,7 +37,11 @@ RUN = Run("linear", "ntu60", "cross_subject", "joint")
     [
         ("--lr 2 --epochs 80 --schedule 50 70", (0, 49, 50, 69, 70), [2, 2, 0.2, 0.2, 0.02]),
         ("--lr 1 --epochs 40 --cos", (0, 20), [1, 0.5]),
-        ("--lr 5 --schedule 9 --warmup-epochs 2 6 --warmup-lr 1", (0, 2, 3, 5, 6, 8, 9), [1, 1, 2, 4, 5, 5, 0.5]),
+        (
+            "--lr 5 --schedule 9 --warmup-epochs 2 6 --warmup-lr 1",
+            (0, 2, 3, 5, 6, 8, 9),
+            [1, 1, 2, 4, 5, 5, 0.5],
+        ),
         ("--lr 4 --schedule --warmup-epochs 0 4 --warmup-lr 0", (0, 1, 4), [0, 1, 4]),
     ],
 )
@@ -109,7 +120,9 @@ def test_a_checkpoint_with_a_wrong_entry_is_one_line(tmp_path, name, values):
         torch.save(content | {name: value}, path)
         with pytest.raises(UserError) as error:
             load_checkpoint(path)
-        assert "\n" not in str(error.value) and str(path) in str(error.value) and name in str(error.value), value
+        assert "\n" not in str(error.value) and str(path) in str(error.value) and name in str(error.value), (
+            value
+        )
     if name in ("run", "state_dict", "meters", "data", "step", "steps", "best_acc1", "best_scores"):
         return  # others must be there
     torch.save({key: entry for key, entry in content.items() if key != name}, path)
@@ -143,7 +156,9 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path):
         except UserError as error:
             assert "\n" not in str(error) and str(path) in str(error)
         else:  # a bit between the entries of the archive
-            assert case >= 13 and all(torch.equal(tensor, loaded[name]) for name, tensor in state_dict.items()), case
+            assert case >= 13 and all(
+                torch.equal(tensor, loaded[name]) for name, tensor in state_dict.items()
+            ), case
     with pytest.raises(UserError, match="no checkpoint at"):
         load_checkpoint(tmp_path / "elsewhere")
 
@@ -166,7 +181,11 @@ def test_an_encoder_is_found_in_each_kind_of_checkpoint(tmp_path):
     net, downstream = SCDNet(encoder, dim=8, K=4), DownstreamModel(encoder, 5)
     path = tmp_path / "x.tar"
     for state_dict in (net.state_dict(), downstream.state_dict()):
-        for content in (state_dict, to_reference(state_dict), {f"module.{n}": t for n, t in to_reference(state_dict).items()}):
+        for content in (
+            state_dict,
+            to_reference(state_dict),
+            {f"module.{n}": t for n, t in to_reference(state_dict).items()},
+        ):
             save_checkpoint(path, {"state_dict": content})
             loaded = get_encoder(path, {"num_head": 2})[0]
             assert all(torch.equal(t, encoder.state_dict()[name]) for name, t in loaded.state_dict().items())
@@ -205,9 +224,14 @@ def test_a_references_momentum_is_taken_over(tmp_path):
     buffers = {name: optimizer.state[p]["momentum_buffer"] for name, p in net.encoder_q.named_parameters()}
     theirs = to_reference(net.state_dict())
     momentum = to_reference({f"encoder_q.{name}": buffer for name, buffer in buffers.items()})
-    order = [name for name in theirs if name in momentum]  # order of the reference's parameters, without the queues
+    order = [
+        name for name in theirs if name in momentum
+    ]  # order of the reference's parameters, without the queues
     state = {i: {"momentum_buffer": momentum[name]} for i, name in enumerate(order)}
-    save_checkpoint(tmp_path / "x.tar", {"epoch": 7, "state_dict": theirs, "optimizer": {"state": state, "param_groups": []}})
+    save_checkpoint(
+        tmp_path / "x.tar",
+        {"epoch": 7, "state_dict": theirs, "optimizer": {"state": state, "param_groups": []}},
+    )
 
     checkpoint = load_checkpoint(tmp_path / "x.tar")
     fresh = SCDNet(SMALL, dim=8, K=4)
@@ -227,13 +251,19 @@ def test_a_resumed_optimiser_keeps_the_flags_of_the_run(tmp_path):
     restore_optimizer(after, layer, {"optimizer": before.state_dict()}, "x.tar")
     (group,) = after.param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.2, 0.8, 0.1)
-    assert torch.equal(after.state[layer.weight]["momentum_buffer"], before.state[layer.weight]["momentum_buffer"])
+    assert torch.equal(
+        after.state[layer.weight]["momentum_buffer"], before.state[layer.weight]["momentum_buffer"]
+    )
 
 
 def test_a_references_linear_layer_loads_with_its_momentum(tmp_path):
     model = DownstreamModel(SMALL, 3)
     state = {0: {"momentum_buffer": torch.ones(3, 32)}, 1: {"momentum_buffer": torch.ones(3)}}  # of fc alone
-    content = {"epoch": 2, "state_dict": to_reference(model.state_dict()), "optimizer": {"state": state, "param_groups": []}}
+    content = {
+        "epoch": 2,
+        "state_dict": to_reference(model.state_dict()),
+        "optimizer": {"state": state, "param_groups": []},
+    }
     save_checkpoint(tmp_path / "x.tar", content)
     optimizer = torch.optim.SGD(model.fc.parameters(), 1.0, 0.9)
     restore_optimizer(optimizer, model, load_checkpoint(tmp_path / "x.tar"), "x.tar")

@@ -19,7 +19,9 @@ from feeder.dataset import Batch
 from model import SCDNet
 
 SMALL = dict(encoder=dict(hidden_size=16, num_head=2, channels=4), dim=8, K=24)
-needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="replaces the driver of a machine without a GPU")
+needs_no_gpu = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="replaces the driver of a machine without a GPU"
+)
 
 
 @pytest.fixture
@@ -44,7 +46,9 @@ def test_a_device_has_an_index_and_is_current(gpus, name, gpu, index):
 
 @needs_no_gpu
 def test_each_process_of_torchrun_has_its_own_gpu(gpus, monkeypatch):
-    for name, value in dict(RANK=2, LOCAL_RANK=2, WORLD_SIZE=8, MASTER_ADDR="localhost", MASTER_PORT=29500).items():
+    for name, value in dict(
+        RANK=2, LOCAL_RANK=2, WORLD_SIZE=8, MASTER_ADDR="localhost", MASTER_PORT=29500
+    ).items():
         monkeypatch.setenv(name, str(value))
     for name in ("auto", "cuda"):
         assert pick_device(name) == torch.device("cuda", 2)
@@ -84,7 +88,9 @@ def test_each_script_starts_on_a_gpu(gpus, data, here, script, device):
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-@pytest.mark.parametrize(("sizes", "batch"), [(SMALL, 8), (dict(encoder=dict(), K=8192), 64)], ids=["small", "full"])
+@pytest.mark.parametrize(
+    ("sizes", "batch"), [(SMALL, 8), (dict(encoder=dict(), K=8192), 64)], ids=["small", "full"]
+)
 def test_a_step_never_waits_for_the_device(stream, sizes, batch):
     """Two copies from the host, the clips and what was drawn for both views; no autocast, which "meta" does not have."""
     with META:
@@ -113,18 +119,33 @@ def test_the_loop_reads_the_device_only_to_print_a_line(here):
             return 4
 
     batch = Batch(torch.randn(8, 3, 70, 25, 2), torch.full((8,), 70), torch.zeros(8, dtype=torch.long))
-    options = pretraining.get_parser().parse_args("--epochs 1 --batch-size 8 --print-freq 100 --save-minutes 1e9".split())
+    options = pretraining.get_parser().parse_args(
+        "--epochs 1 --batch-size 8 --print-freq 100 --save-minutes 1e9".split()
+    )
     with pytest.raises((RuntimeError, NotImplementedError), match="(?i)meta"):
-        pretraining.train(training, net, PretrainingViews(), Loader([batch] * 3), options, META, Namespace(print=print), None)
+        pretraining.train(
+            training,
+            net,
+            PretrainingViews(),
+            Loader([batch] * 3),
+            options,
+            META,
+            Namespace(print=print),
+            None,
+        )
     assert training.step == 3
     assert training.meters["Loss"].count == 3 * 8
 
 
 def test_autocast_is_entered_only_for_bf16(monkeypatch):
     entered = []
-    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: entered.append(args) or contextlib.nullcontext())
+    monkeypatch.setattr(
+        torch, "autocast", lambda *args, **kwargs: entered.append(args) or contextlib.nullcontext()
+    )
     cpu, net, x = torch.device("cpu"), SCDNet(**SMALL), torch.randn(8, 3, 64, 25, 2)
     optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.01)
     for precision, expected in (("fp32", []), ("bf16", [("cpu", torch.bfloat16)])):
-        pretraining.train_step(net, optimizer, PretrainingViews(), x, torch.full((8,), 64), torch.Generator(), cpu, precision)
+        pretraining.train_step(
+            net, optimizer, PretrainingViews(), x, torch.full((8,), 64), torch.Generator(), cpu, precision
+        )
         assert entered == expected

@@ -50,16 +50,24 @@ def test_statistics_against_plain_numpy():
         cosine = x.numpy() * 0.5
         rank_first = [row[0] > max(row[1:]) for row in cosine]
         assert figures[f"accuracy/{pair}"] == pytest.approx(100 * sum(rank_first) / 4)
-        assert figures[f"similarity/positive_{pair}"] == pytest.approx(np.mean([row[0] for row in cosine]), abs=1e-6)
-        assert figures[f"similarity/negative_{pair}"] == pytest.approx(np.mean([row[1:] for row in cosine]), abs=1e-6)
-        assert figures[f"similarity/hardest_{pair}"] == pytest.approx(np.mean([max(row[1:]) for row in cosine]), abs=1e-6)
+        assert figures[f"similarity/positive_{pair}"] == pytest.approx(
+            np.mean([row[0] for row in cosine]), abs=1e-6
+        )
+        assert figures[f"similarity/negative_{pair}"] == pytest.approx(
+            np.mean([row[1:] for row in cosine]), abs=1e-6
+        )
+        assert figures[f"similarity/hardest_{pair}"] == pytest.approx(
+            np.mean([max(row[1:]) for row in cosine]), abs=1e-6
+        )
     for domain, keys in queues.items():
         keys = keys.numpy().astype(float)
         mean = keys.mean(axis=1)
         variances = np.linalg.svd(keys - mean[:, None], compute_uv=False) ** 2 / 12
         assert figures[f"queue/mean_norm_{domain}"] == pytest.approx(np.linalg.norm(mean), abs=1e-5)
         assert figures[f"queue/spread_{domain}"] == pytest.approx(math.sqrt(1 - mean @ mean), abs=1e-5)
-        assert figures[f"queue/dimensions_{domain}"] == pytest.approx(variances.sum() ** 2 / (variances**2).sum(), rel=1e-4)
+        assert figures[f"queue/dimensions_{domain}"] == pytest.approx(
+            variances.sum() ** 2 / (variances**2).sum(), rel=1e-4
+        )
 
 
 def test_every_data_set_has_a_name_for_each_class():
@@ -113,7 +121,9 @@ def test_masked_and_absent_joints_frames_and_bodies_are_not_drawn():
     frames, left = person(), person()
     frames[:, [3, 4]] = 0
     masked = draw_strip(frames, "")
-    assert [b for b in range(16) if (masked[:, TEXT + b * CELL[0] : TEXT + (b + 1) * CELL[0]] == 255).all()] == [3, 4]
+    assert [
+        b for b in range(16) if (masked[:, TEXT + b * CELL[0] : TEXT + (b + 1) * CELL[0]] == 255).all()
+    ] == [3, 4]
     left[:, :, [4, 5, 6, 7, 12, 13, 14, 15, 21, 22]] = 0
     one_sided = draw_strip(left, "")
     assert count(one_sided, COLOURS["left"]) == 0 and count(one_sided, COLOURS["right"]) > 100
@@ -122,7 +132,10 @@ def test_masked_and_absent_joints_frames_and_bodies_are_not_drawn():
 
 
 def test_a_bone_has_its_place_and_length_in_pixels():
-    for end, along, across, size in (([1.0, 0, 4], 0, 1, CELL[1]), ([4.0, 0, 1], 1, 0, CELL[0])):  # 3 m up, 3 m to the right
+    for end, along, across, size in (
+        ([1.0, 0, 4], 0, 1, CELL[1]),
+        ([4.0, 0, 1], 1, 0, CELL[0]),
+    ):  # 3 m up, 3 m to the right
         clip = np.zeros((3, 16, 25, 1), np.float32)
         clip[:, :, 5, 0] = np.array(end)[:, None]  # left elbow
         clip[:, :, [1, 4], 0] = np.array([1.0, 0, 1])[:, None, None]  # spine, left shoulder
@@ -134,7 +147,10 @@ def test_the_augmentations_of_a_sample_are_described():
     p = ViewParameters(torch.tensor([3]), torch.tensor([64]), torch.tensor([[0.5, 21.4, 0.2]]), torch.tensor([True]),
                        torch.ones(1, 6), torch.ones(1, 25, dtype=torch.bool), torch.ones(1, 16, dtype=torch.bool))  # fmt: skip
     turned = "rotated 21\N{DEGREE SIGN} about y"
-    assert describe_view(p, 0) == f"frames 3 .. 67\n{turned}\nleft and right swapped\nsheared\nmasked joints\nmasked frames"
+    assert (
+        describe_view(p, 0)
+        == f"frames 3 .. 67\n{turned}\nleft and right swapped\nsheared\nmasked joints\nmasked frames"
+    )
     none = ViewParameters(p.start, p.length, *(torch.zeros_like(x) for x in p[2:]))
     assert describe_view(none, 0) == "frames 3 .. 67"
 
@@ -152,11 +168,20 @@ def test_views_are_shown_and_training_draws_as_before(data, tmp_path):
 
 def test_scalars_are_grouped(tmp_path):
     with RunLog(str(tmp_path), RUN, Namespace()) as log:
-        log.metrics(0, **{"loss": 2.5, "loss/ti": 1.0, "acc1": 50.0, "lr": 0.1, "similarity/positive_ti": 0.5})
+        log.metrics(
+            0, **{"loss": 2.5, "loss/ti": 1.0, "acc1": 50.0, "lr": 0.1, "similarity/positive_ti": 0.5}
+        )
         log.metrics(1, **{"loss": 2.0, "bone/repeat1/acc1": 1.0})
         log.metrics(best_acc1=3.0)
     found = events(log.folder)
-    groups = {"loss/total", "loss/ti", "accuracy/acc1", "accuracy/bone/repeat1/acc1", "training/lr", "similarity/positive_ti"}
+    groups = {
+        "loss/total",
+        "loss/ti",
+        "accuracy/acc1",
+        "accuracy/bone/repeat1/acc1",
+        "training/lr",
+        "similarity/positive_ti",
+    }
     assert set(found.Tags()["scalars"]) == groups
     assert [(event.step, event.value) for event in found.Scalars("loss/total")] == [(0, 2.5), (1, 2.0)]
 
@@ -178,4 +203,6 @@ def test_a_report_leaves_text_heat_map_and_embeddings(tmp_path):
     chosen = [int(row.split()[-1]) for row in rows]
     assert len(set(chosen)) == 1000 and (log.folder / "projector_config.pbtxt").is_file()
     unit = F.normalize(x[chosen[:50]], dim=1).numpy()
-    np.testing.assert_allclose(points[:50] @ points[:50].T, unit @ unit.T, atol=0.1)  # 70 dimensions rotated to 64
+    np.testing.assert_allclose(
+        points[:50] @ points[:50].T, unit @ unit.T, atol=0.1
+    )  # 70 dimensions rotated to 64

@@ -70,7 +70,11 @@ def test_other_pairs_contrast_what_they_name():
 
 def test_loss_against_plain_numpy_form():
     net = small_net()
-    q, k, queue = F.normalize(torch.randn(5, 8)), F.normalize(torch.randn(5, 8)), F.normalize(torch.randn(8, 12), dim=0)
+    q, k, queue = (
+        F.normalize(torch.randn(5, 8)),
+        F.normalize(torch.randn(5, 8)),
+        F.normalize(torch.randn(8, 12), dim=0),
+    )
     expected = 0.0
     for n in range(5):
         exps = [math.exp(float(q[n] @ key) / net.T) for key in (k[n], *queue.T)]
@@ -95,13 +99,17 @@ def test_evaluation_changes_nothing_and_the_momentum_update_only_key_parameters(
         for p in net.encoder_q.parameters():
             p.add_(1.0)
     before = {name: t.clone() for name, t in net.state_dict().items()}
-    net(torch.randn(5, 3, 64, 25, 2), torch.randn(5, 3, 64, 25, 2))  # K = 12 is not a multiple of 5: only training needs that
+    net(
+        torch.randn(5, 3, 64, 25, 2), torch.randn(5, 3, 64, 25, 2)
+    )  # K = 12 is not a multiple of 5: only training needs that
     assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
     net.update_key_encoder()
     moved = {f"encoder_k.{name}" for name, _ in net.encoder_k.named_parameters()}
     for name, t in net.state_dict().items():
         q = before[name.replace("encoder_k", "encoder_q")]
-        torch.testing.assert_close(t, net.m * before[name] + (1 - net.m) * q if name in moved else before[name], msg=name)
+        torch.testing.assert_close(
+            t, net.m * before[name] + (1 - net.m) * q if name in moved else before[name], msg=name
+        )
 
 
 def test_wrong_sizes_are_named():
@@ -122,7 +130,9 @@ def test_wrong_sizes_are_named():
     assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
 
 
-@pytest.mark.parametrize("other", [dict(num_layer=2), dict(frames=32), dict(bodies=1), dict(joints=3, links=[(0, 1), (2, 1)])])
+@pytest.mark.parametrize(
+    "other", [dict(num_layer=2), dict(frames=32), dict(bodies=1), dict(joints=3, links=[(0, 1), (2, 1)])]
+)
 def test_other_sizes_run_and_are_read_off_the_shapes(other):
     encoder = Encoder(**(SMALL | other)).eval()
     s = encoder.sizes

@@ -26,7 +26,9 @@ def golden_net(golden):
     meta = golden.meta
     sizes = dict(hidden_size=meta["hidden_size"], num_head=meta["num_head"], num_layer=meta["num_layer"])
     net = SCDNet(encoder=sizes, dim=meta["dim"], K=meta["K"], m=meta["m"], T=meta["T"])
-    net.load_state_dict(from_reference(golden_state(golden)))  # strict: all names and shapes are those of the reference
+    net.load_state_dict(
+        from_reference(golden_state(golden))
+    )  # strict: all names and shapes are those of the reference
     for module in net.modules():  # the goldens were measured without dropout
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -56,7 +58,9 @@ def test_forward(model_golden):
 
 def test_downstream(model_golden):
     state = golden_state(model_golden)
-    encoder = {n.removeprefix("encoder_q."): t for n, t in state.items() if n.startswith("encoder_q.encoder.")}
+    encoder = {
+        n.removeprefix("encoder_q."): t for n, t in state.items() if n.startswith("encoder_q.encoder.")
+    }
     for leaf, shape in (("weight", (60, 64)), ("bias", (60,))):
         encoder[f"fc.{leaf}"] = model_golden.weight(f"encoder_q.fc.{leaf}", shape)
     model = DownstreamModel(dict(hidden_size=32, num_head=4), num_classes=60).eval()
@@ -70,7 +74,9 @@ def test_downstream(model_golden):
 def test_three_training_steps(model_golden):
     meta, net = model_golden.meta, golden_net(model_golden).train()
     names = {id(p): name for name, p in net.named_parameters()}
-    optimizer = torch.optim.SGD(net.encoder_q.parameters(), meta["lr"], meta["momentum"], weight_decay=meta["weight_decay"])
+    optimizer = torch.optim.SGD(
+        net.encoder_q.parameters(), meta["lr"], meta["momentum"], weight_decay=meta["weight_decay"]
+    )
     for step in range(meta["steps"]):
         logits = net(clip(model_golden, f"q{step}"), clip(model_golden, f"k{step}"))
         losses = net.loss(logits)
@@ -81,11 +87,15 @@ def test_three_training_steps(model_golden):
                 assert relative(ours, model_golden[f"logits_{pair}_step0"]) < 2e-4, pair
             grads = to_reference({names[id(p)]: p.grad for p in net.encoder_q.parameters()})
             for name, norm in meta["grad_norms_step0"].items():
-                assert grads[f"encoder_q.{name}"].norm().item() == pytest.approx(norm, rel=1e-3, abs=1e-4), name
+                assert grads[f"encoder_q.{name}"].norm().item() == pytest.approx(norm, rel=1e-3, abs=1e-4), (
+                    name
+                )
         optimizer.step()
         assert sum(losses.values()).item() == pytest.approx(model_golden["losses"][step].item(), rel=1e-3)
         for i, pair in enumerate(losses):
-            assert losses[pair].item() == pytest.approx(model_golden["losses_per_pair"][step, i].item(), rel=1e-3)
+            assert losses[pair].item() == pytest.approx(
+                model_golden["losses_per_pair"][step, i].item(), rel=1e-3
+            )
     for domain in "tsi":
         assert relative(net.queues[domain], model_golden[f"{domain}_queue"]) < 1e-3
     assert net.queue_pointer.item() == meta["queue_ptr"][0]

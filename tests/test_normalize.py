@@ -26,7 +26,10 @@ def test_equals_the_reference(path):
 
 def random_case(rng):
     """Return bodies (B, T, 25, 3) with gaps anywhere, absent joints, still bodies, and now and then no direction."""
-    count, frames = int(rng.integers(1, 5)), int(rng.choice((1, 2, 7, 30, 299, 300), p=(0.1, 0.2, 0.4, 0.26, 0.02, 0.02)))
+    count, frames = (
+        int(rng.integers(1, 5)),
+        int(rng.choice((1, 2, 7, 30, 299, 300), p=(0.1, 0.2, 0.4, 0.26, 0.02, 0.02))),
+    )
     bodies = rng.normal(0, 0.5, (count, 1, 25, 3)) + rng.normal(0, 1, (count, 1, 1, 3)) + (0, 0, 3)
     bodies = bodies + rng.normal(0, rng.choice((0, 0.01, 0.1)), (count, frames, 25, 3)).cumsum(1)
     for body in bodies:
@@ -67,7 +70,9 @@ def test_late_second_body_moves_to_frame_0_and_has_its_own_period():
     sample = to_sample(np.stack((first, second)))
     moved = to_sample(np.stack((first, np.concatenate((second[4:], np.zeros((4, 25, 3)))))))
     assert np.array_equal(sample, moved)
-    raw = np.linalg.norm(sample[:, 6, 0, 1] - sample[:, 0, 0, 1])  # frame 6 is its frame 0 again, centred elsewhere
+    raw = np.linalg.norm(
+        sample[:, 6, 0, 1] - sample[:, 0, 0, 1]
+    )  # frame 6 is its frame 0 again, centred elsewhere
     assert raw > 1e-3 and np.array_equal(sample[:, 10, :, 0], sample[:, 0, :, 0])
 
 

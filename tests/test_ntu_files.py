@@ -24,8 +24,18 @@ def changed(number, line):
 
 
 def test_names_and_their_limits():
-    assert ntu.parse_name("S001C002P003R004A005.skeleton") == (1, 2, 3, 4, 5) == ntu.parse_name("S001C002P003R004A005")
-    for wrong in ("", "x.skeleton", "S1C002P003R004A005", "S001C002P003R004A005.txt", "S001C002P003R004A0055"):
+    assert (
+        ntu.parse_name("S001C002P003R004A005.skeleton")
+        == (1, 2, 3, 4, 5)
+        == ntu.parse_name("S001C002P003R004A005")
+    )
+    for wrong in (
+        "",
+        "x.skeleton",
+        "S1C002P003R004A005",
+        "S001C002P003R004A005.txt",
+        "S001C002P003R004A0055",
+    ):
         with pytest.raises(UserError, match="not a sample name"):
             ntu.parse_name(wrong)
     wrong = {"S018C001P001R001A001": "setup 18", "S001C004P001R001A001": "camera 4", "S001C001P041R001A001": "subject 41",
@@ -40,7 +50,10 @@ def test_names_and_their_limits():
 
 def test_protocols_and_missing_samples_give_the_known_counts():
     def parts(setup, camera, subject):
-        return [ntu.part_of(ntu.SampleName(setup, camera, subject, 1, 1), name) for name in ("xsub", "xview", "xsetup")]
+        return [
+            ntu.part_of(ntu.SampleName(setup, camera, subject, 1, 1), name)
+            for name in ("xsub", "xview", "xsetup")
+        ]
 
     assert parts(1, 1, 1) == ["train", "val", "val"] and parts(2, 2, 3) == ["val", "train", "train"]
     assert parts(32, 3, 103) == ["train", "train", "train"] and parts(31, 1, 106) == ["val", "val", "val"]
@@ -50,7 +63,9 @@ def test_protocols_and_missing_samples_give_the_known_counts():
     raw = {("ntu60", "xsub"): (40320, 16560), ("ntu60", "xview"): (37920, 18960),
            ("ntu120", "xsub"): (63360, 51120), ("ntu120", "xsetup"): (54720, 59760)}  # fmt: skip
     for (dataset, benchmark), counts in raw.items():
-        gone = [ntu.part_of(ntu.parse_name(name, dataset), benchmark) for name in ntu.missing_samples(dataset)]
+        gone = [
+            ntu.part_of(ntu.parse_name(name, dataset), benchmark) for name in ntu.missing_samples(dataset)
+        ]
         left = tuple(count - gone.count(part) for count, part in zip(counts, ("train", "val"), strict=True))
         assert left == ntu.SAMPLE_COUNTS[dataset, benchmark]
 
@@ -61,7 +76,10 @@ def test_list_of_names(tmp_path):
     assert ntu.read_names(path) == {"S001C002P003R002A013", "S001C002P003R002A014"}
     path.write_text("")
     assert ntu.read_names(path) == set()
-    for content, reason in ((b"S001C002P003R002A013\nS1\n", "line 2: 'S1' is not a sample"), (b"\xff\0", "no sample name")):
+    for content, reason in (
+        (b"S001C002P003R002A013\nS1\n", "line 2: 'S1' is not a sample"),
+        (b"\xff\0", "no sample name"),
+    ):
         path.write_bytes(content)
         with pytest.raises(UserError, match=f"names.txt: {reason}"):
             ntu.read_names(path)
@@ -140,4 +158,8 @@ def test_damage_is_reported_with_its_line(tmp_path, content, reason):
     with pytest.raises(UserError) as error:
         read(tmp_path, content)
     message = str(error.value)
-    assert message.startswith(f"{tmp_path}/S001C001P001R001A001.skeleton: line ") and reason in message and "\n" not in message
+    assert (
+        message.startswith(f"{tmp_path}/S001C001P001R001A001.skeleton: line ")
+        and reason in message
+        and "\n" not in message
+    )

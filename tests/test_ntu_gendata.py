@@ -25,7 +25,9 @@ COMMAND = [sys.executable, str(ROOT / "ntu_gendata.py")]
 
 
 def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def run(*argv):
@@ -57,9 +59,16 @@ def test_goldens(tmp_path, capsys, dataset, workers):
             for row, name in enumerate(sorted(names)):
                 data = golden[f"data_{name}"]
                 assert np.abs(split.data[row][:, : data.shape[1]] - data).max() < 1e-5
-                assert (split.num_frame[row], split.labels[row]) == (golden[f"num_frame_{name}"], golden[f"label_{name}"])
+                assert (split.num_frame[row], split.labels[row]) == (
+                    golden[f"num_frame_{name}"],
+                    golden[f"label_{name}"],
+                )
     out = capsys.readouterr().out
-    assert f"without any body: {EMPTY}.skeleton" in out and "1 without any body" in out and "the full set has" in out
+    assert (
+        f"without any body: {EMPTY}.skeleton" in out
+        and "1 without any body" in out
+        and "the full set has" in out
+    )
 
 
 def test_flags_and_defaults(tmp_path, monkeypatch, capsys):
@@ -69,7 +78,10 @@ def test_flags_and_defaults(tmp_path, monkeypatch, capsys):
     write_raw(tmp_path / "data/nturgbd_raw_120/nturgb+d_skeletons", [*names, "S018C001P041R001A061"])
     (tmp_path / "ignored.txt").write_text("Heading\n\n" + names[0])
     run("--ignored_sample_path", "ignored.txt")
-    assert "5 files; skipped: 2 listed as missing skeletons, 1 listed by --ignored-sample-path" in capsys.readouterr().out
+    assert (
+        "5 files; skipped: 2 listed as missing skeletons, 1 listed by --ignored-sample-path"
+        in capsys.readouterr().out
+    )
     assert len(open_split("data/NTU-RGB-D-60-AGCN/xview", "train").names) == 2
     run("--dataset", "ntu120", "--benchmark", "xsetup")
     assert len(open_split("data/NTU-RGB-D-120-AGCN/xsetup", "train").names) == 1
@@ -77,7 +89,13 @@ def test_flags_and_defaults(tmp_path, monkeypatch, capsys):
 
 
 def test_wrong_command_lines(capsys):
-    for words in ("--benchmark xsetup", "--dataset ntu120 --benchmark xview", "--workers 0", "--dataset ntu61", "--skip-bads"):
+    for words in (
+        "--benchmark xsetup",
+        "--dataset ntu120 --benchmark xview",
+        "--workers 0",
+        "--dataset ntu61",
+        "--skip-bads",
+    ):
         code, err = fails(words.split(), capsys)
         assert code == 2 and err.count("\n") == 1 and "error: " in err
 
@@ -123,7 +141,15 @@ def test_names_that_the_terminal_cannot_show(tmp_path, raw):
     os.rename(raw, folder)
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     for path, status in ((folder, 0), (folder + b"/nowhere", 1)):
-        command = [*map(os.fsencode, COMMAND), b"--data-path", path, b"--out-folder", folder + b"/out", b"--workers", b"1"]
+        command = [
+            *map(os.fsencode, COMMAND),
+            b"--data-path",
+            path,
+            b"--out-folder",
+            folder + b"/out",
+            b"--workers",
+            b"1",
+        ]
         done = subprocess.run(command, env=environment, capture_output=True)
         assert done.returncode == status and b"Traceback" not in done.stderr, done.stderr
 
@@ -135,7 +161,9 @@ def test_nothing_to_write(tmp_path, capsys):
     assert "no .skeleton files in it" in fails(command, capsys)[1]
     write_raw(raw, sorted(ntu.missing_samples("ntu60"))[:1])
     (raw / f"{EMPTY}.skeleton").write_text("1\n0\n")
-    assert "no samples to write: 0 damaged, 1 empty" in fails(command, capsys)[1] and not contents(tmp_path / "out")
+    assert "no samples to write: 0 damaged, 1 empty" in fails(command, capsys)[1] and not contents(
+        tmp_path / "out"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -151,14 +179,26 @@ def many(tmp_path_factory):
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("workers, number", [(1, signal.SIGKILL), (2, signal.SIGKILL), (2, signal.SIGTERM), (2, signal.SIGINT)])
+@pytest.mark.parametrize(
+    "workers, number", [(1, signal.SIGKILL), (2, signal.SIGKILL), (2, signal.SIGTERM), (2, signal.SIGINT)]
+)
 def test_killed_and_started_again(many, tmp_path, workers, number):
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
-    command = [*COMMAND, "--data-path", str(many / "raw"), "--out-folder", str(tmp_path / "out"), "--workers", str(workers)]
+    command = [
+        *COMMAND,
+        "--data-path",
+        str(many / "raw"),
+        "--out-folder",
+        str(tmp_path / "out"),
+        "--workers",
+        str(workers),
+    ]
     delays = random.Random(seed)
     for _ in range(3):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
         while not list((tmp_path / "out").glob("*.tmp-*/*")) and process.poll() is None:
             time.sleep(0.005)  # until it has begun to write
         time.sleep(delays.uniform(0, 0.25))
@@ -186,7 +226,15 @@ def no_worker_is_left(folder):
 
 def test_a_disk_that_fills_up(many, tmp_path):
     """A limit on the size of files in place of a full disk: the same error from the same call."""
-    command = [*COMMAND, "--data-path", str(many / "raw"), "--out-folder", str(tmp_path / "out"), "--workers", "2"]
+    command = [
+        *COMMAND,
+        "--data-path",
+        str(many / "raw"),
+        "--out-folder",
+        str(tmp_path / "out"),
+        "--workers",
+        "2",
+    ]
     limit = (20 * arrays.SAMPLE_BYTES,) * 2
     full = subprocess.run(command, capture_output=True, text=True, timeout=60,
                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))  # fmt: skip

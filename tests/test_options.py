@@ -31,7 +31,13 @@ def test_defaults_are_the_papers_recipe():
     assert (args.momentum, args.weight_decay, args.encoder_dim, args.encoder_m) == (0.9, 1e-4, 128, 0.999)
     assert (args.hidden_size, args.num_head, args.num_layer, args.channels) == (2048, 8, 1, 64)
     args = parse(action_classification, CLASSIFICATION)
-    assert (args.lr, args.batch_size, args.epochs, args.schedule, args.weight_decay) == (2, 1024, 80, [50, 70], 0)
+    assert (args.lr, args.batch_size, args.epochs, args.schedule, args.weight_decay) == (
+        2,
+        1024,
+        80,
+        [50, 70],
+        0,
+    )
     assert parse(action_retrieval, RETRIEVAL).knn_neighbours == 1
 
 
@@ -40,10 +46,24 @@ def test_every_flag_of_the_reference_is_there():
     training = "--epochs 3 --start-epoch 1 -b 8 --learning-rate 1 --schedule 1 2 --momentum 0.5 --wd 0.1 --cos --resume x"
     contrast = "--encoder-dim 8 --encoder-k 16 --encoder-m 0.9 --encoder-t 0.1 --skeleton-representation bone"
     args = parse(pretraining, f"{common} {training} {contrast} --pre-dataset ntu120 --checkpoint-path y")
-    assert (args.lr, args.weight_decay, args.batch_size, args.schedule, args.cos, args.workers) == (1, 0.1, 8, [1, 2], True, 1)
-    for spelling in ("--finetune-skeleton-representation", "--finetune_skeleton_representation", "--skeleton_representation"):
+    assert (args.lr, args.weight_decay, args.batch_size, args.schedule, args.cos, args.workers) == (
+        1,
+        0.1,
+        8,
+        [1, 2],
+        True,
+        1,
+    )
+    for spelling in (
+        "--finetune-skeleton-representation",
+        "--finetune_skeleton_representation",
+        "--skeleton_representation",
+    ):
         rest = f"--pretrained z --finetune_dataset pku_part2 {spelling} motion"
-        assert parse(action_classification, f"{common} {training} {rest}").finetune_skeleton_representation == "motion"
+        assert (
+            parse(action_classification, f"{common} {training} {rest}").finetune_skeleton_representation
+            == "motion"
+        )
         assert parse(action_retrieval, f"{common} --knn_neighbours 5 {rest}").knn_neighbours == 5
 
 
@@ -118,7 +138,12 @@ def test_help_shows_each_default_on_two_screens(script, monkeypatch):
     words = " ".join(text.split())
     for action in parser._actions:
         default = action.default if isinstance(action.default, list) else [action.default]
-        assert action.nargs == 0 or default == [None] or f"({' '.join(map(str, default))})" in words or "(all cores" in words
+        assert (
+            action.nargs == 0
+            or default == [None]
+            or f"({' '.join(map(str, default))})" in words
+            or "(all cores" in words
+        )
 
 
 def test_the_table_of_data_sets():
@@ -126,5 +151,7 @@ def test_the_table_of_data_sets():
     assert str(split_folder("data", "pku_part1", "cross_view")) == "data/pku_v1/xview"
     classes = dict(ntu60=60, ntu120=120, pku_part1=51, pku_part2=51, ui_prmd=10)
     assert {name: DATA_SETS[name].num_classes for name in classes} == classes
-    with pytest.raises(ValueError, match="ntu60 has no protocol cross_setup: choose from cross_subject, cross_view"):
+    with pytest.raises(
+        ValueError, match="ntu60 has no protocol cross_setup: choose from cross_subject, cross_view"
+    ):
         split_folder("data", "ntu60", "cross_setup")

@@ -15,13 +15,32 @@ from feeder.preparation import ntu, pku
 
 # MUTATIONS=2000 python -m pytest tests/test_outside_files.py
 MUTATIONS = int(os.environ.get("MUTATIONS", 200))
-WORDS = ["", "nan", "-inf", "1e999", "-1", "0", "26", "9" * 30, "1_0", "0x10", "1.2.3", "x", "\u0663", "\0", "\n", " 1 1 "]
+WORDS = [
+    "",
+    "nan",
+    "-inf",
+    "1e999",
+    "-1",
+    "0",
+    "26",
+    "9" * 30,
+    "1_0",
+    "0x10",
+    "1.2.3",
+    "x",
+    "\u0663",
+    "\0",
+    "\n",
+    " 1 1 ",
+]
 NAMES = ["a.skeleton", "b.skeleton", "c.skeleton"]
 VIDEO_LINE = " ".join(f"{number / 7:.6f}" for number in range(150))
 TEXTS = {  # kind: reader, check of what it returns, text of a whole file
     "skeleton": (
         ntu.read_bodies,
-        lambda bodies: bodies.shape[::2] == (4, 25) and 1 <= bodies.shape[1] <= 300 and np.abs(bodies).max() <= 1e6,
+        lambda bodies: (
+            bodies.shape[::2] == (4, 25) and 1 <= bodies.shape[1] <= 300 and np.abs(bodies).max() <= 1e6
+        ),
         skeleton_text(random_bodies(np.random.default_rng(0), 3, 2)),
     ),
     "names": (ntu.read_names, lambda names: True, "Heading\n\nS001C002P003R002A013\nS001C002P003R002A014\n"),
@@ -60,9 +79,23 @@ def mutated(rng, raw):
     raw = bytearray(raw)
     for _ in range(rng.randint(1, 3)):
         at, length = rng.randrange(len(raw) + 1), rng.choice((0, 1, rng.randint(2, 40)))
-        words = (b"", b"nan", b"\n", b" ", b"1e999", b"9" * 30, b"-", b"\n25\n", b"\n1\n", b"\n300\n", b"\n-1\n")
+        words = (
+            b"",
+            b"nan",
+            b"\n",
+            b" ",
+            b"1e999",
+            b"9" * 30,
+            b"-",
+            b"\n25\n",
+            b"\n1\n",
+            b"\n300\n",
+            b"\n-1\n",
+        )
         doubled = raw[at : at + 40] * 2
-        raw[at : at + length] = rng.choice((*words, doubled, bytes([rng.randrange(256)]), bytes([rng.choice(b"09.eE\t_")])))
+        raw[at : at + length] = rng.choice(
+            (*words, doubled, bytes([rng.randrange(256)]), bytes([rng.choice(b"09.eE\t_")]))
+        )
     return bytes(raw)
 
 
@@ -91,7 +124,12 @@ def test_what_is_not_a_readable_file(tmp_path):
     os.mkfifo(tmp_path / "fifo")  # opening it would wait for a writer
     with open(tmp_path / "large", "wb") as file:
         file.truncate(2**40)
-    reasons = {"none": "No such file", "folder": "not a regular file", "fifo": "not a regular file", "large": "larger than"}
+    reasons = {
+        "none": "No such file",
+        "folder": "not a regular file",
+        "fifo": "not a regular file",
+        "large": "larger than",
+    }
     for kind in TEXTS.keys() - {"names"}:
         for name, reason in reasons.items():
             with pytest.raises(UserError, match=reason):
@@ -114,7 +152,10 @@ class Trap:
 
 
 ARRAYS = [
-    (dict(data=np.zeros((3, 3, 50, 25, 2), np.float32)), r"float32 \(3, 3, 50, 25, 2\), not float32 \(N, 3, 300, 25, 2\)"),
+    (
+        dict(data=np.zeros((3, 3, 50, 25, 2), np.float32)),
+        r"float32 \(3, 3, 50, 25, 2\), not float32 \(N, 3, 300, 25, 2\)",
+    ),
     (dict(data=np.zeros((3, *SAMPLE_SHAPE), np.float16)), "float16"),
     (dict(data=np.zeros((3, *SAMPLE_SHAPE), np.float32, order="F")), "in C order"),
     (dict(data=np.float32(1)), r"float32 \(\)"),
@@ -127,7 +168,10 @@ ARRAYS = [
     (dict(num_frame=[5, Trap(), 7]), "not a complete .npy array"),
     (dict(num_frame=[5, 6]), "3 in train_data_joint.npy, 2 in train_num_frame.npy, 3 in train_label.pkl"),
     (dict(labels=(NAMES[:2], [0, 1])), "2 in train_label.pkl"),
-    (dict(data=np.zeros((0, *SAMPLE_SHAPE), np.float32), num_frame=np.zeros(0, int), labels=([], [])), "no samples"),
+    (
+        dict(data=np.zeros((0, *SAMPLE_SHAPE), np.float32), num_frame=np.zeros(0, int), labels=([], [])),
+        "no samples",
+    ),
     (dict(labels=b""), "not a readable label file"),
     (dict(labels=b"\x80\x04garbage"), "not a readable label file"),
     (dict(labels=pickle.dumps((NAMES, [0, Trap(), 2]))), "it contains _?io.open"),
@@ -158,7 +202,11 @@ def test_truncated_lengthened_and_missing_files(tmp_path, kind):
     path = path_of(store(tmp_path), "train", kind)
     whole = path.read_bytes()
     changes = [whole[:-1], whole[: len(whole) // 2], whole[:20], b"", b"\x93NUMPY" * 9]
-    changes += [b"PK\x05\x06" + bytes(18), b"PK\x03\x04" + bytes(99), *([whole + b"\0"] if kind.endswith("npy") else [])]
+    changes += [
+        b"PK\x05\x06" + bytes(18),
+        b"PK\x03\x04" + bytes(99),
+        *([whole + b"\0"] if kind.endswith("npy") else []),
+    ]
     for content in changes:
         path.write_bytes(content)
         with pytest.raises(UserError, match=kind) as error:
@@ -175,7 +223,11 @@ def test_arrays_of_sister_repositories_open(tmp_path):
     data = np.ones((3, *SAMPLE_SHAPE), np.float32)
     data[0] = 0
     split = open_split(store(tmp_path, data, (0, 400, 301), labels), "train")
-    assert split.names == NAMES and split.labels == [0, 1, 2] and all(type(label) is int for label in split.labels)
+    assert (
+        split.names == NAMES
+        and split.labels == [0, 1, 2]
+        and all(type(label) is int for label in split.labels)
+    )
     assert split.num_frame.tolist() == [1, 300, 300]
     assert [note.split(": ", 1)[1] for note in split.notes] == [
         "frame counts above 300 are read as 300: 2 of 3",

@@ -49,7 +49,9 @@ def run(folder, part=1, *flags):
 
 def plain_split(path):
     train, val = path.read_text().split("Validataion videos:")
-    return [[name.strip() for name in text.split("\n")[1].split(",") if name.strip()] for text in (train, val)]
+    return [
+        [name.strip() for name in text.split("\n")[1].split(",") if name.strip()] for text in (train, val)
+    ]
 
 
 def plain_samples(raw, part, names):
@@ -89,7 +91,9 @@ def test_arrays_are_those_of_a_plain_reading(prepared, tmp_path, benchmark):
         for row, name in list(enumerate(split.names))[::3]:
             bodies = np.array(expected[name][1]).swapaxes(0, 1)  # as an NTU file: the same sample
             (tmp_path / "a.skeleton").write_text(skeleton_text(bodies))
-            np.testing.assert_array_equal(split.data[row], to_sample(ntu.read_bodies(tmp_path / "a.skeleton")))
+            np.testing.assert_array_equal(
+                split.data[row], to_sample(ntu.read_bodies(tmp_path / "a.skeleton"))
+            )
 
 
 def test_oddities_are_counted_and_named(prepared):
@@ -112,7 +116,10 @@ def test_oddities_are_counted_and_named(prepared):
     assert len(cut) == 3 and cut[0].startswith(f"{third}-L_r04_c") and cut[0].endswith(" frames)")
     assert below("segments without any body, skipped: 3") == views(second + "-{}_r05_c01")
     assert "damaged files or segments, skipped: 0" in lines
-    xview = {1: "24 / 12 samples; the full set has 14,356 / 7,188", 2: "the size of the full set is not known"}[part]
+    xview = {
+        1: "24 / 12 samples; the full set has 14,356 / 7,188",
+        2: "the size of the full set is not known",
+    }[part]
     assert f"xview: {xview}" in printed
     split = open_split(arrays / "xsub", "train")
     longest = [name for name, frames in zip(split.names, split.num_frame, strict=True) if frames == 300]
@@ -170,7 +177,9 @@ DAMAGED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("read, text, reason", [(read, *case) for read, cases in DAMAGED.items() for case in cases.items()])
+@pytest.mark.parametrize(
+    "read, text, reason", [(read, *case) for read, cases in DAMAGED.items() for case in cases.items()]
+)
 def test_damage_is_reported_with_its_line(tmp_path, read, text, reason):
     path = tmp_path / "0002-L.txt"
     path.write_bytes(text.encode("latin1"))
@@ -239,7 +248,9 @@ def test_what_is_missing_is_named(small):
 
 def test_real_rows_of_part_one_and_a_video_without_labels(small):
     (small / "raw/Label/Train_Label_PKU_final/0003-L.txt").unlink()
-    (small / "raw/Label/Train_Label_PKU_final/0002-L.txt").write_text("23,0,23,1\n" * 20 + "1,4925,4036,2\n1,5,5,2\n")
+    (small / "raw/Label/Train_Label_PKU_final/0002-L.txt").write_text(
+        "23,0,23,1\n" * 20 + "1,4925,4036,2\n1,5,5,2\n"
+    )
     planned = plan(small / "raw", 1, ["xsub"])
     assert planned.notes["rows with start >= end, skipped"] == ["0002-L row 21", "0002-L row 22"]
     assert planned.notes["videos without a label file"] == ["0003-L"]
@@ -260,7 +271,9 @@ def test_all_damage_is_reported_and_nothing_is_written(small, capsys):
         run(small)
     assert caught.value.code == 1
     lines = capsys.readouterr().err.splitlines()
-    assert any(line.startswith(f"{video}: line ") and line.endswith("numbers, expected 150") for line in lines)
+    assert any(
+        line.startswith(f"{video}: line ") and line.endswith("numbers, expected 150") for line in lines
+    )
     assert f"{label}: line 1: class 52 is outside 1..51" in lines
     assert "2 files or samples cannot be used (above)" in lines[-1]
     assert {path: path.stat().st_mtime_ns for path in (small / "arrays").rglob("*")} == before

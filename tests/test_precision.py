@@ -15,7 +15,9 @@ CPU = torch.device("cpu")
 def train(precision, steps=12):
     """Return the losses of a few steps on one seed's numbers, and the network."""
     torch.manual_seed(0)
-    net = SCDNet(dict(hidden_size=32, num_head=4, channels=8, dropout=0.0, frames=32, bodies=1), dim=16, K=64, m=0.9)
+    net = SCDNet(
+        dict(hidden_size=32, num_head=4, channels=8, dropout=0.0, frames=32, bodies=1), dim=16, K=64, m=0.9
+    )
     optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.005, 0.9)
     clips, losses = torch.randn(32, 3, 32, 25, 1).cumsum(dim=2) / 8, []
     for step in range(steps):
@@ -41,15 +43,23 @@ def test_a_short_bf16_training_follows_the_fp32_one():
     start, exact_end, rough_end = (parameters_to_vector(net.encoder_q.parameters()).detach() for net in nets)
     moved = exact_end - start
     assert moved.norm() > 0.05 and torch.cosine_similarity(moved, rough_end - start, dim=0) > 0.95
-    assert {tensor.dtype for tensor in (*rough_net.parameters(), *rough_net.queues.values())} == {torch.float32}
+    assert {tensor.dtype for tensor in (*rough_net.parameters(), *rough_net.queues.values())} == {
+        torch.float32
+    }
 
 
 def test_logits_are_float32_and_similarities_exact_with_bf16_weights_and_features():
     q = torch.randn(2, 3, 64, 25, 2, dtype=torch.bfloat16)
     net = SCDNet(dict(hidden_size=16, num_head=2, channels=4), dim=8, K=4).bfloat16()
     assert all(x.dtype == torch.float32 for x in net(q, q).values())
-    gallery, labels, query = torch.randn(500, 32).bfloat16(), torch.arange(500), torch.randn(300, 32).bfloat16()
-    assert torch.equal(knn_predict(gallery, labels, query, 1), knn_predict(gallery.float(), labels, query.float(), 1))
+    gallery, labels, query = (
+        torch.randn(500, 32).bfloat16(),
+        torch.arange(500),
+        torch.randn(300, 32).bfloat16(),
+    )
+    assert torch.equal(
+        knn_predict(gallery, labels, query, 1), knn_predict(gallery.float(), labels, query.float(), 1)
+    )
 
 
 def test_tf32_is_refused_on_a_cpu_and_forbidden_elsewhere():

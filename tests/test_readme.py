@@ -13,9 +13,14 @@ from torch.distributed.run import get_args_parser
 from model import SCDNet
 
 TEXT = {
-    str(page.relative_to(ROOT)): page.read_text() for name in ("*.md", "docs/*.md", "tests/*.md") for page in ROOT.glob(name)
+    str(page.relative_to(ROOT)): page.read_text()
+    for name in ("*.md", "docs/*.md", "tests/*.md")
+    for page in ROOT.glob(name)
 }
-SPANS = {page: re.findall(r"(?<!`)`([^`]+)`(?!`)", re.sub(r"```.*?```", "", text, flags=re.S)) for page, text in TEXT.items()}
+SPANS = {
+    page: re.findall(r"(?<!`)`([^`]+)`(?!`)", re.sub(r"```.*?```", "", text, flags=re.S))
+    for page, text in TEXT.items()
+}
 OTHER_TOOLS = {"venv", "pip", "pytest", "ruff", "mypy", "-c"}  # after `python -m`, or `python`
 
 # The commands that run here, with these arguments added to make them small: those of a block with synthetic people and
@@ -48,7 +53,11 @@ def commands(text):
 
 
 def blocks(language):
-    return [(page, block) for page, text in TEXT.items() for block in re.findall(rf"```{language}\n(.*?)```", text, re.S)]
+    return [
+        (page, block)
+        for page, text in TEXT.items()
+        for block in re.findall(rf"```{language}\n(.*?)```", text, re.S)
+    ]
 
 
 SCRIPTS = [block for _, block in blocks("bash")]
@@ -63,14 +72,21 @@ def module_of(script):
     return importlib.import_module(name.replace("/", "."))
 
 
-@pytest.mark.parametrize("script, args", COMMANDS, ids=lambda part: part if isinstance(part, str) else " ".join(part))
+@pytest.mark.parametrize(
+    "script, args", COMMANDS, ids=lambda part: part if isinstance(part, str) else " ".join(part)
+)
 def test_a_command_parses(script, args, monkeypatch):
     monkeypatch.chdir(ROOT)
     module_of(script).get_parser().parse_args(args)
 
 
 def test_flags_in_the_text_are_flags():
-    files = [*ROOT.glob("*.py"), *ROOT.glob("engine/*.py"), *ROOT.glob("feeder/**/*.py"), *ROOT.glob("tests/benchmarks/*.py")]
+    files = [
+        *ROOT.glob("*.py"),
+        *ROOT.glob("engine/*.py"),
+        *ROOT.glob("feeder/**/*.py"),
+        *ROOT.glob("tests/benchmarks/*.py"),
+    ]
     scripts = [str(file.relative_to(ROOT)) for file in files if "def get_parser(" in file.read_text()]
     parsers = [module_of(script).get_parser() for script in scripts] + [get_args_parser()]
     known = {flag for parser in parsers for flag in re.findall(r"--[a-z][\w-]*", parser.format_help())}
@@ -87,7 +103,9 @@ def test_a_python_example_runs(here, page, block):
     exec(compile(block, page, "exec"), {})
 
 
-@pytest.mark.parametrize("text", [text for text in SCRIPTS if "feeder.synthetic" in text and "pretraining.py" in text])
+@pytest.mark.parametrize(
+    "text", [text for text in SCRIPTS if "feeder.synthetic" in text and "pretraining.py" in text]
+)
 def test_the_first_steps_run(here, text):
     for script, args in commands(text):
         module_of(script).main([*args, *SMALL.get(script, "").split()])
@@ -109,7 +127,9 @@ def test_links_and_files_exist(page):
         assert target.exists(), file
         if anchor:
             headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
-            assert anchor in {re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in headings}, f"{file}#{anchor}"
+            assert anchor in {re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in headings}, (
+                f"{file}#{anchor}"
+            )
     for span in SPANS[page]:
         if re.fullmatch(r"(feeder|model|engine|options|tests|log|docs)/[\w/.]*", span):
             assert (ROOT / span).exists(), span

@@ -21,7 +21,12 @@ FULL = {"train": 40091, "test": 16487, "digest": "d"}
 
 def new_row(stream="joint", streams=None, task="linear", kind=None, acc1=59.0, best_acc1=60.04, **options):
     run = Run(task, "ntu60", "cross_subject", streams or stream)
-    options = {"seed": 0, "pretrained": "ck", "origins": [PAPER] * len(run.stream.split("+")), "data": FULL} | options
+    options = {
+        "seed": 0,
+        "pretrained": "ck",
+        "origins": [PAPER] * len(run.stream.split("+")),
+        "data": FULL,
+    } | options
     return result_row(run, options, stream, kind or task, acc1=acc1, best_acc1=best_acc1)
 
 
@@ -68,7 +73,10 @@ def test_the_encoder_column_says_how_the_encoder_was_made():
         ("pre-trained on ntu60, unfinished: epoch 30 of 451", PAPER | {"epoch": 30, "epochs": 451}),
         ("pre-trained on ntu60", PAPER | {"epoch": 451, "epochs": 451}),
         ("pre-trained on ntu60, bone stream", PAPER | {"skeleton_representation": "bone"}),
-        ("pre-trained on ntu60, without masks, pairs tt ss", PAPER | {"no_masks": True, "pairs": ["tt", "ss"]}),
+        (
+            "pre-trained on ntu60, without masks, pairs tt ss",
+            PAPER | {"no_masks": True, "pairs": ["tt", "ss"]},
+        ),
         ("supervised on ntu60", {"task": "supervised", "finetune_dataset": "ntu60"}),
         ("fine-tuned on ntu60", {"task": "finetune", "finetune_dataset": "ntu60", "origins": [PAPER]}),
         ("reference", {"task": "reference"}),
@@ -76,7 +84,12 @@ def test_the_encoder_column_says_how_the_encoder_was_made():
         ("none (raw coordinates)", {"task": "raw"}),
         *(
             ("unknown", wrong)
-            for wrong in ({"digest": "x"}, {"task": "linear", "origins": 3}, PAPER | {"pairs": 3}, {"task": []})
+            for wrong in (
+                {"digest": "x"},
+                {"task": "linear", "origins": 3},
+                PAPER | {"pairs": 3},
+                {"task": []},
+            )
         ),
     ]:
         assert describe_encoder(origin, "cross_subject", "joint") == expected
@@ -113,13 +126,20 @@ def test_mean_takes_together_what_differs_only_in_the_seed(tmp_path):
 
 
 def test_repeats_have_a_deviation_of_their_own(tmp_path):
-    row = new_row(label_fraction=0.1) | {"acc1": 40.0, "acc1_std": 10.04, "best_acc1_std": 0.0, "mean_average_precision": 33.33}
+    row = new_row(label_fraction=0.1) | {
+        "acc1": 40.0,
+        "acc1_std": 10.04,
+        "best_acc1_std": 0.0,
+        "mean_average_precision": 33.33,
+    }
     text = json.dumps(row) + "\n" + json.dumps(new_row(seed=1)) + "\n"
     (tmp_path / "results.jsonl").write_text(text)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "results.jsonl").write_text(text)  # is read only if there is nothing else
     repeats, single = columns(table(tmp_path))[::-1]
-    assert repeats["Acc@1"] == f"40.0 {PLUS_MINUS} 10.0" and repeats["best on test"] == f"60.0 {PLUS_MINUS} 0.0"
+    assert (
+        repeats["Acc@1"] == f"40.0 {PLUS_MINUS} 10.0" and repeats["best on test"] == f"60.0 {PLUS_MINUS} 0.0"
+    )
     assert (repeats["mAP"], repeats["labels"], single["mAP"], single["seed"]) == ("33.3", "10 %", "", "1")
     (tmp_path / "results.jsonl").unlink()
     assert len(columns(table(tmp_path))) == 2
@@ -128,9 +148,19 @@ def test_repeats_have_a_deviation_of_their_own(tmp_path):
 def test_encoders_have_a_column_each(tmp_path):
     write(tmp_path, "p", *(new_row(acc1=acc1, seed=seed) for seed, acc1 in ((0, 70.0), (1, 72.0))))
     write(tmp_path, "r", new_row(acc1=50.0, origins=[{"task": "random"}]))
-    write(tmp_path, "k", new_row(acc1=40.0, task="retrieval", kind="1-NN retrieval", origins=[{"task": "raw"}]))
+    write(
+        tmp_path, "k", new_row(acc1=40.0, task="retrieval", kind="1-NN retrieval", origins=[{"task": "raw"}])
+    )
     heading, _, *rows = cells(table(tmp_path, mean=True, by_encoder=True))
-    assert heading == ["task", "data set", "protocol", "stream", "none (raw coordinates)", "random", "pre-trained on ntu60"]
+    assert heading == [
+        "task",
+        "data set",
+        "protocol",
+        "stream",
+        "none (raw coordinates)",
+        "random",
+        "pre-trained on ntu60",
+    ]
     linear = ["linear", "", "50.0", f"71.0 {PLUS_MINUS} 1.4"]
     assert [[row[0], *row[4:]] for row in rows] == [["1-NN retrieval", "40.0", "", ""], linear]
 
@@ -151,17 +181,40 @@ def test_the_table_goes_between_the_markers(tmp_path, capsys):
     write_between_markers(page, "x")
     assert page.read_bytes() == f"{start}\nx\n{end}\n".encode() + b"\xff", "another encoding"
     capsys.readouterr()
-    assert failure(capsys, results.main, [str(tmp_path / "log"), "--write", str(tmp_path / "nowhere.md")])[0] == 1
+    assert (
+        failure(capsys, results.main, [str(tmp_path / "log"), "--write", str(tmp_path / "nowhere.md")])[0]
+        == 1
+    )
 
 
-WRONG = (None, "x", "", -1, 10**400, float("nan"), float("inf"), 1e308, True, [], ["x"], {}, 1.5, "a\nb", "\ud800")
+WRONG = (
+    None,
+    "x",
+    "",
+    -1,
+    10**400,
+    float("nan"),
+    float("inf"),
+    1e308,
+    True,
+    [],
+    ["x"],
+    {},
+    1.5,
+    "a\nb",
+    "\ud800",
+)
 
 
 def test_damaged_results_are_left_out_in_one_line(tmp_path, capsys):
     write(tmp_path, "whole", new_row(seed=5))
     write(tmp_path, "run", new_row())
     row, other, path = new_row(), new_row(seed=1), tmp_path / "run" / RESULT
-    changed = [content for wrong in WRONG for content in (wrong, [row, wrong], *([row, other | {k: wrong}] for k in other))]
+    changed = [
+        content
+        for wrong in WRONG
+        for content in (wrong, [row, wrong], *([row, other | {k: wrong}] for k in other))
+    ]
     changed += [[{key: value for key, value in row.items() if key != name}] for name in row]
     texts = [json.dumps(content) for content in changed]
     texts += [json.dumps([row, other])[:cut] for cut in range(0, 700, 20)] + ["[" * 5000, "\x00", "\udcff"]
@@ -170,7 +223,9 @@ def test_damaged_results_are_left_out_in_one_line(tmp_path, capsys):
         path.write_bytes(text.encode(errors="surrogateescape"))
         results.main([str(tmp_path), "--mean", "--by-encoder"])  # any traceback fails the test
         out, err = capsys.readouterr()
-        assert "| linear |" in out and (not err or err.startswith(f"skipped: {path} is damaged: ") and err.count("\n") == 1)
+        assert "| linear |" in out and (
+            not err or err.startswith(f"skipped: {path} is damaged: ") and err.count("\n") == 1
+        )
         refused += bool(err)
     assert refused > len(texts) / 2
     with pytest.raises(UserError, match="Is a directory"):
@@ -191,7 +246,11 @@ def test_damaged_scores_are_refused_in_one_line(tmp_path, capsys):
         assert "--stream-weights" in failure(capsys, fuse.main, [str(path), "--stream-weights", *weights])[1]
 
     # runs on other samples
-    for change in ({"names": np.array(["a", "b", "d"])}, {"labels": np.array([0, 1, 0])}, {"scores": np.eye(4)[None, :3]}):
+    for change in (
+        {"names": np.array(["a", "b", "d"])},
+        {"labels": np.array([0, 1, 0])},
+        {"scores": np.eye(4)[None, :3]},
+    ):
         np.savez(other, **good | change | {"best_scores": change.get("scores", eye)})
         assert "different test samples or classes" in failure(capsys, fuse.main, [str(path), str(other)])[1]
     assert "No such file" in failure(capsys, fuse.main, [str(path), str(tmp_path / "no.npz")])[1]

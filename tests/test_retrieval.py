@@ -22,7 +22,12 @@ def test_votes_are_the_goldens(k, monkeypatch):
 @pytest.mark.parametrize("seed", range(5))
 def test_retrieval_against_plain_numpy(seed):
     rng = np.random.default_rng(seed)
-    arrays = rng.normal(size=(40, 4)), rng.integers(0, 5, 40), rng.normal(size=(13, 4)), rng.integers(0, 5, 13)
+    arrays = (
+        rng.normal(size=(40, 4)),
+        rng.integers(0, 5, 40),
+        rng.normal(size=(13, 4)),
+        rng.integers(0, 5, 13),
+    )
     arrays[3][0] = 9  # a class that the gallery lacks
     gallery, gallery_labels, query, labels = arrays
     averages, votes, rankings = [], [], []
@@ -55,7 +60,11 @@ def test_tied_votes_go_to_the_smallest_label_and_equal_similarities_keep_the_ord
 
 def test_runs_with_repeats_share_no_subset():
     labels = np.repeat(np.arange(10), 30)
-    subsets = {tuple(balanced_subset(labels, 0.1, repeat_seed(seed, repeat))) for seed in range(3) for repeat in range(5)}
+    subsets = {
+        tuple(balanced_subset(labels, 0.1, repeat_seed(seed, repeat)))
+        for seed in range(3)
+        for repeat in range(5)
+    }
     assert len(subsets) == 15 and repeat_seed(7, 0) == 7
 
 
@@ -66,10 +75,16 @@ def test_a_subset_is_seeded_and_as_balanced_as_its_classes_allow():
         assert len(set(rows)) == len(rows) == round(200 * fraction) and (np.diff(rows) > 0).all()
         counts = {label: (labels[rows] == label).sum() for label in (0, 1, 2, 5)}
         largest = max(counts.values())
-        assert all(n >= largest - 1 or n == (labels == label).sum() for label, n in counts.items()), (fraction, counts)
+        assert all(n >= largest - 1 or n == (labels == label).sum() for label, n in counts.items()), (
+            fraction,
+            counts,
+        )
     assert np.array_equal(balanced_subset(labels, 0.1, 1), balanced_subset(labels, 0.1, 1))
     assert not np.array_equal(balanced_subset(labels, 0.1, 1), balanced_subset(labels, 0.1, 2))
-    with pytest.raises(UserError, match="0.01 of 200 samples is 2, which leaves some of the 4 classes empty: at least 0.02 is"):
+    with pytest.raises(
+        UserError,
+        match="0.01 of 200 samples is 2, which leaves some of the 4 classes empty: at least 0.02 is",
+    ):
         balanced_subset(labels, 0.01, 0)
 
 

@@ -53,7 +53,15 @@ def records(here, task):
 @pytest.mark.parametrize("stream", ["joint", "motion", "bone"])
 def test_from_arrays_to_accuracies(data, here, stream):
     pretrain(data, "--epochs", "2", "--skeleton-representation", stream)
-    flags = ["--data-path", str(data), "--pretrained", "ck/checkpoint.pth.tar", "--skeleton-representation", stream, *COMMON]
+    flags = [
+        "--data-path",
+        str(data),
+        "--pretrained",
+        "ck/checkpoint.pth.tar",
+        "--skeleton-representation",
+        stream,
+        *COMMON,
+    ]
     action_classification.main([*flags, "--epochs", "3"])
     action_retrieval.main([*flags, "--knn-neighbours", "3"])
 
@@ -70,7 +78,11 @@ def test_from_arrays_to_accuracies(data, here, stream):
     assert re.search(r"^Epoch: \[1\]\[0/\d\]\tTime .*\tData .*\tLoss \S+ \(\S+\)\tAcc@1 ", texts[0], re.M)
     assert re.search(r"^ \* Acc@1 \d+\.\d{3} Acc@5 \d+\.\d{3}$", texts[1], re.M)
     events = [EventAccumulator(str(folder)).Reload() for folder in folders]
-    assert [found.Tags()["images"] for found in events] == [["views/pretraining"], ["confusion/test"], ["confusion/test"]]
+    assert [found.Tags()["images"] for found in events] == [
+        ["views/pretraining"],
+        ["confusion/test"],
+        ["confusion/test"],
+    ]
     assert {"similarity/positive_it", "queue/mean_norm_s", "training/lr"} <= set(events[0].Tags()["scalars"])
     first = [events[0].Scalars(f"loss/{pair}")[0].value for pair in ("ti", "si", "it", "is")]
     assert 0.5 < sum(first) / steps[0]["loss"] < 2
@@ -83,7 +95,9 @@ def test_from_arrays_to_accuracies(data, here, stream):
 
 
 def test_an_ablation_is_known_downstream(data, here, capsys):
-    pretrain(data, "--epochs", "1", "--skeleton-representation", "bone", "--pairs", "tt", "ss", "ii", "--no-masks")
+    pretrain(
+        data, "--epochs", "1", "--skeleton-representation", "bone", "--pairs", "tt", "ss", "ii", "--no-masks"
+    )
     (epoch,) = records(here, "pretraining")
     assert {"loss/tt", "loss/ss", "loss/ii"} <= epoch.keys() and "loss/ti" not in epoch
     action_retrieval.main(["--data-path", str(data), "--pretrained", "ck", *COMMON])
@@ -92,14 +106,19 @@ def test_an_ablation_is_known_downstream(data, here, capsys):
     (here / "data" / "NTU-RGB-D-60-AGCN").mkdir(parents=True)
     (here / "data" / "NTU-RGB-D-60-AGCN" / "xview").symlink_to(data / "NTU-RGB-D-60-AGCN" / "xsub")
     action_retrieval.main(["--data-path", "data", "--pretrained", "ck", "--protocol", "cross_view", *COMMON])
-    assert "encoder: pre-trained on ntu60, cross_subject: may have seen test clips, bone stream" in capsys.readouterr().out
+    assert (
+        "encoder: pre-trained on ntu60, cross_subject: may have seen test clips, bone stream"
+        in capsys.readouterr().out
+    )
     status, line = failure(capsys, pretrain, data, "--epochs", "2", "--resume", "auto")
     assert status == 1 and "another run: pretraining ntu60 cross_subject bone, not pretraining" in line
     status, line = failure(capsys, pretrain, data, "--pairs", "ti", "tu", "--checkpoint-path", "new")
     assert status == 2 and "pairs ti tu" in line
 
 
-@pytest.mark.parametrize(("data_set", "protocol"), [("pku_part1", "cross_view"), ("pku_part2", "cross_subject")])
+@pytest.mark.parametrize(
+    ("data_set", "protocol"), [("pku_part1", "cross_view"), ("pku_part2", "cross_subject")]
+)
 def test_pku_works_in_all_scripts(pku_data, here, data_set, protocol):
     pretrain(pku_data, "--epochs", "1", "--pre-dataset", data_set, "--protocol", protocol)
     flags = [
@@ -129,7 +148,9 @@ def test_a_reference_checkpoint_needs_no_flag(data, here):
 def test_raw_coordinates_are_a_nearest_neighbour_baseline(data, here):
     action_retrieval.main(["--data-path", str(data), "--raw-coordinates", *COMMON])
     train, test = (SkeletonDataset(data / "NTU-RGB-D-60-AGCN" / "xsub", part) for part in ("train", "val"))
-    clips = [np.stack([centre_crop(*d[[i]][:2])[0].numpy().ravel() for i in range(len(d))]) for d in (train, test)]
+    clips = [
+        np.stack([centre_crop(*d[[i]][:2])[0].numpy().ravel() for i in range(len(d))]) for d in (train, test)
+    ]
     clips = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in clips]
     nearest = (clips[1] @ clips[0].T).argmax(axis=1)
     expected = (train.labels[nearest] == test.labels).mean() * 100
@@ -154,14 +175,21 @@ def test_mistakes_in_pretraining_are_one_line(data, here, capsys):
 
 def test_a_label_beyond_the_table_is_named(data, here, capsys, monkeypatch):
     monkeypatch.setitem(DATA_SETS, "ntu60", dataclasses.replace(DATA_SETS["ntu60"], num_classes=3))
-    code, line = failure(capsys, action_retrieval.main, ["--data-path", str(data), "--random-encoder", *SIZES, *COMMON])
+    code, line = failure(
+        capsys, action_retrieval.main, ["--data-path", str(data), "--random-encoder", *SIZES, *COMMON]
+    )
     assert code == 1 and "has label 3, but options/datasets.py has 3 classes" in line
 
 
-SCRIPTS = [f"{name}.py" for name in ("pretraining", "action_classification", "action_retrieval", "ntu_gendata", "pku_gendata")]
+SCRIPTS = [
+    f"{name}.py"
+    for name in ("pretraining", "action_classification", "action_retrieval", "ntu_gendata", "pku_gendata")
+]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_start_from_any_folder(tmp_path, script):
-    result = subprocess.run([sys.executable, ROOT / script, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, ROOT / script, "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert result.returncode == 0 and result.stdout.startswith("usage:")

@@ -24,7 +24,21 @@ from feeder.dataset import Batches, SkeletonDataset
 
 def pretrain(data, *flags):
     contrast = ["--encoder-dim", "8", "--encoder-k", "24", "--batch-size", "8", "--checkpoint-path", "ck"]
-    pretraining.main(["--data-path", str(data), *SIZES, *contrast, "--workers", "0", "--device", "cpu", "--seed", "1", *flags])
+    pretraining.main(
+        [
+            "--data-path",
+            str(data),
+            *SIZES,
+            *contrast,
+            "--workers",
+            "0",
+            "--device",
+            "cpu",
+            "--seed",
+            "1",
+            *flags,
+        ]
+    )
 
 
 def at_step(monkeypatch, number, act):
@@ -52,8 +66,12 @@ def whole(data, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("case", [("0", 5, signal.SIGTERM, 143, (1, 2)), ("2", 7, signal.SIGINT, 130, (2, 0))])
-def test_a_signal_ends_after_the_step_and_the_same_command_continues(data, here, whole, monkeypatch, capsys, case):
+@pytest.mark.parametrize(
+    "case", [("0", 5, signal.SIGTERM, 143, (1, 2)), ("2", 7, signal.SIGINT, 130, (2, 0))]
+)
+def test_a_signal_ends_after_the_step_and_the_same_command_continues(
+    data, here, whole, monkeypatch, capsys, case
+):
     workers, number, signum, status, position = case  # in the second, after the last step of an epoch
 
     def signal_all():
@@ -71,7 +89,9 @@ def test_a_signal_ends_after_the_step_and_the_same_command_continues(data, here,
     assert (checkpoint["epoch"], checkpoint["step"]) == position
     pretrain(data, *flags)
     assert_same_training("ck", whole / "ck")
-    assert figures(here / "log") == figures(whole / "log"), "the means of the epoch include the steps before the signal"
+    assert figures(here / "log") == figures(whole / "log"), (
+        "the means of the epoch include the steps before the signal"
+    )
 
 
 def test_only_a_second_ctrl_c_ends_at_once():
@@ -87,7 +107,9 @@ def test_only_a_second_ctrl_c_ends_at_once():
 def test_kills_at_random_moments(data, here):
     """SIGKILL, 5 times: see the script."""
     flags = ["--data-path", str(data), "--kills", "5"]
-    result = subprocess.run([sys.executable, ROOT / "tests" / "kill_pretraining.py", *flags], capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, ROOT / "tests" / "kill_pretraining.py", *flags], capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr
     assert "5 kills, no broken checkpoint" in result.stdout
 
@@ -124,14 +146,23 @@ def test_what_a_resumed_run_may_change(data, here, monkeypatch, capsys):
     part = other / "xsub" / "train_num_frame.npy"
     part.write_bytes(part.read_bytes()[:-8] + (1).to_bytes(8, "little"))
     for flags, message in [
-        (["--batch-size", "4"], "ck/checkpoint.pth.tar is at step 2 of 4, with --batch-size 8: resume with the same"),
-        (["--encoder-t", "0.1"], "belongs to another run: --encoder-t 0.2, not --encoder-t 0.1; repeat the flags of that run"),
+        (
+            ["--batch-size", "4"],
+            "ck/checkpoint.pth.tar is at step 2 of 4, with --batch-size 8: resume with the same",
+        ),
+        (
+            ["--encoder-t", "0.1"],
+            "belongs to another run: --encoder-t 0.2, not --encoder-t 0.1; repeat the flags of that run",
+        ),
         (["--encoder-m", "0.5"], "--encoder-m 0.999, not --encoder-m 0.5"),
         (["--encoder-k", "48"], "--encoder-k 24, not --encoder-k 48"),
         (["--pairs", "tt"], "--pairs ti si it is, not --pairs tt"),
         (["--no-masks"], "--no-masks False, not --no-masks True"),
         (["--seed", "2"], "--seed 1, not 2"),
-        (["--skeleton-representation", "bone"], "cross_subject joint, not pretraining ntu60 cross_subject bone"),
+        (
+            ["--skeleton-representation", "bone"],
+            "cross_subject joint, not pretraining ntu60 cross_subject bone",
+        ),
         (["--hidden-size", "32"], "has --hidden-size 16, this run 32"),
         (["--num-head", "4"], "has --num-head 2, this run 4"),
         (["--data-path", str(here / "other")], "was trained on other data of the same name"),
@@ -186,10 +217,22 @@ def test_a_full_log_disk_does_not_end_training(data, here, capsys, monkeypatch, 
 def test_a_second_run_in_a_folder_is_refused(data, here, capsys):
     hold = "from engine.checkpoint import lock_folder\nx = lock_folder('ck'); print(flush=True); input()"
     other = subprocess.Popen(
-        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        [sys.executable, "-c", hold],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     other.stdout.readline()
-    classify = ["--data-path", str(data), "--random-encoder", *SIZES, "--checkpoint-path", "ck", "--epochs", "1"]
+    classify = [
+        "--data-path",
+        str(data),
+        "--random-encoder",
+        *SIZES,
+        "--checkpoint-path",
+        "ck",
+        "--epochs",
+        "1",
+    ]
     for run, *flags in ((pretrain, data, "--epochs", "1"), (action_classification.main, classify)):
         code, line = failure(capsys, run, *flags)
         assert code == 1 and f"ck is used by another run (process {other.pid} on " in line
@@ -235,7 +278,9 @@ def test_nan_is_neither_trained_on_nor_saved(data, here, capsys):
     assert load_checkpoint("ck")["epoch"] == 1
     save_each_step = ["--save-minutes", "1e-9", "--print-freq", "9", "--checkpoint-path", "new"]
     code, line = failure(capsys, pretrain, data, "--epochs", "1", "--lr", "1e38", *save_each_step)
-    assert code == 1 and "not finite at epoch 0, step 1" in line and not Path("new/checkpoint.pth.tar").exists()
+    assert (
+        code == 1 and "not finite at epoch 0, step 1" in line and not Path("new/checkpoint.pth.tar").exists()
+    )
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
@@ -250,7 +295,9 @@ def test_a_coordinate_that_is_not_finite_is_named(data, here, capsys, workers):
     assert not Path("ck/checkpoint.pth.tar").exists()
 
 
-@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), ConnectionRefusedError()])
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(104, "Connection reset by peer"), ConnectionRefusedError()]
+)
 def test_a_worker_killed_while_it_sends_is_one_line(capsys, error):
     @script
     def main(argv):
@@ -263,7 +310,9 @@ def test_a_worker_killed_while_it_sends_is_one_line(capsys, error):
 def test_a_bug_in_a_worker_keeps_its_traceback(data, here, monkeypatch):
     """torch words it as "Caught ZeroDivisionError in DataLoader worker process 0", with the worker's traceback."""
     inside = SkeletonDataset.__getitem__
-    monkeypatch.setattr(SkeletonDataset, "__getitem__", lambda *args: 1 / 0 if get_worker_info() else inside(*args))
+    monkeypatch.setattr(
+        SkeletonDataset, "__getitem__", lambda *args: 1 / 0 if get_worker_info() else inside(*args)
+    )
     with pytest.raises(ZeroDivisionError, match="(?s)Caught .* DataLoader worker process 0.*lambda"):
         pretrain(data, "--epochs", "1", "--workers", "1")
 

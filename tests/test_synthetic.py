@@ -21,7 +21,9 @@ def rng(*seed):
 
 
 def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 def test_bodies_keep_their_bones_stay_on_the_ground_and_within_limits():
@@ -29,7 +31,9 @@ def test_bodies_keep_their_bones_stay_on_the_ground_and_within_limits():
     joints = people.pose(person, angles)
     for joint, parent in people.PARENTS.items():
         lengths = np.linalg.norm(joints[:, joint] - joints[:, parent], axis=-1)
-        np.testing.assert_allclose(lengths, np.linalg.norm(person.offsets[joint]), rtol=1e-9, err_msg=JOINT_NAMES[joint])
+        np.testing.assert_allclose(
+            lengths, np.linalg.norm(person.offsets[joint]), rtol=1e-9, err_msg=JOINT_NAMES[joint]
+        )
     np.testing.assert_allclose(joints[..., 1].min(axis=1), 0, atol=1e-9)
     assert (people.LOWEST <= people.HIGHEST).all()
     np.testing.assert_array_equal(joints, people.pose(person, angles.clip(people.LOWEST, people.HIGHEST)))
@@ -39,7 +43,9 @@ def test_a_person_stands_upright_faces_the_camera_and_bends_forwards():
     angles = np.zeros((2, 25, 3))
     for joint, degrees in (("left elbow", 90), ("left knee", -90), ("left shoulder", 90)):
         angles[1, JOINT_NAMES.index(joint), 0] = degrees
-    rest, bent = (dict(zip(JOINT_NAMES, joints, strict=True)) for joints in people.pose(people.make_person(0), angles))
+    rest, bent = (
+        dict(zip(JOINT_NAMES, joints, strict=True)) for joints in people.pose(people.make_person(0), angles)
+    )
     heights = [rest[name][1] for name in ("head", "neck", "spine mid", "left knee", "left foot")]
     assert heights == sorted(heights, reverse=True)
     assert rest["left shoulder"][0] < 0 < rest["right shoulder"][0]
@@ -60,7 +66,9 @@ def test_clips_vary_and_cameras_record_the_same_performance():
     np.testing.assert_array_equal(make_clip(rng(0), 0, 1), make_clip(rng(0), 0, 1))
     lengths = {len(make_clip(rng(seed), 0, 1)) for seed in range(30)}
     assert min(lengths) >= 60 and max(lengths) <= 110 and len(lengths) > 10
-    left, front = (make_clip(rng(0), 4, 2, camera, frames=320) for camera in (1, 2))  # one performance, but for noise
+    left, front = (
+        make_clip(rng(0), 4, 2, camera, frames=320) for camera in (1, 2)
+    )  # one performance, but for noise
     assert left.shape == front.shape == (320, 25, 3) and np.abs(left - front).max() > 0.2
     bones = [np.linalg.norm(clip[:, 4] - clip[:, 10], axis=-1) for clip in (left, front)]
     assert 0 < np.median(np.abs(bones[0] - bones[1])) < 0.08
@@ -98,7 +106,9 @@ def test_ntu_names_suit_the_protocols(tmp_path):
     assert contents(tmp_path / "b").items() <= contents(tmp_path / "a").items()
 
 
-@pytest.mark.parametrize("args, count", [(NTU, "18 clips"), (PKU, "4 videos"), ([*PKU, "--part", "2"], "4 videos")])
+@pytest.mark.parametrize(
+    "args, count", [(NTU, "18 clips"), (PKU, "4 videos"), ([*PKU, "--part", "2"], "4 videos")]
+)
 def test_equal_arguments_write_equal_bytes_once_all_are_there(tmp_path, capsys, monkeypatch, args, count):
     out = tmp_path / "a"
     main([str(out), *args])
@@ -115,15 +125,27 @@ def test_equal_arguments_write_equal_bytes_once_all_are_there(tmp_path, capsys, 
 
 
 def test_wrong_numbers_are_refused(tmp_path, capsys):
-    cases = {"--classes 99": "99 is not in 2 .. 10", "--subjects many": "invalid integer", "--part 2": "requires --format pku"}
+    cases = {
+        "--classes 99": "99 is not in 2 .. 10",
+        "--subjects many": "invalid integer",
+        "--part 2": "requires --format pku",
+    }
     for args, message in cases.items():
         status, line = failure(capsys, main, [str(tmp_path / "a"), *args.split()])
         assert status == 2 and message in line and not (tmp_path / "a").exists()
 
 
 def test_classes_differ_in_motion_and_not_in_a_still_pose():
-    takes = [(action, subject, take) for action in range(10) for subject in subject_numbers(12) for take in range(5)]
-    labels, trains = np.array([take[0] for take in takes]), np.array([take[1] in TRAIN_SUBJECTS for take in takes])
+    takes = [
+        (action, subject, take)
+        for action in range(10)
+        for subject in subject_numbers(12)
+        for take in range(5)
+    ]
+    labels, trains = (
+        np.array([take[0] for take in takes]),
+        np.array([take[1] in TRAIN_SUBJECTS for take in takes]),
+    )
     clips = [make_clip(rng(0, *take), *take[:2]) for take in takes]
     clips = [to_sample(clip[None])[:, : len(clip)] for clip in clips]  # (3, T, 25, 2)
 
@@ -134,7 +156,11 @@ def test_classes_differ_in_motion_and_not_in_a_still_pose():
         distances = (gallery**2).sum(1) - 2 * queries @ gallery.T
         return 100 * np.mean(labels[trains][distances.argmin(axis=1)] == labels[~trains])
 
-    for still in (lambda clip: clip[:, 0], lambda clip: clip[:, clip.shape[1] // 2], lambda clip: clip.mean(axis=1)):
+    for still in (
+        lambda clip: clip[:, 0],
+        lambda clip: clip[:, clip.shape[1] // 2],
+        lambda clip: clip.mean(axis=1),
+    ):
         assert accuracy(still) < 40
     assert accuracy(lambda clip: clip[:, np.linspace(0, clip.shape[1] - 1, 32).round().astype(int)]) < 45
     assert accuracy(lambda clip: np.abs(np.diff(clip, axis=1)).mean(axis=1)) > 85

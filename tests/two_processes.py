@@ -42,14 +42,18 @@ def run_steps(compiled: bool = False) -> tuple[SCDNet, list[float]]:
     Double precision, no dropout and running statistics in BatchNorm: numbers of processes differ in rounding only.
     """
     torch.manual_seed(0)
-    net = SCDNet(dict(hidden_size=16, num_head=2, channels=4, dropout=0.0), dim=8, K=24, m=0.9).double().train()
+    net = (
+        SCDNet(dict(hidden_size=16, num_head=2, channels=4, dropout=0.0), dim=8, K=24, m=0.9).double().train()
+    )
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
     if compiled:
         for encoder in (net.encoder_q, net.encoder_k):
             encoder.compile = functools.partial(encoder.compile, backend="aot_eager")
-    model = pretraining.prepare(net, pretraining.get_parser().parse_args(["--compile"] if compiled else []), CPU)
+    model = pretraining.prepare(
+        net, pretraining.get_parser().parse_args(["--compile"] if compiled else []), CPU
+    )
     optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.1, 0.9)
     clips = torch.randn(3, 8, 3, 64, 25, 2, dtype=torch.float64).cumsum(dim=3)
     rank, rows, losses = distributed.rank(), 8 // distributed.world_size(), []

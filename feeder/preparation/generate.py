@@ -46,7 +46,9 @@ Reader = Callable[[Source], list[Result]]
 class Report(NamedTuple):
     """What `generate` did."""
 
-    written: dict[tuple[str, str], list[tuple[Sample, int]]]  # (benchmark, part) -> samples and their numbers of frames
+    written: dict[
+        tuple[str, str], list[tuple[Sample, int]]
+    ]  # (benchmark, part) -> samples and their numbers of frames
     empty: list[str]  # names of samples without any body
     bad: list[str]  # a line for each file or sample that was skipped as damaged
 
@@ -77,9 +79,14 @@ def generate(
     sources = [Source(path, tuple(sorted(samples))) for path, samples in sources if samples]
     sources.sort(key=lambda source: source.samples[0].name)
     written: dict = {(benchmark, part): [] for benchmark in benchmarks for part in PARTS}
-    with write_splits(folder, benchmarks) as writer, contextlib.closing(_read_all(read, sources, workers)) as results:
+    with (
+        write_splits(folder, benchmarks) as writer,
+        contextlib.closing(_read_all(read, sources, workers)) as results,
+    ):
         check_space(folder, sum(len(sample.parts) for source in sources for sample in source.samples))
-        for source, clips in zip(sources, tqdm(results, total=len(sources), unit="file", disable=None), strict=True):
+        for source, clips in zip(
+            sources, tqdm(results, total=len(sources), unit="file", disable=None), strict=True
+        ):
             for sample, clip in zip(source.samples, clips, strict=True):
                 if clip is None:
                     empty.append(sample.name)
@@ -95,7 +102,9 @@ def generate(
             if len(bad) == 1:
                 raise UserError(bad[0])
             print(*bad, sep="\n", file=sys.stderr)
-            raise UserError(f"{len(bad)} files or samples cannot be used (above); fix them, or set --skip-bad")
+            raise UserError(
+                f"{len(bad)} files or samples cannot be used (above); fix them, or set --skip-bad"
+            )
         if not any(written.values()):
             raise UserError(f"{folder}: no samples to write: {len(bad)} damaged, {len(empty)} empty")
     return Report(written, empty, bad)
@@ -123,7 +132,9 @@ def _read_all(read: Reader, sources: list[Source], workers: int) -> Iterator[lis
         while pending:
             yield from pending.popleft().result()
     except BrokenProcessPool:
-        raise UserError("a worker process was killed, probably because memory ran out: use fewer --workers") from None
+        raise UserError(
+            "a worker process was killed, probably because memory ran out: use fewer --workers"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -144,7 +155,9 @@ def _start_worker() -> None:
         os._exit(1)  # the parent was killed
 
     _keep_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends the workers
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C goes to the whole group; the parent ends the workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=end_with_parent, daemon=True).start()
 

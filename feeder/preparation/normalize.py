@@ -6,7 +6,15 @@ because published results depend on it. A joint or frame is empty if its coordin
 
 import numpy as np
 
-from feeder.skeleton import LEFT_SHOULDER, MAX_FRAMES, NUM_BODIES, NUM_JOINTS, RIGHT_SHOULDER, SPINE_BASE, SPINE_MID
+from feeder.skeleton import (
+    LEFT_SHOULDER,
+    MAX_FRAMES,
+    NUM_BODIES,
+    NUM_JOINTS,
+    RIGHT_SHOULDER,
+    SPINE_BASE,
+    SPINE_MID,
+)
 
 
 def to_sample(bodies: np.ndarray) -> np.ndarray:

@@ -54,7 +54,9 @@ def parse_name(name: str, dataset: str | None = None) -> SampleName:
     if not match:
         raise UserError(f"{name}: not a sample name; expected one like S001C002P003R002A013{SUFFIX}")
     numbers = SampleName(*map(int, match.groups()))
-    for what, number, limit in zip(numbers._fields, numbers, LIMITS[dataset] if dataset else (), strict=False):
+    for what, number, limit in zip(
+        numbers._fields, numbers, LIMITS[dataset] if dataset else (), strict=False
+    ):
         if not 1 <= number <= limit:
             raise UserError(f"{name}: {what} {number} is outside {dataset} (1..{limit})")
     return numbers
@@ -62,7 +64,11 @@ def parse_name(name: str, dataset: str | None = None) -> SampleName:
 
 def part_of(name: SampleName, benchmark: str) -> str:
     """Return the part ("train" or "val") of a sample under "xsub", "xview" or "xsetup"."""
-    trains = {"xsub": name.subject in TRAIN_SUBJECTS, "xview": name.camera in (2, 3), "xsetup": name.setup % 2 == 0}
+    trains = {
+        "xsub": name.subject in TRAIN_SUBJECTS,
+        "xview": name.camera in (2, 3),
+        "xsetup": name.setup % 2 == 0,
+    }
     return "train" if trains[benchmark] else "val"
 
 
@@ -98,7 +104,9 @@ def list_files(folder: Path) -> list[Path]:
     return paths
 
 
-def list_sources(paths: Iterable[Path], dataset: str, benchmarks: Iterable[str]) -> tuple[list[Source], list[str]]:
+def list_sources(
+    paths: Iterable[Path], dataset: str, benchmarks: Iterable[str]
+) -> tuple[list[Source], list[str]]:
     """Return a source for each file that is a sample of the data set, and a line for each other file."""
     sources: dict[str, Source] = {}
     bad = []
@@ -144,7 +152,11 @@ def read_bodies(path: Path) -> np.ndarray:
     before = lasts[joint_lines - 1]
     cuts = zip((ends[before] + 1).tolist(), ends[before + 3].tolist(), strict=True)
     try:
-        joints = np.loadtxt([text[start:end] for start, end in cuts], comments=None, ndmin=2) if found else np.zeros((0, 3))
+        joints = (
+            np.loadtxt([text[start:end] for start, end in cuts], comments=None, ndmin=2)
+            if found
+            else np.zeros((0, 3))
+        )
     except ValueError:
         _join_words(path, text)  # raises an error with the line number
         raise
@@ -168,7 +180,9 @@ def _join_words(path: Path, text: str) -> str:
     return "".join(" ".join(row) + "\n" for row in rows)
 
 
-def _find_bodies(path: Path, text: str, ends: list[int], widths: list[int]) -> tuple[int, list[tuple[int, int, int]]]:
+def _find_bodies(
+    path: Path, text: str, ends: list[int], widths: list[int]
+) -> tuple[int, list[tuple[int, int, int]]]:
     """Return the number of frames, and (first line from 0, place in its frame, frame) of each body that is used.
 
     `ends` and `widths` are the end and the number of words of each line of `text`.

@@ -32,23 +32,37 @@ _SPLIT = re.compile(r"\s*train\w*\s+videos?\s*:?(.*)\bval\w*\s+videos?\s*:?(.*)"
 # Known names of the folders of the files, in the archives and in related repositories, in lower case.
 _FOLDERS = {
     "skeletons": ("pku_skeleton_renew", "skeleton", "skeletons", "skeleton_v2", "data", "datav2"),
-    "labels": ("train_label_pku_final", "label", "labels", "label_v2", "label_pkummd", "label_pkummd_v2", "labelv2"),
+    "labels": (
+        "train_label_pku_final",
+        "label",
+        "labels",
+        "label_v2",
+        "label_pkummd",
+        "label_pkummd_v2",
+        "labelv2",
+    ),
 }
 _DEPTH = 4  # files below --data-path, such as PKUMMD/Data/PKU_Skeleton_Renew/0002-L.txt
 
 
 def part_number(sample: str) -> int | None:
     """Return the part (1 or 2) of a sample such as "0043-L_r21_c01" (video, row, class id), None for other names."""
-    return next((part for part, video in _VIDEO.items() if re.fullmatch(rf"{video}_r\d+_c\d+", sample, re.ASCII)), None)
+    return next(
+        (part for part, video in _VIDEO.items() if re.fullmatch(rf"{video}_r\d+_c\d+", sample, re.ASCII)),
+        None,
+    )
 
 
 def read_split(path: Path, part: int) -> dict[str, frozenset[str]]:
     """Return the videos of a split file as {"train": names, "val": names}."""
     lists = _SPLIT.fullmatch(read_text(path))
     if not lists:
-        raise UserError(f'{path}: no lists "Training videos:" and "Validataion videos:"; use the official split file')
+        raise UserError(
+            f'{path}: no lists "Training videos:" and "Validataion videos:"; use the official split file'
+        )
     videos = {
-        key: frozenset(re.findall(r"[^\s,]+", names)) for key, names in zip(("train", "val"), lists.groups(), strict=True)
+        key: frozenset(re.findall(r"[^\s,]+", names))
+        for key, names in zip(("train", "val"), lists.groups(), strict=True)
     }
     for name in sorted(videos["train"] | videos["val"]):
         if not re.fullmatch(_VIDEO[part], name):
@@ -65,7 +79,9 @@ def read_rows(path: Path) -> list[tuple[int, int, int, int]]:
         if not line.strip():
             continue
         if not re.fullmatch(r"\s*\d{1,9}\s*(,\s*\d{1,9}\s*){3}", line, re.ASCII):
-            raise UserError(f"{path}: line {number}: {line[:40]!r} is not class,start,end,confidence, whole numbers from 0")
+            raise UserError(
+                f"{path}: line {number}: {line[:40]!r} is not class,start,end,confidence, whole numbers from 0"
+            )
         action, start, end, _ = map(int, line.split(","))
         if not 1 <= action <= NUM_CLASSES:
             raise UserError(f"{path}: line {number}: class {action} is outside 1..{NUM_CLASSES}")
@@ -75,7 +91,9 @@ def read_rows(path: Path) -> list[tuple[int, int, int, int]]:
 
 def read_video(path: Path) -> np.ndarray:
     """Return the two bodies of a skeleton file, zeros where a body is absent: (2, T, 25, 3) float64 in metres."""
-    lines = read_text(path).split("\n")  # one frame per line: x y z of the first body's joints, then of the second's
+    lines = read_text(path).split(
+        "\n"
+    )  # one frame per line: x y z of the first body's joints, then of the second's
     try:
         frames = np.loadtxt(lines, comments=None, ndmin=2)
     except ValueError:
@@ -98,7 +116,9 @@ def read_clips(source: Source) -> list[Result]:
         start, end = sample.segment
         bodies = np.ascontiguousarray(video[:, start : min(end, start + MAX_FRAMES)])
         if not bodies.size:
-            results.append(f"{source.path}: {sample.name} starts at frame {start}, the video has {video.shape[1]}")
+            results.append(
+                f"{source.path}: {sample.name} starts at frame {start}, the video has {video.shape[1]}"
+            )
             continue
         data = to_sample(bodies)
         results.append((data, bodies.shape[1]) if data[:, 0].any() else None)
@@ -137,7 +157,9 @@ def plan(root: Path, part: int, benchmarks: Iterable[str]) -> Plan:
     notes |= {kind: [] for kind in (*neither.values(), BACKWARDS, LONG)}
     result = Plan(len(skeletons), [], notes, [])
     for video in sorted(set(skeletons) & set(labels)):
-        parts = {name: part for name, lists in splits.items() for part, videos in lists.items() if video in videos}
+        parts = {
+            name: part for name, lists in splits.items() for part, videos in lists.items() if video in videos
+        }
         for benchmark in set(splits) - set(parts):
             notes[neither[benchmark]].append(video)
         try:
@@ -167,8 +189,14 @@ def _find_videos(root: Path, files: list[Path], kind: str, part: int) -> dict[st
         raise UserError(f"{root}: {kind} of part {part} in both {folders[0]} and {folders[1]}; keep one")
     if folders:
         return {path.stem: path for path in videos[part]}
-    advice = f"those of part {3 - part} exist: set --part {3 - part}" if videos[3 - part] else "unpack the archives"
-    raise UserError(f"{root}: no {kind} of part {part} in a folder named {', '.join(_FOLDERS[kind])}; {advice}")
+    advice = (
+        f"those of part {3 - part} exist: set --part {3 - part}"
+        if videos[3 - part]
+        else "unpack the archives"
+    )
+    raise UserError(
+        f"{root}: no {kind} of part {part} in a folder named {', '.join(_FOLDERS[kind])}; {advice}"
+    )
 
 
 def _find_split(root: Path, files: list[Path], part: int, benchmark: str) -> Path:

@@ -44,6 +44,8 @@ def parse_numbers(path: Path, line: int, words: list[str]) -> list[float]:
 
 def check_positions(path: Path, positions: np.ndarray, lines: Sequence[int]) -> None:
     """Raise `UserError` if a position, in metres and from line lines[row], is not finite or exceeds `MAX_METRES`."""
-    if positions.size and not -MAX_METRES <= positions.min() <= positions.max() <= MAX_METRES:  # false for NaN too
+    if (
+        positions.size and not -MAX_METRES <= positions.min() <= positions.max() <= MAX_METRES
+    ):  # false for NaN too
         row, column = np.argwhere(~(np.abs(positions) <= MAX_METRES))[0]
         raise UserError(f"{path}: line {lines[row]}: {positions[row, column]:g} is not a position in metres")

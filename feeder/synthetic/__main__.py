@@ -35,9 +35,17 @@ def get_parser() -> CommandLine:
     add("--part", type=int, choices=(1, 2), help="part of PKU-MMD (default 1)")
     add("--classes", type=between(2, len(ACTIONS)), help=f"actions, 2 .. {len(ACTIONS)} (default 10)")
     add("--subjects", type=between(3, 40), help="people, 3 .. 40 (default 12, pku 5)")
-    add("--repetitions", type=between(1, 64), help="repetitions of each action by each person, 1 .. 64 (default 5, pku 1)")
+    add(
+        "--repetitions",
+        type=between(1, 64),
+        help="repetitions of each action by each person, 1 .. 64 (default 5, pku 1)",
+    )
     add("--cameras", type=between(1, 3), help="views of each performance, 1 .. 3 (default 1, pku 3)")
-    add("--seed", type=between(0, 2**63 - 1), help="seed of the performances; the people stay the same (default 0)")
+    add(
+        "--seed",
+        type=between(0, 2**63 - 1),
+        help="seed of the performances; the people stay the same (default 0)",
+    )
     return parser
 
 

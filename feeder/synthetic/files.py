@@ -17,16 +17,26 @@ from feeder.synthetic.motions import make_clip
 NTU_VIEWS = (2, 3, 1)  # cross-view trains on 2 and 3
 # of each part: skeletons, labels, cross-subject and cross-view split, test view of the latter
 PKU_PATHS = {
-    1: ("Data/PKU_Skeleton_Renew", "Label/Train_Label_PKU_final", "Split/cross-subject.txt", "Split/cross-view.txt", "M"),
+    1: (
+        "Data/PKU_Skeleton_Renew",
+        "Label/Train_Label_PKU_final",
+        "Split/cross-subject.txt",
+        "Split/cross-view.txt",
+        "M",
+    ),
     2: ("Data/skeleton", "Label/label", "Split/cross_subject_v2.txt", "Split/cross_view_v2.txt", "L"),
 }
 
 # one body: its id and state, 25 joints; no projections, no orientation; tracked (2)
-_NTU_BODY = "72057594037931101 0 1 0 1 0 0 0.01 -0.2 2\n25\n" + "%.7g %.7g %.7g 0 0 0 0 1 0 0 0 2\n" * NUM_JOINTS
+_NTU_BODY = (
+    "72057594037931101 0 1 0 1 0 0 0.01 -0.2 2\n25\n" + "%.7g %.7g %.7g 0 0 0 0 1 0 0 0 2\n" * NUM_JOINTS
+)
 _PKU_FRAME = " %.6f" * (NUM_JOINTS * 3) + " 0.000000" * (NUM_JOINTS * 3)  # one body of two
 
 
-def write_ntu(out: Path, classes: int = 10, subjects: int = 12, repetitions: int = 5, cameras: int = 1, seed: int = 0) -> int:
+def write_ntu(
+    out: Path, classes: int = 10, subjects: int = 12, repetitions: int = 5, cameras: int = 1, seed: int = 0
+) -> int:
     """Write a data set in the format of NTU RGB+D into a new folder; return the number of `.skeleton` files.
 
     Each subject repeats each of the first `classes` actions; all cameras record the same performances. Another seed gives
@@ -37,7 +47,9 @@ def write_ntu(out: Path, classes: int = 10, subjects: int = 12, repetitions: int
         for (action, subject, take), camera in product(takes, NTU_VIEWS[:cameras]):
             clip = make_clip(np.random.default_rng([seed, action, subject, take]), action, subject, camera)
             # two takes in each setup; replications 3 and 4, so that no name is on NTU's list of missing skeletons
-            name = f"S{1 + take // 2:03d}C{camera:03d}P{subject:03d}R{3 + take % 2:03d}A{action + 1:03d}{SUFFIX}"
+            name = (
+                f"S{1 + take // 2:03d}C{camera:03d}P{subject:03d}R{3 + take % 2:03d}A{action + 1:03d}{SUFFIX}"
+            )
             (folder / name).write_text(ntu_text(clip))
     return len(takes) * cameras
 
@@ -57,7 +69,13 @@ def ntu_text(clip: np.ndarray) -> str:
 
 
 def write_pku(
-    out: Path, part: int = 1, classes: int = 10, subjects: int = 5, repetitions: int = 1, cameras: int = 3, seed: int = 0
+    out: Path,
+    part: int = 1,
+    classes: int = 10,
+    subjects: int = 5,
+    repetitions: int = 1,
+    cameras: int = 3,
+    seed: int = 0,
 ) -> int:
     """Write a data set in the format of PKU-MMD, as its unpacked download, into a new folder; return the number of videos.
 
@@ -65,10 +83,16 @@ def write_pku(
     the splits, one that they list has no files, their lists end with commas; `_make_video` adds those of segments.
     """
     takes = list(product(range(1, repetitions + 1), range(1, subjects + 1)))
-    takes += [(repetitions + 1, 1), (repetitions + 1, 2)]  # the first is not in the splits, the second has no files
+    takes += [
+        (repetitions + 1, 1),
+        (repetitions + 1, 2),
+    ]  # the first is not in the splits, the second has no files
     unlisted, lost = len(takes) - 2, len(takes) - 1
     skeletons, labels, xsub, xview, test_view = PKU_PATHS[part]
-    val: dict[str, dict[str, bool]] = {xsub: {}, xview: {}}  # of each split: video -> whether it is for validation
+    val: dict[str, dict[str, bool]] = {
+        xsub: {},
+        xview: {},
+    }  # of each split: video -> whether it is for validation
     with _new_folder(out) as folder:
         for name in (skeletons, labels, "Split"):
             (folder / name).mkdir(parents=True)
@@ -77,13 +101,19 @@ def write_pku(
             if number != unlisted:
                 val[xsub][video], val[xview][video] = subject % 5 in (2, 3), view == test_view
             if number != lost:
-                clip, rows = _make_video([seed, part, number], number, subject, classes, 1 + "LMR".index(view))
+                clip, rows = _make_video(
+                    [seed, part, number], number, subject, classes, 1 + "LMR".index(view)
+                )
                 # as in the download, each line but the first starts with a blank
                 text = "\n".join(_PKU_FRAME % tuple(joints.ravel()) for joints in clip)[1:] + "\n"
                 (folder / skeletons / f"{video}.txt").write_text(text)
-                (folder / labels / f"{video}.txt").write_text("".join(f"{','.join(map(str, row))}\n" for row in rows))
+                (folder / labels / f"{video}.txt").write_text(
+                    "".join(f"{','.join(map(str, row))}\n" for row in rows)
+                )
         for path, in_val in val.items():
-            train, test = (", ".join(video for video in in_val if in_val[video] is side) for side in (False, True))
+            train, test = (
+                ", ".join(video for video in in_val if in_val[video] is side) for side in (False, True)
+            )
             (folder / path).write_text(f"Training videos: \n{train}, \nValidataion videos: \n{test},\n")
     return lost * cameras
 
@@ -101,8 +131,12 @@ def _make_video(
         if number == 0 and place == 0:  # a segment at frame 0 that is longer than a sample's 300 frames
             idle, frames = 0, 320
         if idle:
-            clips.append(make_clip(np.random.default_rng([*seed, place, 0]), -1, subject, camera, frames=idle))
-        clips.append(make_clip(np.random.default_rng([*seed, place, 1]), action, subject, camera, frames=frames))
+            clips.append(
+                make_clip(np.random.default_rng([*seed, place, 0]), -1, subject, camera, frames=idle)
+            )
+        clips.append(
+            make_clip(np.random.default_rng([*seed, place, 1]), action, subject, camera, frames=frames)
+        )
         start, end = end + idle, end + idle + len(clips[-1])
         rows.append((action + 1, start, end, (2, 2, 1, 0)[place % 4]))
     if number == 0:  # a row whose start is after its end

@@ -37,7 +37,9 @@ ACTIONS = (
 IDLE: tuple[str, float, str, str, dict] = ("idle", 0.5, "both", "swing", {})
 
 
-def make_clip(rng: np.random.Generator, action: int, subject: int, camera: int = 2, frames: int = 0) -> np.ndarray:
+def make_clip(
+    rng: np.random.Generator, action: int, subject: int, camera: int = 2, frames: int = 0
+) -> np.ndarray:
     """Return a recorded clip, (T, 25, 3) metres in the camera's frame, zeros where the sensor lost the body.
 
     Args:

@@ -52,7 +52,9 @@ _ANGLES = {
 
 def sides(part: str) -> list[int]:
     """Return the joints of a part of the body: left and right of "elbow", one of "neck"."""
-    return [joint for joint, name in enumerate(JOINT_NAMES) if name in (part, f"left {part}", f"right {part}")]
+    return [
+        joint for joint, name in enumerate(JOINT_NAMES) if name in (part, f"left {part}", f"right {part}")
+    ]
 
 
 # joint -> its parent, parents before their children
@@ -111,7 +113,9 @@ def drift(rng: np.random.Generator, frames: int, shape: tuple[int, ...] = ()) ->
     """Return smooth noise that starts at 0, (frames, *shape): sums of three sines of 0.05 to 0.25 Hz, about 1 in size."""
     hertz, phase = rng.uniform(0.05, 0.25, (3, *shape)), rng.uniform(0, 2 * np.pi, (3, *shape))
     size = rng.normal(0, 0.8, (3, *shape))
-    waves = np.sin(2 * np.pi * np.multiply.outer(np.arange(frames) / FPS, hertz) + phase)  # (frames, 3, *shape)
+    waves = np.sin(
+        2 * np.pi * np.multiply.outer(np.arange(frames) / FPS, hertz) + phase
+    )  # (frames, 3, *shape)
     return ((waves * size).sum(axis=1).T * rise(frames)).T
 
 
@@ -122,7 +126,9 @@ def rise(frames: int) -> np.ndarray:
 
 def pose(person: Person, angles: np.ndarray) -> np.ndarray:
     """Return the joints, (T, 25, 3) metres, of a body on the ground with these angles, (T, 25, 3) degrees, within limits."""
-    local = rotation(np.radians(angles.clip(LOWEST, HIGHEST)) * SIGNS)  # (T, 25, 3, 3), relative to the parent
+    local = rotation(
+        np.radians(angles.clip(LOWEST, HIGHEST)) * SIGNS
+    )  # (T, 25, 3, 3), relative to the parent
     turned, joints = local.copy(), np.zeros(angles.shape)
     for joint, parent in PARENTS.items():
         if joint != parent:

@@ -49,13 +49,28 @@ def linear_evaluation(args: argparse.Namespace, root: Path, device: torch.device
     with write_splits(folder, ["xsub"]) as writer:
         for part, count in (("train", args.train), ("val", args.test)):
             for row in range(count):
-                writer.add({"xsub": part}, f"clip{row}", row % 60, 100, rng.standard_normal((3, 300, 25, 2), np.float32))
+                writer.add(
+                    {"xsub": part},
+                    f"clip{row}",
+                    row % 60,
+                    100,
+                    rng.standard_normal((3, 300, 25, 2), np.float32),
+                )
     encoder = Encoder(args.hidden_size, 8, 1, args.channels)
     state_dict = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
     save_checkpoint(root / "x.tar", {"state_dict": state_dict, "sizes": {"encoder": encoder.sizes}})
-    paths = {"data-path": root, "pretrained": root / "x.tar", "checkpoint-path": root / "ck", "log-dir": root / "log"}
-    flags = [f"--{name}={path}" for name, path in paths.items()] + f"--workers 0 --device {device} --seed 0".split()
-    task = open_task(Run("linear", "ntu60", "cross_subject", "joint"), folder / "xsub", 60, [root / "x.tar"], {}, device, 0)
+    paths = {
+        "data-path": root,
+        "pretrained": root / "x.tar",
+        "checkpoint-path": root / "ck",
+        "log-dir": root / "log",
+    }
+    flags = [
+        f"--{name}={path}" for name, path in paths.items()
+    ] + f"--workers 0 --device {device} --seed 0".split()
+    task = open_task(
+        Run("linear", "ntu60", "cross_subject", "joint"), folder / "xsub", 60, [root / "x.tar"], {}, device, 0
+    )
     one = seconds(lambda: extract_features(task, encoder, "joint", 0), 3)
     whole = seconds(lambda: action_classification.main(flags))
     print(f"linear evaluation: one feature pass {one:.2f} s, whole {whole:.2f} s, ratio {whole / one:.2f}")
@@ -74,10 +89,16 @@ def retrieval(args: argparse.Namespace, device: torch.device) -> None:
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = dict(train=600, test=300, hidden_size=256, channels=16, gallery=40091, queries=1024, width=4096)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    defaults = dict(
+        train=600, test=300, hidden_size=256, channels=16, gallery=40091, queries=1024, width=4096
+    )
     for flag, default in defaults.items():
-        parser.add_argument(f"--{flag.replace('_', '-')}", type=int, default=default, metavar="N", help="(%(default)s)")
+        parser.add_argument(
+            f"--{flag.replace('_', '-')}", type=int, default=default, metavar="N", help="(%(default)s)"
+        )
     return parser
 
 

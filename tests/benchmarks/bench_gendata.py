@@ -58,7 +58,9 @@ def write_pku(folder: Path, videos: int) -> Path:
         (folder / "pku" / kind).mkdir(parents=True)
         for name in names:
             (folder / "pku" / kind / f"{name}.txt").write_text(text)
-    (folder / "pku/cross-subject.txt").write_text(f"Training videos:\n{', '.join(names)}\nValidataion videos:\n")
+    (folder / "pku/cross-subject.txt").write_text(
+        f"Training videos:\n{', '.join(names)}\nValidataion videos:\n"
+    )
     return folder / "pku"
 
 
@@ -74,28 +76,44 @@ def bench_cpu(folder: Path, count: int) -> None:
         for number in range(count):
             np.loadtxt(lines[number % len(lines)], usecols=(0, 1, 2))
         ours, theirs = middle - start, time.process_time() - middle
-        print(f"CPU per file: {1e3 * ours / count:.3f} ms, np.loadtxt {1e3 * theirs / count:.3f} ms, ratio {ours / theirs:.2f}")
+        print(
+            f"CPU per file: {1e3 * ours / count:.3f} ms, np.loadtxt {1e3 * theirs / count:.3f} ms, ratio {ours / theirs:.2f}"
+        )
 
 
 def bench_memory(script: str, raw: Path, *flags: str) -> None:
     """Print the peak memory of the process tree of a script, shared pages counted once for each process."""
-    command = [sys.executable, str(ROOT / script), "--data-path", str(raw), "--out-folder", str(raw.parent / "out"), *flags]
+    command = [
+        sys.executable,
+        str(ROOT / script),
+        "--data-path",
+        str(raw),
+        "--out-folder",
+        str(raw.parent / "out"),
+        *flags,
+    ]
     start, peak = time.perf_counter(), 0
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while process.poll() is None:
         total = 0
         for status in Path("/proc").glob("[0-9]*/status"):
             with contextlib.suppress(OSError, KeyError):
-                fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+                fields = dict(
+                    line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line
+                )
                 if process.pid in (int(fields["Pid"]), int(fields["PPid"])):
                     total += int(fields["VmRSS"].split()[0]) * 1024
         peak = max(peak, total)
         time.sleep(0.05)
-    print(f"{script} {' '.join(flags)}: {time.perf_counter() - start:.1f} s, peak memory {peak / 2**20:.0f} MiB")
+    print(
+        f"{script} {' '.join(flags)}: {time.perf_counter() - start:.1f} s, peak memory {peak / 2**20:.0f} MiB"
+    )
 
 
 def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--files", type=int, default=1000, help="of NTU, for CPU time")
     parser.add_argument("--samples", type=int, default=20000, help="of NTU, for memory; 0 leaves it out")
     parser.add_argument("--videos", type=int, default=40, help="of PKU-MMD, for memory; 0 leaves it out")
@@ -110,4 +128,6 @@ if __name__ == "__main__":
         if args.samples:
             bench_memory("ntu_gendata.py", write_ntu(Path(name), args.samples), "--workers", "2")
         if args.videos:
-            bench_memory("pku_gendata.py", write_pku(Path(name), args.videos), "--benchmark", "xsub", "--workers", "12")
+            bench_memory(
+                "pku_gendata.py", write_pku(Path(name), args.videos), "--benchmark", "xsub", "--workers", "12"
+            )

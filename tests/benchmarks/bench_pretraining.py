@@ -40,12 +40,16 @@ def seconds(run: Callable[[], object], device: torch.device, repeats: int) -> fl
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="clips (%(default)s)")
     parser.add_argument("--steps", type=int, default=3, help="timed ones; the median counts (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     parser.add_argument("--compile", action="store_true", help="torch.compile of the encoders")
-    parser.add_argument("--precision", nargs="+", choices=("fp32", "tf32", "bf16"), help="(all that the device has)")
+    parser.add_argument(
+        "--precision", nargs="+", choices=("fp32", "tf32", "bf16"), help="(all that the device has)"
+    )
     return parser
 
 
@@ -59,22 +63,34 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, batch {n}")
     views, generator = PretrainingViews(), torch.Generator().manual_seed(0)
     x, num_frames = torch.randn(n, 3, 90, 25, 2), torch.full((n,), 90)
-    print(f"two views: {n / seconds(lambda: views(x.to(device), num_frames, generator), device, 10):.0f} samples/s")
+    print(
+        f"two views: {n / seconds(lambda: views(x.to(device), num_frames, generator), device, 10):.0f} samples/s"
+    )
 
     for precision in precisions:
         set_precision(precision, device)
-        size, dtype = 8192 if device.type == "cuda" else 3072, torch.bfloat16 if precision == "bf16" else torch.float32
+        size, dtype = (
+            8192 if device.type == "cuda" else 3072,
+            torch.bfloat16 if precision == "bf16" else torch.float32,
+        )
         a, b = torch.randn(2, size, size, device=device, dtype=dtype)
         rate = 2 * size**3 / seconds(lambda a=a, b=b: a @ b, device, 5)
         net = SCDNet({}).to(device).train()
         if args.compile:
             net.encoder_q.compile(fullgraph=True)
             net.encoder_k.compile(fullgraph=True)
-        optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.01, 0.9, weight_decay=1e-4, fused=device.type == "cuda")
+        optimizer = torch.optim.SGD(
+            net.encoder_q.parameters(), 0.01, 0.9, weight_decay=1e-4, fused=device.type == "cuda"
+        )
         inputs = (net, optimizer, views, x, num_frames, generator, device, precision)
         took = seconds(functools.partial(pretraining.train_step, *inputs), device, args.steps)
-        print(f"{precision}: matrix product {rate / 1e9:.0f} GFLOP/s; step {took:.3f} s, {n / took:.1f} samples/s,", end=" ")
-        print(f"{took / (STEP_FLOP * n / rate):.2f} x bound; peak memory {peak_memory(device) / 2**30:.1f} GiB")
+        print(
+            f"{precision}: matrix product {rate / 1e9:.0f} GFLOP/s; step {took:.3f} s, {n / took:.1f} samples/s,",
+            end=" ",
+        )
+        print(
+            f"{took / (STEP_FLOP * n / rate):.2f} x bound; peak memory {peak_memory(device) / 2**30:.1f} GiB"
+        )
 
 
 if __name__ == "__main__":

@@ -42,7 +42,9 @@ class Count(TorchDispatchMode):
         if on_meta and name not in FREE:
             self.ops[name] += 1
             self.bytes[name] += sum(touched(t) for t in on_meta)
-        self.copies += bool(on_meta) and any(t.device.type == "cpu" and (t.dim() or name == "_to_copy") for t in tensors)
+        self.copies += bool(on_meta) and any(
+            t.device.type == "cpu" and (t.dim() or name == "_to_copy") for t in tensors
+        )
         return out
 
 
@@ -54,9 +56,13 @@ def touched(tensor: torch.Tensor) -> int:
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="clips (%(default)s)")
-    parser.add_argument("--top", type=int, default=10, metavar="N", help="ops to list, most bytes first (%(default)s)")
+    parser.add_argument(
+        "--top", type=int, default=10, metavar="N", help="ops to list, most bytes first (%(default)s)"
+    )
     return parser
 
 
@@ -73,7 +79,9 @@ def main(argv: list[str] | None = None) -> None:
             pretraining.train_step(net, optimizer, views, x, num_frames, generator, META)
     total, products = sum(count.bytes.values()) / 1e9, flops.get_total_flops() / 1e9
     print("| | ops | GB | GFLOP of products | copies from the host |\n|---|---|---|---|---|")
-    print(f"| step, fp32, batch {args.batch_size} | {count.ops.total():,} | {total:.1f} | {products:,.0f} | {count.copies} |")
+    print(
+        f"| step, fp32, batch {args.batch_size} | {count.ops.total():,} | {total:.1f} | {products:,.0f} | {count.copies} |"
+    )
     for name, size in count.bytes.most_common(args.top):
         print(f"| {name} | {count.ops[name]} | {size / 1e9:.1f} | | |")
 
