@@ -14,7 +14,7 @@ import numpy as np
 
 from feeder.arrays import DATA, PARTS, SAMPLE_SHAPE, Split, open_split, path_of
 from feeder.cli import CommandLine, UserError, script
-from feeder.preparation import ntu, pku
+from feeder.preparation import ntu, pku, public
 from feeder.preparation.generate import Report
 from feeder.skeleton import NUM_JOINTS, SPINE_MID
 
@@ -74,7 +74,7 @@ def check_folder(folder: Path) -> list[str]:
             problems.append(f"{folder}: {len(both)} samples are in both parts, such as {min(both)}; prepare the data again")
         name, _, expected = _data_set([*train, *val], folder.name)
         verdict = count_verdict((len(train), len(val)), expected)
-        print(f"  {name}: {verdict}" if name else "  names of neither NTU RGB+D nor PKU-MMD: no full set to compare with")
+        print(f"  {name}: {verdict}" if name else "  names of an unknown data set: no full set to compare with")
     return problems
 
 
@@ -84,6 +84,9 @@ def _data_set(names: list[str], benchmark: str) -> tuple[str, int, tuple[int, in
     if parts in ({1}, {2}):
         (part,) = parts
         return f"PKU-MMD part {part}", pku.NUM_CLASSES, pku.SAMPLE_COUNTS.get((part, benchmark))
+    sets = {known and known[0] for known in map(public.sample_of, names)}
+    if len(sets) == 1 and (public_set := sets.pop()):
+        return public_set.title, len(public_set.actions), public_set.counts.get(benchmark)
     try:
         last_setup = max(ntu.parse_name(name).setup for name in names)
     except UserError:
@@ -93,18 +96,21 @@ def _data_set(names: list[str], benchmark: str) -> tuple[str, int, tuple[int, in
 
 
 def _check_names(split: Split, benchmark: str, part: str) -> Iterator[str]:
-    """Yield problems of names and labels; names of NTU RGB+D and of our PKU-MMD samples contain the class."""
+    """Yield problems of names and labels; names of NTU RGB+D and of our samples of other data sets contain the class."""
     data_set, num_classes, _ = _data_set(split.names, benchmark)
     name, times = collections.Counter(split.names).most_common(1)[0]
     if times > 1:
         yield f"{name} occurs {times} times"
     misplaced = []
     for name, label in zip(split.names, split.labels, strict=True):
-        action = _CLASS_IN_NAME.search(name)
-        if label >= num_classes or (action and label != int(action[1]) - 1):
-            reason = f"but {data_set} has {num_classes} classes" if label >= num_classes else f"not {int(action[1]) - 1}"
+        action, known = _CLASS_IN_NAME.search(name), public.sample_of(name)
+        expected = known[1].label if known else int(action[1]) - 1 if action else label
+        if label >= num_classes or label != expected:
+            reason = f"but {data_set} has {num_classes} classes" if label >= num_classes else f"not {expected}"
             yield f"{name} has label {label}, {reason}"
             return
+        if known and known[1].parts.get(benchmark, part) != part:
+            misplaced.append(name)
         if data_set in ntu.LIMITS:
             try:
                 numbers = ntu.parse_name(name, data_set)

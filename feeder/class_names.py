@@ -2,7 +2,15 @@
 
 from pathlib import Path
 
-FILES = {"ntu60": "ntu", "ntu120": "ntu", "pku_part1": "pku", "pku_part2": "pku", "ui_prmd": "ui_prmd", "demo": "demo"}
+FILES = {
+    "ntu60": "ntu",
+    "ntu120": "ntu",
+    "pku_part1": "pku",
+    "pku_part2": "pku",
+    "ui_prmd": "ui_prmd",
+    "nw_ucla": "nw_ucla",
+    "demo": "demo",
+}
 
 
 def class_names(data_set: str, num_classes: int) -> tuple[str, ...]:
