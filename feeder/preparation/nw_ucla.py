@@ -70,7 +70,7 @@ def to_ntu_joints(joints: np.ndarray) -> np.ndarray:
 
 def get_parser() -> CommandLine:
     """Return the command line."""
-    return public.get_parser("nw_ucla", "Prepare NW-UCLA from its JSON files.", "data/NW-UCLA")
+    return public.command_line("nw_ucla", "Prepare NW-UCLA from its JSON files.", "data/NW-UCLA")
 
 
 @script

@@ -83,7 +83,7 @@ def to_result(path: Path, bodies: np.ndarray) -> Result:
     return (data, bodies.shape[1]) if data[:, 0].any() else None
 
 
-def get_parser(module: str, description: str, out_folder: str) -> CommandLine:
+def command_line(module: str, description: str, out_folder: str) -> CommandLine:
     """Return the command line of a module of this package."""
     parser = CommandLine(prog=f"python -m feeder.preparation.{module}", description=description)
     add = parser.add_argument

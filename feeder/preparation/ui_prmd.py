@@ -95,7 +95,7 @@ def _rotate(axis: int, degrees: np.ndarray) -> np.ndarray:
 
 def get_parser() -> CommandLine:
     """Return the command line."""
-    return public.get_parser(
+    return public.command_line(
         "ui_prmd", "Prepare UI-PRMD, the Kinect recordings of correct movements.", "data/UI-PRMD"
     )
 
