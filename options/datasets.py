@@ -22,6 +22,7 @@ DATA_SETS = {
     "pku_part1": DataSet("pku_v1", 51, ("cross_subject", "cross_view")),
     "pku_part2": DataSet("pku_v2", 51, ("cross_subject", "cross_view")),
     "ui_prmd": DataSet("UI-PRMD", 10, ("cross_subject",)),
+    "nw_ucla": DataSet("NW-UCLA", 10, ("cross_subject", "cross_view")),
     "demo": DataSet("demo", 10, ("cross_subject",)),
 }
 
