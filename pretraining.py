@@ -48,7 +48,6 @@ def get_parser() -> Parser:
     flags.add_checkpoint_flags(parser, save_freq=1, save_minutes=10)
     flags.add_speed_flags(parser)
     flags.add_run_flags(parser)
-    parser.load_recipe()
     return parser
 
 
@@ -107,7 +106,12 @@ def train(
             for batch in loader:
                 training.meters["Data"].update(time.perf_counter() - clock)
                 logits, losses = train_step(
-                    training.model, training.optimizer, training.views, batch, training.generator, args.precision
+                    training.model,
+                    training.optimizer,
+                    training.views,
+                    batch,
+                    training.generator,
+                    args.precision,
                 )
 
                 # log; the meters stay on their device and in their process until a line is printed
@@ -167,7 +171,9 @@ def main(argv: list[str] | None = None) -> None:
         remedy = "--checkpoint-path must be a folder that all of them share"
         raise UserError(f"the processes find different checkpoints: {remedy}")
     if start[0] >= args.epochs:
-        done = f"nothing to do: epoch {start[0]} of --epochs {args.epochs} ({previous.path or '--start-epoch'})"
+        done = (
+            f"nothing to do: epoch {start[0]} of --epochs {args.epochs} ({previous.path or '--start-epoch'})"
+        )
         return print(done) if rank == 0 else None
 
     # data: each process reads its rows of every batch
@@ -198,7 +204,9 @@ def main(argv: list[str] | None = None) -> None:
     lock = checkpoints.lock_folder(args.checkpoint_path) if rank == 0 else nullcontext()
     with lock, RunLog(run, args, facts, previous.log_folder, start[0], enabled=rank == 0) as log:
         where = f"{world_size} x {device.type}" if world_size > 1 else device
-        log.print(f"{len(dataset)} samples of {folder}, {len(loader)} steps per epoch on {where}, seed {seed}")
+        log.print(
+            f"{len(dataset)} samples of {folder}, {len(loader)} steps per epoch on {where}, seed {seed}"
+        )
         log.print(f"log in {log.folder}", *dataset.notes, *previous.notes)
         if previous.path:
             log.print(f"resumed from {previous.path} at {training}")
@@ -247,7 +255,9 @@ def build(args: Namespace, seed: int, device: torch.device) -> Training:
     )
     model = prepare(net, args, device)
     fused = device.type == "cuda"  # one pass over the weights
-    optimizer = SGD(net.encoder_q.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay, fused=fused)
+    optimizer = SGD(
+        net.encoder_q.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay, fused=fused
+    )
     own_seed = process_seed(seed, distributed.rank())  # dropout and views differ between processes
     torch.manual_seed(own_seed)
     generator = torch.Generator().manual_seed(own_seed)

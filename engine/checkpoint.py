@@ -23,7 +23,9 @@ from model.reference import from_reference, is_reference, momentum_from_referenc
 NAME = "checkpoint.pth.tar"
 BEST = "model_best.pth.tar"  # of the epoch that is best on the test set
 # Options that a resumed run cannot change, and options whose changes are reported.
-IDENTITY = "pre_dataset finetune_dataset protocol skeleton_representation pairs no_masks label_fraction".split()
+IDENTITY = (
+    "pre_dataset finetune_dataset protocol skeleton_representation pairs no_masks label_fraction".split()
+)
 IDENTITY += "encoder_k encoder_m encoder_t encoder_dim".split()
 REPORTED = "epochs batch_size lr schedule warmup_epochs warmup_lr cos momentum weight_decay".split()
 REPORTED += "crop_ratio precision sync_batchnorm".split()
@@ -42,11 +44,22 @@ def save_checkpoint(path: Path, checkpoint: dict) -> None:
 @contextlib.contextmanager
 def restoring(path: str | Path | None) -> Iterator[None]:
     """Turn what goes wrong while a checkpoint is read or restored into one line with its path."""
-    damaged = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError, EOFError, zipfile.BadZipFile)
+    damaged = (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+        RuntimeError,
+        EOFError,
+        zipfile.BadZipFile,
+    )
     try:
         yield
     except pickle.UnpicklingError:  # torch's message suggests running the code in the file
-        problem = "is damaged, or has more than tensors and plain types, which could run code: nothing was loaded"
+        problem = (
+            "is damaged, or has more than tensors and plain types, which could run code: nothing was loaded"
+        )
         raise UserError(f"{path} {problem}; save {{'state_dict': model.state_dict()}} instead") from None
     except damaged as error:
         reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split()) or repr(error)
@@ -64,7 +77,9 @@ def load_checkpoint(path: str | Path) -> dict:
     """
     path = Path(path) / NAME if Path(path).is_dir() else Path(path)
     if not path.is_file():
-        raise UserError(f"no checkpoint at {path}: set the path of the file, or of the folder that contains {NAME}")
+        raise UserError(
+            f"no checkpoint at {path}: set the path of the file, or of the folder that contains {NAME}"
+        )
     with restoring(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickles that are not checkpoints: an error follows
         if zipfile.is_zipfile(path):  # torch does not verify checksums
@@ -72,8 +87,12 @@ def load_checkpoint(path: str | Path) -> dict:
                 if damaged := archive.testzip():
                     raise ValueError(f"wrong checksum of {damaged}")
         content = torch.load(path, map_location="cpu", weights_only=True)
-        wrapped = next((name for name in ("state_dict", "model") if isinstance(content.get(name), dict)), None)
-        state_dict = {_plain_name(name): tensor for name, tensor in (content[wrapped] if wrapped else content).items()}
+        wrapped = next(
+            (name for name in ("state_dict", "model") if isinstance(content.get(name), dict)), None
+        )
+        state_dict = {
+            _plain_name(name): tensor for name, tensor in (content[wrapped] if wrapped else content).items()
+        }
         if not state_dict or not all(isinstance(tensor, Tensor) for tensor in state_dict.values()):
             raise ValueError("it has no 'state_dict' of tensors")
         checkpoint = content if wrapped else {}
@@ -96,14 +115,17 @@ class Previous(NamedTuple):
     notes: list[str]  # a line for each option that has changed
 
 
-def find_previous(run: Run, args: Namespace, replaceable: bool = False) -> Previous:
-    """Return what --resume continues.
+NEW = Previous({}, None, None, [])
+
+
+def find_previous(run: Run, args: Namespace, name: str = "", replaceable: bool = False) -> Previous:
+    """Return what --resume continues in the folder `name` of --checkpoint-path.
 
     Raises:
         UserError: the checkpoint belongs to another run, or --checkpoint-path has one that would be overwritten; if
             `replaceable`, one of the same task may be.
     """
-    own = Path(args.checkpoint_path) / NAME
+    own = Path(args.checkpoint_path, name, NAME)
     path = None if args.resume is None else own if args.resume == "auto" else Path(args.resume)
     path = path / NAME if path and path.is_dir() else path
     if own.exists() and (path is None or path.resolve() != own.resolve()):
@@ -111,7 +133,7 @@ def find_previous(run: Run, args: Namespace, replaceable: bool = False) -> Previ
             remedy = "another --checkpoint-path starts a new run, --resume auto continues a single one"
             raise UserError(f"{own} exists: {remedy}")
     if path is None or (args.resume == "auto" and not own.exists()):
-        return Previous({}, None, None, [])
+        return NEW
     checkpoint = load_checkpoint(path)
     if "run" not in checkpoint:  # not ours
         return Previous(checkpoint, path, None, [])
@@ -135,7 +157,9 @@ def _compare(checkpoint: dict, path: Path, run: Run, args: Namespace) -> list[st
         remedy = "repeat the flags of that run to continue it, or choose another --checkpoint-path"
         raise UserError(f"{path} belongs to another run: {'; '.join(differences)}; {remedy}")
     if checkpoint.get("step") and "batch_size" in changed:
-        where = f"{path} is at step {checkpoint['step']} of an epoch, with --batch-size {before['batch_size']}"
+        where = (
+            f"{path} is at step {checkpoint['step']} of an epoch, with --batch-size {before['batch_size']}"
+        )
         raise UserError(f"{where}: resume with the same --batch-size to the end of the epoch")
     return [f"note: resumed with {_flag(n, now)}, was {before[n]}" for n in REPORTED if n in changed]
 
@@ -154,7 +178,9 @@ def lock_folder(folder: str | Path) -> TextIO:
     folder.mkdir(parents=True, exist_ok=True)
     file = open(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8")
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not inherited by the loader's workers
+        fcntl.lockf(
+            file, fcntl.LOCK_EX | fcntl.LOCK_NB
+        )  # unlike flock's, not inherited by the loader's workers
     except (BlockingIOError, PermissionError):
         holder = file.read().strip()
         remedy = "stop it or choose another --checkpoint-path"

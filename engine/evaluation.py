@@ -38,7 +38,9 @@ def summarise(scores: Tensor, labels: Tensor) -> dict[str, float | None]:
 
     `scores` are (repeats, 2, N, classes), of the last epoch and of the epoch with the best test accuracy.
     """
-    found = torch.tensor([[accuracy(epoch, labels) for epoch in repeat] for repeat in scores], dtype=torch.float64)
+    found = torch.tensor(
+        [[accuracy(epoch, labels) for epoch in repeat] for repeat in scores], dtype=torch.float64
+    )
     last, best = found.mean(dim=0).tolist()
     last_std, best_std = found.std(dim=0).tolist() if len(found) > 1 else (None, None)
     return {"acc1": last, "acc1_std": last_std, "best_acc1": best, "best_acc1_std": best_std}
@@ -78,7 +80,9 @@ def describe_encoder(origin: dict[str, Any], protocol: str, stream: str) -> str:
     return ", ".join(words)
 
 
-def result_row(run: Run, about: dict[str, Any], stream: str, task: str, **figures: float | None) -> dict[str, Any]:
+def result_row(
+    run: Run, about: dict[str, Any], stream: str, task: str, **figures: float | None
+) -> dict[str, Any]:
     """Return a row of result.json; its columns are those of `engine.results`.
 
     Args:
@@ -90,17 +94,24 @@ def result_row(run: Run, about: dict[str, Any], stream: str, task: str, **figure
     """
     streams, data = stream.split("+"), about["data"]
     origins = [about["encoders"][run.stream.split("+").index(name)] for name in streams]
-    encoders = [describe_encoder(origin, run.protocol, name) for name, origin in zip(streams, origins, strict=True)]
+    encoders = [
+        describe_encoder(origin, run.protocol, name) for name, origin in zip(streams, origins, strict=True)
+    ]
     encoder, labels = "; ".join(dict.fromkeys(encoders)), about["options"].get("label_fraction", 1.0)
 
     # what was trained and how; data and weights of unknown origin are told apart by their digests
-    parts = [origin.get("setup", "") or (origin["digest"][:8] if "seed" not in origin else "") for origin in origins]
+    parts = [
+        origin.get("setup", "") or (origin["digest"][:8] if "seed" not in origin else "")
+        for origin in origins
+    ]
     data_text = f"{data['train']} + {data['test']} clips {data['digest'][:8]}"
     setup = "; ".join(part for part in dict.fromkeys([*parts, about["setup"], data_text]) if part)
 
     # the published figure is comparable with the paper's method on the whole data set
-    full = DATA_SETS[run.data_set].counts.get(run.protocol)
-    whole = full and all(abs(data[p] - n) <= TOLERANCE * n for p, n in zip(("train", "test"), full, strict=True))
+    full = DATA_SETS[run.data_set].protocols.get(run.protocol)
+    whole = full and all(
+        abs(data[p] - n) <= TOLERANCE * n for p, n in zip(("train", "test"), full, strict=True)
+    )
     comparable = bool(whole) and (stream, labels, encoder) == ("joint", 1, f"pre-trained on {run.data_set}")
     row = dict(task=task, data_set=run.data_set, protocol=run.protocol, stream=stream, encoder=encoder)
     return row | dict(labels=labels, setup=setup, seed=about["seed"], comparable=comparable) | figures

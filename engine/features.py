@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from engine.checkpoint import load_checkpoint, restoring
+from engine.checkpoint import NEW, Previous, load_checkpoint, restoring
+from engine.evaluation import changed_flags
 from engine.files import save_npz
 from engine.runlog import Run, RunLog
 from engine.training import seed_everything
@@ -41,11 +42,6 @@ class Task(NamedTuple):
         """The streams that are evaluated."""
         return self.run.stream.split("+")
 
-    def about_data(self) -> dict[str, Any]:
-        """Return numbers of samples and a digest of names, labels and lengths."""
-        digest = self.train.digest() + self.test.digest()
-        return {"train": len(self.train), "test": len(self.test), "digest": digest}
-
 
 def open_task(run: Run, folder: Path, num_classes: int, device: torch.device) -> Task:
     """Open both parts of the split in `folder`; raise `UserError` if a label is outside the classes."""
@@ -56,6 +52,23 @@ def open_task(run: Run, folder: Path, num_classes: int, device: torch.device) ->
             label = f"{dataset.names[worst]} has label {dataset.labels[worst]}"
             raise UserError(f"{folder}: {label}, but options/datasets.py has {num_classes} classes")
     return task
+
+
+def record(
+    task: Task, args: Namespace, recipe: Namespace, seed: int, encoders: list[dict], previous: Previous = NEW
+) -> dict[str, Any]:
+    """Return what a run records in addition to its options; raise `UserError` if it continues one with other data."""
+    digest = task.train.digest() + task.test.digest()
+    data = {"train": len(task.train), "test": len(task.test), "digest": digest}
+    found = dict(seed=seed, data=data, encoders=encoders, setup=changed_flags(args, recipe))
+    for entry in ("data", "encoders"):
+        if previous.checkpoint.get(entry, found[entry]) != found[entry]:
+            remedy = "choose another --checkpoint-path, or omit --resume"
+            raise UserError(f"{previous.path} was started with other {entry}: {remedy}")
+    changes = previous.checkpoint.get("changes", []) + previous.notes
+    if "checkpoint_path" in args:
+        found |= dict(changes=changes, folder=str(Path(args.checkpoint_path).resolve()))
+    return found
 
 
 def open_encoders(args: Namespace, seed: int) -> list[tuple[Encoder | None, dict[str, Any]]]:
@@ -75,7 +88,9 @@ def open_encoders(args: Namespace, seed: int) -> list[tuple[Encoder | None, dict
         else:
             checkpoint = load_checkpoint(path)
             with restoring(path):
-                encoder = restore_encoder(checkpoint["state_dict"], checkpoint.get("sizes", {}), flags.given_sizes(args))
+                encoder = restore_encoder(
+                    checkpoint["state_dict"], checkpoint.get("sizes", {}), flags.given_sizes(args)
+                )
                 origin = origin_of(checkpoint)
         digest = hashlib.sha256()
         for name, tensor in encoder.state_dict().items():
@@ -84,7 +99,9 @@ def open_encoders(args: Namespace, seed: int) -> list[tuple[Encoder | None, dict
     return found
 
 
-def restore_encoder(state_dict: dict[str, Tensor], recorded: dict[str, Any], given: dict[str, int]) -> Encoder:
+def restore_encoder(
+    state_dict: dict[str, Tensor], recorded: dict[str, Any], given: dict[str, int]
+) -> Encoder:
     """Return the (query) encoder of a state dict; raise ValueError or RuntimeError if it does not fit.
 
     Args:
@@ -104,7 +121,9 @@ def restore_encoder(state_dict: dict[str, Tensor], recorded: dict[str, Any], giv
     encoder.load_state_dict(weights)
     if "num_head" not in found:
         heads = encoder.sizes["num_head"]
-        print(f"note: the checkpoint does not record the number of heads: using {heads} (set it with --num-head)")
+        print(
+            f"note: the checkpoint does not record the number of heads: using {heads} (set it with --num-head)"
+        )
     return encoder
 
 
@@ -145,9 +164,23 @@ class Clips:
             yield STREAMS[self.stream](x), batch.labels.to(self.device, non_blocking=True)
 
 
+def both_features(
+    encoder: Encoder | None, task: Task, stream: str, args: Namespace, log: RunLog
+) -> list[Tensor]:
+    """Return the features of the training and of the test set; see `extract_features`."""
+    return [
+        extract_features(encoder, part, stream, task.device, args, log) for part in (task.train, task.test)
+    ]
+
+
 @torch.no_grad()
 def extract_features(
-    encoder: Encoder | None, dataset: SkeletonDataset, stream: str, args: Namespace, device: torch.device, log: RunLog
+    encoder: Encoder | None,
+    dataset: SkeletonDataset,
+    stream: str,
+    device: torch.device,
+    args: Namespace,
+    log: RunLog,
 ) -> Tensor:
     """Return [v_t, v_s] of all clips of a part, (N, 2 d), on the device, in the order of the part.
 
@@ -172,7 +205,8 @@ def extract_features(
     return joined
 
 
-def save_features(folder: Path, dataset: SkeletonDataset, stream: str, features: Tensor) -> None:
-    """Write features_STREAM_PART.npz: names (N,), labels (N,), features (N, D)."""
-    path = folder / f"features_{stream}_{dataset.part}.npz"
-    save_npz(path, names=np.array(dataset.names), labels=dataset.labels, features=features.cpu().numpy())
+def save_features(folder: Path, task: Task, stream: str, features: Sequence[Tensor]) -> None:
+    """Write features_STREAM_train.npz and features_STREAM_val.npz: names (N,), labels (N,), features (N, D)."""
+    for dataset, x in zip((task.train, task.test), features, strict=True):
+        path = folder / f"features_{stream}_{dataset.part}.npz"
+        save_npz(path, names=np.array(dataset.names), labels=dataset.labels, features=x.cpu().numpy())

@@ -75,7 +75,9 @@ class RunLog:
         if folder:
             self._drop_epochs(start_epoch)
         else:
-            self.folder = _new_folder(Path(args.log_dir) / f"{'_'.join(run)}_{time.strftime('%Y%m%d-%H%M%S')}")
+            self.folder = _new_folder(
+                Path(args.log_dir) / f"{'_'.join(run)}_{time.strftime('%Y%m%d-%H%M%S')}"
+            )
         self.about = {"run": list(run), "options": vars(args), "log_folder": str(self.folder)} | facts
         with open(self.folder / "options.yaml", "a", encoding="utf-8") as file:
             yaml.safe_dump(environment() | self.about, file, sort_keys=False, explicit_start=True)
@@ -136,7 +138,9 @@ def environment() -> dict:
 
 def _git(*command: str) -> str | None:
     try:
-        result = subprocess.run(["git", "-C", str(ROOT), *command], capture_output=True, text=True, timeout=10)
+        result = subprocess.run(
+            ["git", "-C", str(ROOT), *command], capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() if result.returncode == 0 else None

@@ -110,7 +110,12 @@ class Training:
         generator: torch.Generator,
         epoch: int = 0,
     ) -> None:
-        self.model, self.net, self.optimizer, self.views = model, getattr(model, "module", model), optimizer, views
+        self.model, self.net, self.optimizer, self.views = (
+            model,
+            getattr(model, "module", model),
+            optimizer,
+            views,
+        )
         self.generator, self.epoch, self.step = generator, epoch, 0
         self.device = next(model.parameters()).device
         self.meters = {name: Meter(form) for name, form in METERS.items()}
@@ -140,7 +145,11 @@ class Training:
     def figures(self, batch_size: int) -> dict[str, float]:
         """Return the means of the epoch over all processes, and its seconds and samples per second."""
         seconds = self.meters["Time"].total
-        figures = {"loss": self.meters["Loss"].mean(), "acc1": self.meters["Acc@1"].mean(), "seconds": seconds}
+        figures = {
+            "loss": self.meters["Loss"].mean(),
+            "acc1": self.meters["Acc@1"].mean(),
+            "seconds": seconds,
+        }
         figures["samples_per_second"] = self.step * batch_size / max(seconds, 1e-9)
         return figures | {name: meter.mean() for name, meter in self.statistics.items()}
 
@@ -171,7 +180,9 @@ class Training:
         for name, value in checkpoint.get("sizes", {}).get("encoder", {}).items():
             if self.net.sizes["encoder"].get(name) != value:
                 flag, own = f"--{name.replace('_', '-')}", self.net.sizes["encoder"].get(name)
-                raise ValueError(f"it has {flag} {value}, this run {own}; repeat the flags of that run to continue it")
+                raise ValueError(
+                    f"it has {flag} {value}, this run {own}; repeat the flags of that run to continue it"
+                )
         self.net.load_state_dict(checkpoint["state_dict"])
         restore_optimizer(self.optimizer, self.net, checkpoint)
         self.epoch, self.step = checkpoint.get("epoch", self.epoch), checkpoint.get("step", 0)
@@ -180,4 +191,3 @@ class Training:
         states = checkpoint.get("random", [])
         if distributed.rank() < len(states):  # additional processes keep their own seeds
             restore_random_states(states[distributed.rank()], self.generator)
-

@@ -100,6 +100,10 @@ class Batches(Sampler[list[int]]):
         self.rank, self.rows = rank, batch_size // world_size
         self.epoch = self.start = 0
 
+    def seek(self, epoch: int, start: int = 0) -> None:
+        """Let the next iteration begin at batch `start` of an epoch."""
+        self.epoch, self.start = epoch, start
+
     def __len__(self) -> int:
         return self.length // self.batch_size if self.drop_last else -(-self.length // self.batch_size)
 
