@@ -15,11 +15,9 @@ from options.datasets import DATA_SETS
 
 TOLERANCE = 0.002  # of the samples of a whole data set, which depend slightly on the script for PKU-MMD
 # Options that do not change a result, and options that have columns of their own.
-INCIDENTAL = set(
-    "seed config data_path log_dir checkpoint_path pretrained resume save_freq print_freq save_minutes workers device gpu "
-    "threads compile save_features pre_dataset finetune_dataset protocol skeleton_representation finetune "
-    "finetune_skeleton_representation label_fraction knn_neighbours random_encoder raw_coordinates evaluate".split()
-)
+INCIDENTAL = """seed config data_path log_dir checkpoint_path pretrained resume save_freq print_freq save_minutes
+    workers device gpu threads compile save_features pre_dataset finetune_dataset protocol skeleton_representation
+    finetune finetune_skeleton_representation label_fraction knn_neighbours random_encoder raw_coordinates""".split()
 
 
 def accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:

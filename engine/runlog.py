@@ -1,6 +1,5 @@
 """One folder per run: options and results as text, JSON lines and TensorBoard events."""
 
-import itertools
 import json
 import os
 import platform
@@ -20,16 +19,6 @@ from engine.files import write_text
 from feeder.cli import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-# TensorBoard groups scalars by the part before the slash.
-TAGS = {
-    "acc1": "accuracy/acc1",
-    "acc5": "accuracy/acc5",
-    "lr": "training/lr",
-    "seconds": "training/seconds_per_epoch",
-    "samples_per_second": "training/samples_per_second",
-    "loss": "loss/total",
-    "peak_gib": "training/peak_gib",
-}
 
 
 class Run(NamedTuple):
@@ -42,16 +31,18 @@ class Run(NamedTuple):
 
 
 class RunLog:
-    """The folder of a run.
+    """The folder of a run, with what the run records about itself.
 
-    log.txt has the printed lines, options.yaml all options with command line, commit and versions (a document for each
-    start), metrics.jsonl a line for each epoch and a last line with the result; TensorBoard's events are next to them.
+    log.txt has the printed lines, options.yaml all options with command line, commit and versions (a document
+    for each start), metrics.jsonl a line for each epoch and a last line with the result; TensorBoard's events
+    are next to them. `about` (run, options, facts) is also in the checkpoints.
 
     Args:
         run: task and data; with the time, the name of a new folder in --log-dir.
         args: all options.
-        facts: what else identifies the run: seed, data, encoders. Checkpoints get `about`: run, options and facts.
-        folder: of an earlier run that is continued, from the epoch `start_epoch`; later lines are removed.
+        facts: what else identifies the run, such as seed and data.
+        folder: of an earlier run that is continued from `start_epoch`; lines of later epochs are removed.
+        start_epoch: first epoch of this run.
         enabled: only the main process writes.
     """
 
@@ -75,9 +66,7 @@ class RunLog:
         if folder:
             self._drop_epochs(start_epoch)
         else:
-            self.folder = _new_folder(
-                Path(args.log_dir) / f"{'_'.join(run)}_{time.strftime('%Y%m%d-%H%M%S')}"
-            )
+            self.folder = _new_folder(Path(args.log_dir), run)
         self.about = {"run": list(run), "options": vars(args), "log_folder": str(self.folder)} | facts
         with open(self.folder / "options.yaml", "a", encoding="utf-8") as file:
             yaml.safe_dump(environment() | self.about, file, sort_keys=False, explicit_start=True)
@@ -107,7 +96,7 @@ class RunLog:
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(figures if epoch is None else {"epoch": epoch, **figures}) + "\n")
         for name, value in figures.items() if epoch is not None else ():
-            self.events.add_scalar(_tag(name), value, epoch)
+            self.events.add_scalar(name if "/" in name else f"epoch/{name}", value, epoch)
 
     def image(self, name: str, pixels: np.ndarray) -> None:
         """Add an image (height, width, 3) uint8 to TensorBoard."""
@@ -146,21 +135,14 @@ def _git(*command: str) -> str | None:
     return result.stdout.strip() if result.returncode == 0 else None
 
 
-def _tag(name: str) -> str:
-    """Return TensorBoard's tag of a figure: "acc1" is "accuracy/acc1", "bone/acc1" is "accuracy/bone/acc1"."""
-    *prefix, last = name.split("/")
-    group, *leaf = TAGS.get(last, last).split("/")
-    return "/".join([group, *prefix, *leaf]) if leaf else name
-
-
-def _new_folder(path: Path) -> Path:
-    """Create path, or the first of path-2, path-3, ... that does not exist; safe if runs start at the same time."""
-    for number in itertools.count(1):
-        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
+def _new_folder(log_dir: Path, run: Run) -> Path:
+    """Create a folder named after a run and the second; a run that started in the same second waits for the next."""
+    while True:
+        folder = log_dir / f"{'_'.join(run)}_{time.strftime('%Y%m%d-%H%M%S')}"
         try:
             folder.mkdir(parents=True)
             return folder
         except FileExistsError:
             if not folder.is_dir():
                 raise
-    raise AssertionError("unreachable")
+            time.sleep(0.1)
