@@ -23,9 +23,10 @@ COLOURS = {"left": (31, 119, 180), "right": (214, 92, 20)}
 
 
 def report_classes(log: RunLog, task: Task, predictions: Tensor, features: Tensor | None) -> None:
-    """Print the accuracy of the classes and the most confused pairs; show the confusion matrix and the features in TensorBoard.
+    """Print the accuracy of the classes; show the confusion matrix and the features in TensorBoard.
 
-    `predictions` (N,) and `features` (N, D) are those of the test samples; without features there are no embeddings.
+    `predictions` (N,) and `features` (N, D) are those of the test samples; without features there are no
+    embeddings.
     """
     num_classes, labels, predicted = task.num_classes, task.test.labels, predictions.cpu().numpy()
     classes = class_names(task.run.data_set, num_classes)
@@ -52,7 +53,7 @@ def report_classes(log: RunLog, task: Task, predictions: Tensor, features: Tenso
 
 
 def describe_classes(matrix: np.ndarray, names: Sequence[str]) -> list[str]:
-    """Return lines on a confusion matrix [class, prediction]: the worst classes and the most confused pairs."""
+    """Return lines on a confusion matrix [class, prediction]: the worst classes, the most confused pairs."""
     titles = [name if name == f"class {label}" else f"{label} {name}" for label, name in enumerate(names)]
     counts, correct = matrix.sum(axis=1), matrix.diagonal()
     tested = np.flatnonzero(counts)
@@ -111,10 +112,11 @@ def describe_view(p: ViewParameters, n: int) -> str:
 
 
 def draw_strip(clip: np.ndarray, text: str) -> np.ndarray:
-    """Return the image of a clip, one frame of each temporal block from left to right: (height, width, 3) uint8.
+    """Return the image (height, width, 3) uint8 of a clip: one frame of each temporal block.
 
-    Bones of the clip (3, T, V, M) are lines, left blue, right orange. All frames have the same scale; x points to the right, z
-    upwards. Joints at the origin are not drawn: they are masked, or their frame is masked or their body absent.
+    Bones of the clip (3, T, V, M) are lines, left blue, right orange. All frames have the same scale; x
+    points to the right, z upwards. Joints at the origin are not drawn: they are masked, or their frame is
+    masked or their body absent.
     """
     from PIL import Image, ImageDraw, ImageFont  # comes with tensorboard; `RunLog` says so if that is missing
 
