@@ -36,6 +36,7 @@ class Trial(NamedTuple):
     name: str  # its folder in --checkpoint-path and the prefix of its metrics; "" if there is only one
     seed: int
     rows: np.ndarray  # the training samples whose labels are used, sorted
+    origin: dict  # of the encoder
     previous: Previous  # what it continues
 
 
@@ -66,7 +67,8 @@ def follow(
             number, **{f"{prefix}loss": loss, f"{prefix}acc1": acc1, f"{prefix}acc5": acc5, f"{prefix}lr": lr}
         )
         if (number + 1) % args.save_freq == 0 or number + 1 == args.epochs:
-            entries = log.about | state() | best | dict(epoch=number + 1)
+            entries = log.about | state() | best
+            entries |= dict(epoch=number + 1, stream=trial.stream, encoders=[trial.origin])
             save_checkpoint(folder / NAME, entries)
             if best_state:
                 save_checkpoint(folder / BEST, entries | best_state)

@@ -83,41 +83,41 @@ def open_encoders(args: Namespace, seed: int) -> list[tuple[Encoder | None, dict
     """
     found: list[tuple[Encoder | None, dict[str, Any]]] = []
     for path in args.pretrained or [None] * len(args.finetune_skeleton_representation):
+        seed_everything(seed)  # a random encoder does not depend on the other streams of the run
         if getattr(args, "raw_coordinates", False):
             found.append((None, {"task": "raw", "seed": seed}))
-            continue
-        seed_everything(seed)  # a random encoder does not depend on the other streams of the run
-        if path is None:
-            with restoring("random encoder"):
-                encoder, origin = Encoder(**flags.given_sizes(args)), {"task": "random", "seed": seed}
+        elif path:
+            found.append(open_encoder(path, flags.given_sizes(args)))
         else:
-            checkpoint = load_checkpoint(path)
-            with restoring(path):
-                encoder = restore_encoder(
-                    checkpoint["state_dict"], checkpoint.get("sizes", {}), flags.given_sizes(args)
-                )
-                origin = origin_of(checkpoint)
-        digest = hashlib.sha256()
-        for name, tensor in encoder.state_dict().items():
-            digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
-        found.append((encoder, origin | {"digest": digest.hexdigest()}))
+            with restoring("random encoder"):
+                encoder = Encoder(**flags.given_sizes(args))
+            found.append((encoder, {"task": "random", "seed": seed, "digest": _digest(encoder)}))
     return found
 
 
-def restore_encoder(
-    state_dict: dict[str, Tensor], recorded: dict[str, Any], given: dict[str, int]
-) -> Encoder:
-    """Return the (query) encoder of a state dict; raise ValueError or RuntimeError if it does not fit.
+def open_encoder(path: str | Path, given: dict[str, int] | None = None) -> tuple[Encoder, dict[str, Any]]:
+    """Return the (query) encoder of a checkpoint, on the CPU, and its origin.
 
     Args:
-        state_dict: of a network of pre-training or of a classifier.
-        recorded: the "sizes" of the checkpoint; if it has none, they are read from the shapes, except for the
-            heads.
-        given: sizes set by flags.
+        path: checkpoint of pre-training or of a classifier, ours or the reference's, or its folder.
+        given: sizes set by flags. A checkpoint that does not record its sizes has them in its shapes, except for
+            num_head.
+
+    Raises:
+        UserError: the checkpoint is damaged, or does not fit the given sizes.
     """
+    checkpoint, given = load_checkpoint(path), given or {}
+    with restoring(path):
+        encoder = _restore(checkpoint["state_dict"], checkpoint.get("sizes", {}).get("encoder"), given)
+        return encoder, origin_of(checkpoint) | {"digest": _digest(encoder)}
+
+
+def _restore(
+    state_dict: dict[str, Tensor], recorded: dict[str, int] | None, given: dict[str, int]
+) -> Encoder:
     prefix = "encoder_q.encoder." if any(name.startswith("encoder_q.") for name in state_dict) else "encoder."
     weights = {name.removeprefix(prefix): t for name, t in state_dict.items() if name.startswith(prefix)}
-    found = given | (recorded.get("encoder") or sizes(weights))
+    found = given | (recorded or sizes(weights))
     for name, value in given.items():
         if found[name] != value:
             raise ValueError(f"it has {name} {found[name]}, not {value}: omit the flag")
@@ -131,6 +131,13 @@ def restore_encoder(
     return encoder
 
 
+def _digest(encoder: Encoder) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in encoder.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
 def restore_classifier(path: str | Path) -> tuple[DownstreamModel, dict[str, Any]]:
     """Return the network of a linear evaluation or of fine-tuning, on the CPU, and its origin.
 
@@ -141,17 +148,22 @@ def restore_classifier(path: str | Path) -> tuple[DownstreamModel, dict[str, Any
     with restoring(path):
         if "fc.weight" not in checkpoint["state_dict"] or "run" not in checkpoint:
             raise ValueError("it is not a classifier of action_classification.py")
-        encoder = restore_encoder(checkpoint["state_dict"], checkpoint["sizes"], {})
+        encoder = _restore(checkpoint["state_dict"], checkpoint["sizes"]["encoder"], {})
         model = DownstreamModel(encoder, len(checkpoint["state_dict"]["fc.weight"]))
         model.load_state_dict(checkpoint["state_dict"])
         return model.eval(), origin_of(checkpoint)
+
+
+def stream_of(origin: dict[str, Any]) -> str:
+    """Return the stream that a network was trained on; joint for a network of others."""
+    return origin.get("stream") or origin.get("options", {}).get("skeleton_representation", "joint")
 
 
 def origin_of(checkpoint: dict) -> dict[str, Any]:
     """Return what identifies the encoder of a checkpoint; "reference" or "unknown" if it is not ours."""
     if "run" not in checkpoint:
         return {"task": "reference" if "reference" in checkpoint else "unknown"}
-    kept = ("run", "epoch", "seed", "options", "setup", "encoders", "best_on_test")
+    kept = ("run", "epoch", "seed", "options", "setup", "encoders", "best_on_test", "stream")
     return {"task": checkpoint["run"][0]} | {name: checkpoint[name] for name in kept if name in checkpoint}
 
 

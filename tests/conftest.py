@@ -1,4 +1,4 @@
-"""Shared by the tests: the goldens, measured on the reference implementation, tiny data, and scripts on them."""
+"""Shared by the tests: the goldens, measured on the reference, and small inputs."""
 
 import json
 import os
@@ -26,7 +26,7 @@ CONTRAST = f"{SIZES} {FIXED} --encoder-dim 8 --encoder-k 24 --batch-size 8 --che
 
 
 class Golden:
-    """A golden file: arrays by key, `meta` decoded, and the weights and inputs that follow from name, shape and seed."""
+    """A golden file: arrays by key, `meta` decoded, weights and inputs that follow from name, shape and seed."""
 
     def __init__(self, name: str):
         self.arrays = np.load(GOLDENS / f"{name}.npz")
@@ -85,25 +85,15 @@ def failure(capsys, run, *args):
 
 
 def assert_same(one, other):
-    """Nested dicts, lists, tensors and numbers are equal bit for bit."""
-    assert type(one) is type(other)
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for name in one:
-            assert_same(one[name], other[name])
-    elif isinstance(one, list):
-        assert len(one) == len(other)
-        for a, b in zip(one, other, strict=True):
-            assert_same(a, b)
-    else:
-        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    """Tensors and numbers, also in dicts and lists, are equal bit for bit."""
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-def assert_same_training(a, b):
-    """Two checkpoints are equal bit for bit: weights, buffers, momentum, generators, position."""
-    a, b = load_checkpoint(a), load_checkpoint(b)
+def assert_same_training(one, other):
+    """Two checkpoints have the same weights, buffers, momentum, generators and position."""
+    one, other = load_checkpoint(one), load_checkpoint(other)
     for name in ("epoch", "step", "state_dict", "optimizer", "random"):
-        assert_same(a.get(name), b.get(name))
+        assert_same(one.get(name), other.get(name))
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +103,7 @@ def model_golden() -> Golden:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """A root of array folders: NTU-60 with 32 and 16 clips of 4 classes; PKU-MMD I and II are links to them."""
+    """A root of array folders: NTU-60 with 32 and 16 clips of 4 classes, also as PKU-MMD I and II."""
     import ntu_gendata
     from feeder.synthetic import write_ntu
 
