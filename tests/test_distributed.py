@@ -1,12 +1,12 @@
 """Several processes (gloo, on the CPU): together they train like one; errors and signals end all of them."""
 
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, SIZES, assert_same_training, failure
+from conftest import CONTRAST, ROOT, assert_same_training, failure
 from two_processes import run_steps
 
 import pretraining
@@ -15,66 +15,42 @@ from engine.checkpoint import load_checkpoint
 from feeder.cli import UserError
 from feeder.dataset import Batches
 
-SCRIPT = str(ROOT / "tests" / "two_processes.py")
 
-
-def run_two(*words):
-    """Return the finished `tests/two_processes.py` or `pretraining.py` under torchrun."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *words]
-    return subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
-    )
-
-
-def flags(data, name, *more):
-    where = ["--data-path", str(data), "--checkpoint-path", f"{name}/ck", "--log-dir", f"{name}/log"]
-    contrast = ["--encoder-dim", "8", "--encoder-k", "24", "--batch-size", "8"]
-    return [
-        *where,
-        *SIZES,
-        *contrast,
-        "--workers",
-        "0",
-        "--device",
-        "cpu",
-        "--seed",
-        "1",
-        "--print-freq",
-        "1",
-        *more,
-    ]
+def run_two(mode, text):
+    """Return the finished `tests/two_processes.py` under torchrun."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(ROOT / "tests" / "two_processes.py"), mode, *text.split()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def test_two_processes_equal_one(here):
-    """Compiled, 4 of the same 8 clips in each: the same losses, weights, momentum encoder and queues; without a warning."""
-    result = run_two(SCRIPT, "steps", "two.pt")
-    assert (here / "two.pt").exists(), result.stderr
+    """Compiled, 4 of the same 8 clips in each: the same losses, weights, momentum encoder and queues; no warning."""
+    result = run_two("steps", "two.pt")
+    assert Path("two.pt").exists(), result.stderr
     two, (net, losses) = torch.load("two.pt", weights_only=True), run_steps()
     assert two["losses"] == pytest.approx(losses, rel=1e-9)
     assert losses[0] != losses[-1], "nothing was trained"
-    for name, tensor in net.state_dict().items():
-        torch.testing.assert_close(two["state_dict"][name], tensor, rtol=1e-7, atol=1e-9, msg=name)
+    torch.testing.assert_close(two["state_dict"], dict(net.state_dict()), rtol=1e-7, atol=1e-9)
     assert two["any"] == [[False, True]] * 2
 
 
 def test_two_processes_stop_at_a_signal_and_resume_exactly(data, here):
-    stopped = run_two(SCRIPT, "signal", *flags(data, "parts", "--epochs", "2", "--save-freq", "9"))
+    flags = f"--data-path {data} {CONTRAST} --print-freq 1 --epochs 2"
+    stopped = run_two("signal", f"{flags} --save-freq 9")
     assert stopped.returncode != 0 and stopped.stdout.count("stopped by SIGTERM at epoch 1, step 2;") == 1
-    checkpoint = load_checkpoint("parts/ck")
+    checkpoint = load_checkpoint("ck")
     assert (checkpoint["epoch"], checkpoint["step"], len(checkpoint["random"])) == (1, 2, 2)
-    assert not torch.equal(*(states["generator"] for states in checkpoint["random"])), (
-        "each process has its own views"
-    )
-    for name, more in (("parts", ["--resume", "auto"]), ("whole", [])):
-        result = run_two(str(ROOT / "pretraining.py"), *flags(data, name, "--epochs", "2", *more))
-        assert f"checkpoint in {name}/ck" in result.stdout, result.stderr
-    assert_same_training("parts/ck", "whole/ck")
+    generators = [states["generator"] for states in checkpoint["random"]]
+    assert not torch.equal(*generators), "each process has its own views"
+    result = run_two("resume", flags)
+    assert "checkpoint in whole/ck" in result.stdout, result.stderr
+    assert_same_training("ck", "whole/ck")
 
 
 def test_an_error_in_one_process_ends_all(data, here):
-    result = run_two(SCRIPT, "fail", *flags(data, "two", "--epochs", "2"))
+    result = run_two("fail", f"--data-path {data} {CONTRAST}")
     assert result.returncode == 1 and "two_processes.py: error: rank 1 gives up" in result.stderr
-    assert not (here / "two" / "ck" / "checkpoint.pth.tar").exists()
+    assert not Path("ck/checkpoint.pth.tar").exists()
 
 
 def test_each_process_reads_its_rows_of_every_batch():
@@ -84,20 +60,17 @@ def test_each_process_reads_its_rows_of_every_batch():
 
 
 def test_the_launcher_and_the_batch_must_fit(data, here, monkeypatch, capsys):
-    for text, message in (
-        ("3", "WORLD_SIZE=3 without RANK"),
-        ("many", "WORLD_SIZE=many"),
-        ("-1", "WORLD_SIZE=-1"),
-    ):
+    flags = f"--data-path {data} {CONTRAST}".split()
+    for text in ("3", "many", "-1"):
         monkeypatch.setenv("WORLD_SIZE", text)
-        code, line = failure(capsys, pretraining.main, flags(data, "x"))
-        assert code == 1 and message in line
+        code, line = failure(capsys, pretraining.main, flags)
+        assert code == 1 and f"WORLD_SIZE={text} without RANK" in line
     for name in distributed.LAUNCHER:
         monkeypatch.setenv(name, "3")
-    code, line = failure(capsys, pretraining.main, flags(data, "x"))
+    code, line = failure(capsys, pretraining.main, flags)
     assert code == 2 and "--batch-size 8 is the total of 3 processes and must be a multiple of them" in line
     monkeypatch.setenv("WORLD_SIZE", "")
     assert distributed.launched() == 1 and distributed.local_rank() is None
+    monkeypatch.setenv("WORLD_SIZE", "0")
     with pytest.raises(UserError):
-        monkeypatch.setenv("WORLD_SIZE", "0")
         distributed.launched()

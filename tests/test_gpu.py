@@ -6,7 +6,7 @@ from argparse import Namespace
 import pytest
 import torch
 from benchmarks.bench_step_cost import META, Count
-from conftest import SIZES
+from conftest import SIZES, SMALL
 
 import action_classification
 import action_retrieval
@@ -15,13 +15,17 @@ from engine.device import pick_device
 from engine.training import Training
 from feeder.augmentations import STREAMS, PretrainingViews
 from feeder.cli import UserError
-from feeder.dataset import Batch
+from feeder.dataset import Batch, Batches
 from model import SCDNet
 
-SMALL = dict(encoder=dict(hidden_size=16, num_head=2, channels=4), dim=8, K=24)
+NET = dict(encoder=SMALL, dim=8, K=24)
 needs_no_gpu = pytest.mark.skipif(
     torch.cuda.is_available(), reason="replaces the driver of a machine without a GPU"
 )
+
+
+def batch_of(n):
+    return Batch(torch.randn(n, 3, 70, 25, 2), torch.full((n,), 70), torch.zeros(n, dtype=torch.long))
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def gpus(monkeypatch):
 
 @needs_no_gpu
 @pytest.mark.parametrize(
-    ("name", "gpu", "index"),
+    "name, gpu, index",
     [("auto", None, 0), ("cuda", None, 0), ("cuda:5", None, 5), ("auto", 3, 3), ("cuda:3", 3, 3)],
 )
 def test_a_device_has_an_index_and_is_current(gpus, name, gpu, index):
@@ -46,9 +50,8 @@ def test_a_device_has_an_index_and_is_current(gpus, name, gpu, index):
 
 @needs_no_gpu
 def test_each_process_of_torchrun_has_its_own_gpu(gpus, monkeypatch):
-    for name, value in dict(
-        RANK=2, LOCAL_RANK=2, WORLD_SIZE=8, MASTER_ADDR="localhost", MASTER_PORT=29500
-    ).items():
+    launcher = dict(RANK=2, LOCAL_RANK=2, WORLD_SIZE=8, MASTER_ADDR="localhost", MASTER_PORT=29500)
+    for name, value in launcher.items():
         monkeypatch.setenv(name, str(value))
     for name in ("auto", "cuda"):
         assert pick_device(name) == torch.device("cuda", 2)
@@ -58,94 +61,78 @@ def test_each_process_of_torchrun_has_its_own_gpu(gpus, monkeypatch):
 
 
 @needs_no_gpu
-@pytest.mark.parametrize("name", ["cuda:8", "cuda:99", "gpu", "mps", ""])
-def test_an_absent_device_is_named(gpus, name):
-    with pytest.raises(UserError, match=f"device '?{name}'?"):
-        pick_device(name)
+def test_an_absent_device_is_named(gpus, monkeypatch):
+    for name in ("cuda:8", "cuda:99", "gpu", "mps", ""):
+        with pytest.raises(UserError, match=f"device '?{name}'?"):
+            pick_device(name)
     with pytest.raises(UserError, match="contradict"):
         pick_device("cpu", gpu=0)
-    assert not gpus
-
-
-def test_without_a_gpu_auto_is_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert pick_device() == torch.device("cpu")
     with pytest.raises(UserError, match="torch sees 0 GPUs"):
         pick_device("cuda")
+    assert not gpus
 
 
 @needs_no_gpu
 @pytest.mark.parametrize("device", ["auto", "cuda", "cuda:6"])
 @pytest.mark.parametrize("script", [pretraining, action_classification, action_retrieval])
 def test_each_script_starts_on_a_gpu(gpus, data, here, script, device):
-    """The first tensor that goes to the GPU ends the run: this torch, or this machine, has no driver to allocate it."""
-    flags = ["--data-path", str(data), *SIZES, "--workers", "0", "--device", device]
-    more = ["--batch-size", "8", "--encoder-k", "24"] if script is pretraining else ["--random-encoder"]
+    """The first tensor that goes to the GPU ends the run: there is no driver to allocate it."""
+    more = "--batch-size 8 --encoder-k 24" if script is pretraining else "--random-encoder"
     with pytest.raises((AssertionError, RuntimeError), match="(?i)cuda|nvidia"):
-        script.main([*flags, *more])
+        script.main(f"--data-path {data} {SIZES} --workers 0 --device {device} {more}".split())
     assert gpus == [6 if device == "cuda:6" else 0]
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-@pytest.mark.parametrize(
-    ("sizes", "batch"), [(SMALL, 8), (dict(encoder=dict(), K=8192), 64)], ids=["small", "full"]
-)
+@pytest.mark.parametrize("sizes, batch", [(NET, 8), (dict(encoder={}), 64)], ids=["small", "full"])
 def test_a_step_never_waits_for_the_device(stream, sizes, batch):
-    """Two copies from the host, the clips and what was drawn for both views; no autocast, which "meta" does not have."""
+    """Two copies from the host, the clips and what was drawn for both views; "meta" has no autocast."""
     with META:
         net = SCDNet(**sizes)
     optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.01, 0.9, weight_decay=1e-4)
-    views, generator = PretrainingViews(stream), torch.Generator().manual_seed(0)
-    x, num_frames = torch.randn(batch, 3, 70, 25, 2), torch.full((batch,), 70)
+    views = PretrainingViews(stream, net.encoder_q.encoder.sizes["frames"])
     for _ in range(2):  # the first step moves constants
         with Count() as count:
-            logits, losses = pretraining.train_step(net, optimizer, views, x, num_frames, generator, META)
+            inputs = batch_of(batch), torch.Generator().manual_seed(0)
+            logits, losses = pretraining.train_step(net, optimizer, views, *inputs)
     assert count.copies == 2
     assert logits["it"].shape == (batch, 1 + net.K) and losses["it"].shape == ()
 
 
-def test_the_loop_reads_the_device_only_to_print_a_line(here):
+def test_the_loop_reads_the_device_only_to_print_a_line():
     """Steps 1 and 2 print nothing. Step 3 is the last of its epoch: its line is the first thing to read a loss."""
     with META:
-        net = SCDNet(**SMALL)
+        net = SCDNet(**NET)
     optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.01)
-    training = Training(net, optimizer, torch.Generator(), epoch=0, step=1)
+    training = Training(net, optimizer, PretrainingViews(size=16), torch.Generator())
+    training.step = 1
 
     class Loader(list):
-        sampler = Namespace()
+        sampler = Batches(32, 8)
 
         def __len__(self):
             return 4
 
-    batch = Batch(torch.randn(8, 3, 70, 25, 2), torch.full((8,), 70), torch.zeros(8, dtype=torch.long))
-    options = pretraining.get_parser().parse_args(
-        "--epochs 1 --batch-size 8 --print-freq 100 --save-minutes 1e9".split()
-    )
+    flags = "--epochs 1 --batch-size 8 --print-freq 100 --save-minutes 1e9"
+    options, log = pretraining.get_parser().parse_args(flags.split()), Namespace(print=print)
     with pytest.raises((RuntimeError, NotImplementedError), match="(?i)meta"):
-        pretraining.train(
-            training,
-            net,
-            PretrainingViews(),
-            Loader([batch] * 3),
-            options,
-            META,
-            Namespace(print=print),
-            None,
-        )
-    assert training.step == 3
-    assert training.meters["Loss"].count == 3 * 8
+        pretraining.train(training, Loader([batch_of(8)] * 3), options, log, None)
+    assert training.step == 3 and training.meters["Loss"].count == 3 * 8
 
 
 def test_autocast_is_entered_only_for_bf16(monkeypatch):
-    entered = []
-    monkeypatch.setattr(
-        torch, "autocast", lambda *args, **kwargs: entered.append(args) or contextlib.nullcontext()
-    )
-    cpu, net, x = torch.device("cpu"), SCDNet(**SMALL), torch.randn(8, 3, 64, 25, 2)
+    entered, net = [], SCDNet(**NET)
     optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.01)
+
+    def autocast(*args, **_):
+        entered.append(args)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(torch, "autocast", autocast)
     for precision, expected in (("fp32", []), ("bf16", [("cpu", torch.bfloat16)])):
-        pretraining.train_step(
-            net, optimizer, PretrainingViews(), x, torch.full((8,), 64), torch.Generator(), cpu, precision
-        )
+        inputs = PretrainingViews(size=16), batch_of(8), torch.Generator()
+        pretraining.train_step(net, optimizer, *inputs, precision)
         assert entered == expected

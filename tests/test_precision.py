@@ -1,28 +1,28 @@
 """bfloat16 follows float32; what must be in float32 is."""
 
+from argparse import Namespace
+
 import pytest
 import torch
+from conftest import SMALL
 from torch.nn.utils import parameters_to_vector
 
-from engine.device import autocast, set_precision
+from engine.device import autocast, set_up
 from engine.retrieval import knn_predict
 from feeder.cli import UserError
 from model import SCDNet
-
-CPU = torch.device("cpu")
 
 
 def train(precision, steps=12):
     """Return the losses of a few steps on one seed's numbers, and the network."""
     torch.manual_seed(0)
-    net = SCDNet(
-        dict(hidden_size=32, num_head=4, channels=8, dropout=0.0, frames=32, bodies=1), dim=16, K=64, m=0.9
-    )
+    sizes = dict(hidden_size=32, num_head=4, channels=8, dropout=0.0, frames=32, bodies=1)
+    net = SCDNet(sizes, dim=16, K=64, m=0.9)
     optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.005, 0.9)
     clips, losses = torch.randn(32, 3, 32, 25, 1).cumsum(dim=2) / 8, []
     for step in range(steps):
         q = clips[torch.arange(8) + 8 * (step % 4)]
-        with autocast(precision, CPU):
+        with autocast(precision, torch.device("cpu")):
             logits = net(q, q + 0.05 * torch.randn_like(q))
             loss = sum(net.loss(logits).values())
         assert all(x.dtype == torch.float32 for x in logits.values()) and loss.dtype == torch.float32
@@ -34,37 +34,35 @@ def train(precision, steps=12):
 
 
 def test_a_short_bf16_training_follows_the_fp32_one():
-    exact, exact_net = train("fp32")
-    rough, rough_net = train("bf16")
+    (exact, exact_net), (rough, rough_net) = train("fp32"), train("bf16")
     assert exact.max() - exact.min() > 0.3, "nothing happened that one could follow"
     assert not torch.equal(exact, rough), "bfloat16 was not used"
     torch.testing.assert_close(rough, exact, rtol=0.02, atol=0)
-    nets = (train("fp32", 0)[1], exact_net, rough_net)
+    nets = train("fp32", steps=0)[1], exact_net, rough_net
     start, exact_end, rough_end = (parameters_to_vector(net.encoder_q.parameters()).detach() for net in nets)
     moved = exact_end - start
     assert moved.norm() > 0.05 and torch.cosine_similarity(moved, rough_end - start, dim=0) > 0.95
-    assert {tensor.dtype for tensor in (*rough_net.parameters(), *rough_net.queues.values())} == {
-        torch.float32
-    }
+    tensors = *rough_net.parameters(), *rough_net.queues.values()
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
 
 
 def test_logits_are_float32_and_similarities_exact_with_bf16_weights_and_features():
-    q = torch.randn(2, 3, 64, 25, 2, dtype=torch.bfloat16)
-    net = SCDNet(dict(hidden_size=16, num_head=2, channels=4), dim=8, K=4).bfloat16()
+    q = torch.randn(2, 3, 16, 25, 2).bfloat16()
+    net = SCDNet(SMALL, dim=8, K=4).bfloat16()
     assert all(x.dtype == torch.float32 for x in net(q, q).values())
     gallery, labels, query = (
         torch.randn(500, 32).bfloat16(),
         torch.arange(500),
         torch.randn(300, 32).bfloat16(),
     )
-    assert torch.equal(
-        knn_predict(gallery, labels, query, 1), knn_predict(gallery.float(), labels, query.float(), 1)
-    )
+    exact = knn_predict(gallery.float(), labels, query.float(), 1)
+    assert torch.equal(knn_predict(gallery, labels, query, 1), exact)
 
 
 def test_tf32_is_refused_on_a_cpu_and_forbidden_elsewhere():
+    args = Namespace(device="cpu", gpu=None, threads=None)
     with pytest.raises(UserError, match="choose fp32 or bf16"):
-        set_precision("tf32", CPU)
+        set_up(Namespace(**vars(args), precision="tf32"))
     for precision in ("fp32", "bf16"):
-        set_precision(precision, CPU)
+        assert set_up(Namespace(**vars(args), precision=precision)) == torch.device("cpu")
         assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cudnn.allow_tf32

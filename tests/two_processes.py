@@ -1,8 +1,10 @@
 """What the processes of a distributed test run: `torchrun --nproc_per_node 2 tests/two_processes.py MODE ARGS`.
 
-steps OUT: three steps of pre-training on fixed views, each process on its rows; rank 0 saves the result to OUT. The encoders
-    are compiled into one graph each, by the backend aot_eager.
-signal FLAGS: pretraining.py, in which rank 1 receives SIGTERM in the sixth step, and rank 0 while it slowly writes.
+steps OUT: three steps of pre-training on fixed views, each process on its rows; rank 0 saves the result to
+    OUT. The encoders are compiled into one graph each, by the backend aot_eager.
+signal FLAGS: pretraining.py, in which rank 1 receives SIGTERM in the sixth step, and rank 0 while it slowly
+    writes.
+resume FLAGS: pretraining.py with --resume auto, then without, in other folders.
 fail FLAGS: pretraining.py, in which rank 1 ends with an error in the third step.
 """
 
@@ -13,53 +15,46 @@ import signal
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import torch
+from conftest import SMALL
 from torch import nn
 from torch._dynamo.utils import counters
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pretraining
 from engine import distributed
 from feeder.cli import UserError
+from feeder.dataset import Batch
 from model import SCDNet
 
 CPU = torch.device("cpu")
 
 
-class FixedViews:
+def fixed_views(x, _num_frames, _generator):
     """Stand-in for `PretrainingViews`: the clips are the first view, and the clips in reverse the second."""
-
-    def __call__(self, x, _num_frames, _generator):
-        return x, x.flip(2)
+    return x, x.flip(2)
 
 
 def run_steps(compiled: bool = False) -> tuple[SCDNet, list[float]]:
     """Return the network and the losses after three steps.
 
-    Double precision, no dropout and running statistics in BatchNorm: numbers of processes differ in rounding only.
+    Double precision, no dropout and running statistics in BatchNorm: numbers of processes differ in rounding
+    only.
     """
     torch.manual_seed(0)
-    net = (
-        SCDNet(dict(hidden_size=16, num_head=2, channels=4, dropout=0.0), dim=8, K=24, m=0.9).double().train()
-    )
+    net = SCDNet(SMALL | {"dropout": 0.0}, dim=8, K=24, m=0.9).double().train()
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
-    if compiled:
-        for encoder in (net.encoder_q, net.encoder_k):
-            encoder.compile = functools.partial(encoder.compile, backend="aot_eager")
-    model = pretraining.prepare(
-        net, pretraining.get_parser().parse_args(["--compile"] if compiled else []), CPU
-    )
+    for encoder in (net.encoder_q, net.encoder_k):
+        encoder.compile = functools.partial(encoder.compile, backend="aot_eager")
+    args = pretraining.get_parser().parse_args(["--compile"] if compiled else [])
+    model = pretraining.prepare(net, args, CPU)
     optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.1, 0.9)
-    clips = torch.randn(3, 8, 3, 64, 25, 2, dtype=torch.float64).cumsum(dim=3)
     rank, rows, losses = distributed.rank(), 8 // distributed.world_size(), []
-    for x in clips:
-        mine = x[rank * rows : (rank + 1) * rows]
-        _, loss = pretraining.train_step(model, optimizer, FixedViews(), mine, None, None, CPU)
+    for x in torch.randn(3, 8, 3, 16, 25, 2, dtype=torch.float64).cumsum(dim=3):
+        batch = Batch(x[rank * rows : (rank + 1) * rows], None, None)
+        _, loss = pretraining.train_step(model, optimizer, fixed_views, batch, None)
         losses.append(distributed.average(torch.stack(list(loss.values())).detach().sum()).item())
     return net, losses
 
@@ -77,7 +72,7 @@ def at_step(number: int, act) -> None:
 
 
 def write_slowly() -> None:
-    """Signal the process that writes a checkpoint, as torchrun does, and take longer than the other needs to end."""
+    """Signal the process that writes a checkpoint, as torchrun does; take longer than the other's end."""
     inside = pretraining.checkpoints.save_checkpoint
 
     def save_checkpoint(*args):
@@ -92,22 +87,30 @@ def fail() -> None:
     raise UserError("rank 1 gives up")
 
 
+def save_steps(path: str) -> None:
+    distributed.init_processes(CPU)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        network, history = run_steps(compiled=True)
+    assert not caught, [str(warning.message) for warning in caught]
+    assert counters["stats"]["unique_graphs"] == 2, "one graph for each encoder"
+    gathered = distributed.gather_objects(distributed.any_process(False, distributed.rank() == 1))
+    if distributed.rank() == 0:
+        torch.save({"state_dict": network.state_dict(), "losses": history, "any": gathered}, path)
+    distributed.close_processes()
+
+
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     mode, *rest = sys.argv[1:]
     if mode == "steps":
-        distributed.init_processes(CPU)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            network, history = run_steps(compiled=True)
-        assert not caught, [str(warning.message) for warning in caught]
-        assert counters["stats"]["unique_graphs"] == 2, "one graph for each encoder"
-        gathered = distributed.gather_objects(distributed.any_process(False, distributed.rank() == 1))
-        if distributed.rank() == 0:
-            torch.save({"state_dict": network.state_dict(), "losses": history, "any": gathered}, rest[0])
-        distributed.close_processes()
+        save_steps(*rest)
+    elif mode == "resume":
+        pretraining.main([*rest, "--resume", "auto"])
+        pretraining.main([*rest, "--checkpoint-path", "whole/ck", "--log-dir", "whole/log"])
+    elif mode == "signal":
+        write_slowly()
+        at_step(5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        pretraining.main(rest)
     else:
-        if mode == "signal":
-            write_slowly()
-        at_step(*{"signal": (5, lambda: os.kill(os.getpid(), signal.SIGTERM)), "fail": (2, fail)}[mode])
+        at_step(2, fail)
         pretraining.main(rest)
