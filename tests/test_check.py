@@ -139,8 +139,8 @@ def test_labels_outside_pku(tmp_path, capsys):
      (OSError(28, "No space left on device", "b.npy"), 1, "error: b.npy: No space left on device; free some space"),
      (RuntimeError("our own mistake"), None, ""),
      (MemoryError(), 1, "error: out of memory"), (KeyboardInterrupt(), 130, "interrupted"),
-     (torch.cuda.OutOfMemoryError("CUDA"), 1, "error: out of memory; use a smaller --batch-size"),
-     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't\nallocate"), 1, "error: out of memory; use a smaller --batch")],
+     (torch.cuda.OutOfMemoryError("CUDA"), 1, "error: out of memory: use a smaller --batch-size"),
+     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't\nallocate"), 1, "error: out of memory: use a smaller --batch")],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )  # fmt: skip
 def test_how_a_command_ends(capsys, error, status, message):
