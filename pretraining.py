@@ -9,6 +9,7 @@ end the run after the current step; the same command with `--resume auto` contin
     torchrun --nproc_per_node N pretraining.py --pre-dataset ntu60
 """
 
+import signal
 import time
 import warnings
 from argparse import Namespace
@@ -24,13 +25,14 @@ from torch.utils.data import DataLoader
 
 from engine import checkpoint as checkpoints
 from engine import distributed, meters
-from engine.device import autocast, keep_freed_memory, peak_memory, pick_device, set_precision, set_threads
+from engine.device import autocast, peak_memory, set_up
+from engine.evaluation import changed_flags
 from engine.runlog import Run, RunLog
-from engine.training import StopSignals, Training, process_seed, seed_everything, set_learning_rate
+from engine.training import Training, process_seed, seed_everything, set_learning_rate, stop_signals
 from engine.visualisation import show_views
 from feeder.augmentations import STREAMS, PretrainingViews
 from feeder.cli import UserError, script
-from feeder.dataset import Batches, SkeletonDataset, make_loader
+from feeder.dataset import Batch, Batches, SkeletonDataset, make_loader
 from model import SCDNet
 from options import flags
 from options.parser import Parser
@@ -46,7 +48,6 @@ def get_parser() -> Parser:
     flags.add_checkpoint_flags(parser, save_freq=1, save_minutes=10)
     flags.add_speed_flags(parser)
     flags.add_run_flags(parser)
-    parser.load_recipe()
     return parser
 
 
@@ -54,10 +55,8 @@ def train_step(
     net: nn.Module,
     optimizer: Optimizer,
     views: PretrainingViews,
-    x: Tensor,
-    num_frames: Tensor,
+    batch: Batch,
     generator: torch.Generator,
-    device: torch.device,
     precision: str = "fp32",
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Do one optimisation step, from a batch of clips to `optimizer.step()`, without waiting for the device.
@@ -66,18 +65,17 @@ def train_step(
         net: an `SCDNet` in training mode, or its `DistributedDataParallel`.
         optimizer: of the query encoder.
         views: the augmentation.
-        x: clips (N, 3, T, V, M) in metres, on the CPU (pinned for a GPU) or on the device.
-        num_frames: valid frames of each clip, (N,) ints on the CPU.
+        batch: clips x (N, 3, T, V, M) in metres, on the CPU (pinned for a GPU) or on the device, and their num_frames (N,).
         generator: random numbers of the views, on the CPU.
-        device: device of the network.
         precision: fp32, tf32 or bf16.
 
     Returns:
         Logits (N, 1 + K) and loss (a scalar) of each pair, on the device.
     """
     # two views of each clip, on the device
-    x = x.to(device, non_blocking=True)
-    q, k = views(x, num_frames, generator)
+    device = next(net.parameters()).device
+    x = batch.x.to(device, non_blocking=True)
+    q, k = views(x, batch.num_frames, generator)
 
     # forward: momentum update, keys, queries, logits; the keys enter the queues (model/contrast.py)
     with autocast(precision, device):
@@ -92,36 +90,27 @@ def train_step(
 
 
 def train(
-    training: Training,
-    model: nn.Module,
-    views: PretrainingViews,
-    loader: DataLoader,
-    args: Namespace,
-    device: torch.device,
-    log: RunLog,
-    save: Callable[[], None],
+    training: Training, loader: DataLoader, args: Namespace, log: RunLog, save: Callable[[], None]
 ) -> int:
     """Train until --epochs or a signal; return 0, or the exit status of the signal.
 
-    `training` is updated in place. `model` is its network or its `DistributedDataParallel`; `save` writes its checkpoint.
+    `training` is updated in place; `save` writes its checkpoint.
     """
-    net, batches, steps = training.net.train(), loader.sampler, len(loader)
+    net, steps = training.net.train(), len(loader)
     saved, stopping = time.monotonic(), False
-    with StopSignals() as stop:
+    with stop_signals() as caught:
         while training.epoch < args.epochs and not stopping:
             lr = set_learning_rate(training.optimizer, args, training.epoch)
-            batches.epoch, batches.start = training.epoch, training.step  # where the loader continues
+            loader.sampler.seek(training.epoch, training.step)
             clock = time.perf_counter()
             for batch in loader:
                 training.meters["Data"].update(time.perf_counter() - clock)
                 logits, losses = train_step(
-                    model,
+                    training.model,
                     training.optimizer,
-                    views,
-                    batch.x,
-                    batch.num_frames,
+                    training.views,
+                    batch,
                     training.generator,
-                    device,
                     args.precision,
                 )
 
@@ -136,12 +125,10 @@ def train(
                     training.add_statistics(meters.contrast_statistics(logits, losses, net.queues, net.T))
                 training.step += 1
 
-                # stop if signalled, save if due: all processes after the same step, so they ask each other every few steps
+                # stop if signalled, save if due: all processes after the same step, so they ask each other every few
                 due = training.step < steps and time.monotonic() - saved > 60 * args.save_minutes
                 asked = distributed.world_size() == 1 or training.step % min(args.print_freq, 10) == 0
-                stopping, due = (
-                    distributed.any_process(stop.signum is not None, due) if asked else (False, False)
-                )
+                stopping, due = distributed.any_process(bool(caught), due) if asked else (False, False)
                 if stopping:
                     break
                 if due:
@@ -151,7 +138,7 @@ def train(
 
             # end of the epoch, or of the run within it
             if training.step == steps:
-                memory = peak_memory(device) / 2**30
+                memory = peak_memory(training.device) / 2**30
                 log.metrics(training.epoch, **training.figures(args.batch_size), lr=lr, peak_gib=memory)
                 training.next_epoch()
             if stopping or training.epoch == args.epochs or training.epoch % args.save_freq == 0:
@@ -159,8 +146,9 @@ def train(
                 saved = time.monotonic()
     if training.epoch == args.epochs:
         return 0
-    log.print(f"stopped by {stop.name} at {training}; --resume auto continues from there")
-    return stop.status
+    signum = signal.Signals(caught[0] if caught else signal.SIGTERM)  # of another process
+    log.print(f"stopped by {signum.name} at {training}; --resume auto continues from there")
+    return 128 + signum
 
 
 @script
@@ -170,92 +158,69 @@ def main(argv: list[str] | None = None) -> None:
     parser = get_parser()
     args = parser.parse_args(argv)
     folder = flags.given_folder(parser, args, args.pre_dataset)
-    device = pick_device(args.device, args.gpu)
+    device = set_up(args)
     check_options(parser, args, device)
-    set_precision(args.precision, device)
-    set_threads(args.threads)
-    if device.type == "cpu":
-        keep_freed_memory()
     distributed.init_processes(device)
     rank, world_size = distributed.rank(), distributed.world_size()
 
     # checkpoint to resume
     run = Run("pretraining", args.pre_dataset, args.protocol, args.skeleton_representation)
-    checkpoint, resumed = checkpoints.find_checkpoint(args.resume, args.checkpoint_path)
-    notes = checkpoints.check_run(checkpoint, run, vars(args), resumed)
-    args.changes = checkpoint.get("options", {}).get("changes", []) + notes  # at this and earlier resumptions
-    start = [checkpoint.get("epoch", args.start_epoch), checkpoint.get("step", 0)]
+    previous = checkpoints.find_previous(run, args)
+    start = [previous.checkpoint.get("epoch", args.start_epoch), previous.checkpoint.get("step", 0)]
     if any(other != start for other in distributed.gather_objects(start)):
-        raise UserError(
-            "the processes find different checkpoints: --checkpoint-path must be a folder that all of them share"
-        )
+        remedy = "--checkpoint-path must be a folder that all of them share"
+        raise UserError(f"the processes find different checkpoints: {remedy}")
     if start[0] >= args.epochs:
-        done = f"nothing to do: epoch {start[0]} of --epochs {args.epochs} ({resumed or '--start-epoch'})"
+        done = (
+            f"nothing to do: epoch {start[0]} of --epochs {args.epochs} ({previous.path or '--start-epoch'})"
+        )
         return print(done) if rank == 0 else None
 
     # data: each process reads its rows of every batch
-    args.seed = distributed.gather_objects(seed_everything(checkpoint.get("seed", args.seed)))[0]
+    seed = distributed.gather_objects(seed_everything(previous.checkpoint.get("seed", args.seed)))[0]
     dataset = SkeletonDataset(folder, "train")
-    batches = Batches(len(dataset), args.batch_size, args.seed, True, rank, world_size)
+    batches = Batches(len(dataset), args.batch_size, seed, True, rank, world_size)
     if not len(batches):
-        raise UserError(
-            f"{folder} has {len(dataset)} training samples, fewer than one --batch-size of {args.batch_size}"
-        )
+        found = f"{len(dataset)} training samples, fewer than one --batch-size of {args.batch_size}"
+        raise UserError(f"{folder} has {found}")
     loader = make_loader(dataset, batches, args.workers, pin_memory=device.type == "cuda")
 
-    # network, views, optimiser
-    seed_everything(args.seed)  # the same weights in all processes
+    # network, views, optimiser, and their state
     try:
-        net = SCDNet(
-            flags.given_sizes(args),
-            args.encoder_dim,
-            args.encoder_k,
-            args.encoder_m,
-            args.encoder_t,
-            args.pairs,
-        )
-        sizes = net.encoder_q.encoder.sizes
-        views = PretrainingViews(
-            args.skeleton_representation, sizes["frames"], sizes["bodies"], masks=not args.no_masks
-        )
+        training = build(args, seed, device)
     except ValueError as error:
         parser.error(str(error))
-    model = prepare(net, args, device)
-    fused = device.type == "cuda"  # one pass over the weights
-    optimizer = SGD(
-        net.encoder_q.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay, fused=fused
-    )
-    torch.manual_seed(process_seed(args.seed, rank))  # dropout and views differ between processes
-    generator = torch.Generator().manual_seed(process_seed(args.seed, rank))
-    training = Training(net, optimizer, generator, *start)
-    if resumed:
-        training.restore(checkpoint, resumed, dataset.digest())
+    if previous.path:
+        if previous.checkpoint.get("data", dataset.digest()) != dataset.digest():
+            remedy = "choose another --checkpoint-path"
+            raise UserError(f"{previous.path} was trained on other data of the same name; {remedy}")
+        with checkpoints.restoring(previous.path):
+            training.restore(previous.checkpoint)
 
     # checkpoint folder and log
+    facts = dict(seed=seed, data=dataset.digest(), folder=str(Path(args.checkpoint_path).resolve()))
+    changes = previous.checkpoint.get("changes", []) + previous.notes  # at this and earlier resumptions
+    facts |= dict(setup=changed_flags(args, get_parser().parse_args([])), changes=changes)
     lock = checkpoints.lock_folder(args.checkpoint_path) if rank == 0 else nullcontext()
-    log_folder = checkpoints.resumed_log(checkpoint, resumed, args.checkpoint_path)
-    del checkpoint  # frees its memory
-    with lock, RunLog(args.log_dir, run, args, log_folder, start[0], enabled=rank == 0) as log:
+    with lock, RunLog(run, args, facts, previous.log_folder, start[0], enabled=rank == 0) as log:
         where = f"{world_size} x {device.type}" if world_size > 1 else device
         log.print(
-            f"{len(dataset)} samples of {folder}, {len(loader)} steps per epoch on {where}, seed {args.seed}"
+            f"{len(dataset)} samples of {folder}, {len(loader)} steps per epoch on {where}, seed {seed}"
         )
-        for note in [f"log in {log.folder}", *dataset.notes, *notes]:
-            log.print(note)
-        if resumed:
-            log.print(f"resumed from {resumed} at {training}")
+        log.print(f"log in {log.folder}", *dataset.notes, *previous.notes)
+        if previous.path:
+            log.print(f"resumed from {previous.path} at {training}")
         elif rank == 0:
-            show_views(log, dataset, views, args.seed)
-        about = dict(run=list(run), options=vars(args), log_folder=str(log.folder), seed=args.seed)
-        about |= dict(data=dataset.digest(), steps=len(loader))
+            show_views(log, dataset, training.views, seed)
 
         def save() -> None:
-            state = training.state() | about  # of all processes
+            state = training.state()  # of all processes
             if rank == 0:
-                checkpoints.save_checkpoint(Path(args.checkpoint_path, checkpoints.NAME), state)
+                checkpoints.save_checkpoint(Path(args.checkpoint_path, checkpoints.NAME), state | log.about)
             distributed.wait_for_all()  # torchrun ends all processes as soon as one has ended
 
-        status = train(training, model, views, loader, args, device, log, save)
+        del previous  # frees the checkpoint
+        status = train(training, loader, args, log, save)
         del loader  # ends the workers
         if status:
             raise SystemExit(status)
@@ -269,9 +234,8 @@ def check_options(parser: Parser, args: Namespace, device: torch.device) -> None
     if args.encoder_k % args.batch_size:
         parser.error(f"--encoder-k {args.encoder_k} is not a multiple of --batch-size {args.batch_size}")
     if args.batch_size % processes:
-        parser.error(
-            f"--batch-size {args.batch_size} is the total of {processes} processes and must be a multiple of them"
-        )
+        total = f"is the total of {processes} processes and must be a multiple of them"
+        parser.error(f"--batch-size {args.batch_size} {total}")
     if args.sync_batchnorm and processes > 1 and device.type != "cuda":
         parser.error("--sync-batchnorm needs GPUs: omit it, or use larger batches on each CPU process")
     flags.check_warmup(parser, args)
@@ -279,10 +243,31 @@ def check_options(parser: Parser, args: Namespace, device: torch.device) -> None
         parser.error("--compile needs a GPU: on CPUs it takes minutes and training is not faster")
 
 
+def build(args: Namespace, seed: int, device: torch.device) -> Training:
+    """Return the network, views and optimiser of a new run; raise ValueError if sizes do not fit together."""
+    seed_everything(seed)  # the same weights in all processes
+    net = SCDNet(
+        flags.given_sizes(args), args.encoder_dim, args.encoder_k, args.encoder_m, args.encoder_t, args.pairs
+    )
+    sizes = net.encoder_q.encoder.sizes
+    views = PretrainingViews(
+        args.skeleton_representation, sizes["frames"], sizes["bodies"], masks=not args.no_masks
+    )
+    model = prepare(net, args, device)
+    fused = device.type == "cuda"  # one pass over the weights
+    optimizer = SGD(
+        net.encoder_q.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay, fused=fused
+    )
+    own_seed = process_seed(seed, distributed.rank())  # dropout and views differ between processes
+    torch.manual_seed(own_seed)
+    generator = torch.Generator().manual_seed(own_seed)
+    return Training(model, optimizer, views, generator, args.start_epoch)
+
+
 def prepare(net: SCDNet, args: Namespace, device: torch.device) -> nn.Module:
     """Move the network to its device; return it, or its `DistributedDataParallel` if there are several processes."""
     net.to(device)
-    parallel, on_gpu = distributed.world_size() > 1, device.type == "cuda"
+    parallel = distributed.world_size() > 1
     synchronised = parallel and args.sync_batchnorm
     if synchronised:
         nn.SyncBatchNorm.convert_sync_batchnorm(net)
@@ -292,12 +277,10 @@ def prepare(net: SCDNet, args: Namespace, device: torch.device) -> nn.Module:
     if not parallel:
         return net
     unused = {query for query, _ in args.pairs} != {"t", "s", "i"}  # heads without a term in an ablated loss
-    with (
-        warnings.catch_warnings()
-    ):  # torch 2.13 has renamed `broadcast_buffers`; older ones do not know the new name
+    with warnings.catch_warnings():  # the new name of `broadcast_buffers` is unknown to older torch
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         how = dict(broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=unused)
-        return DistributedDataParallel(net, [device] if on_gpu else None, **how)
+        return DistributedDataParallel(net, [device] if device.type == "cuda" else None, **how)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import ctypes
 import re
 import resource
 import sys
+from argparse import Namespace
 
 import torch
 
@@ -48,21 +49,18 @@ def pick_device(name: str = "auto", gpu: int | None = None) -> torch.device:
     return device
 
 
-def set_precision(precision: str, device: torch.device) -> None:
-    """Allow tf32 products only with "tf32"; "fp32" has the reference's numerics."""
+def set_up(args: Namespace) -> torch.device:
+    """Return the device of a run, after setting torch's threads and precision."""
+    device, precision = pick_device(args.device, args.gpu), getattr(args, "precision", "fp32")
     if precision == "tf32" and device.type != "cuda":
         raise UserError("--precision tf32 needs a GPU: choose fp32 or bf16 on a CPU")
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
-
-
-def set_threads(threads: int | None) -> None:
-    """Limit torch to a number of CPU threads; None keeps its default, one for each core.
-
-    Small networks need one: several wait for each other, and as soon as another program runs, a step takes ten times as long.
-    """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    if device.type == "cpu":
+        _keep_freed_memory()
+    return device
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
@@ -70,12 +68,11 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep freed memory for the next step instead of returning it to the kernel.
+def _keep_freed_memory() -> None:
+    """Let glibc keep freed memory for the next step, which allocates the same large blocks.
 
-    Training on a CPU allocates the same large blocks in every step, and the kernel would map and clear them each time: steps
-    are 1.3 to 1.6 times faster. Not for GPUs, where the memory of a loaded checkpoint would never be freed. No effect with
-    other C libraries.
+    Otherwise the kernel maps and clears them in each step: steps on a CPU are 1.3 to 1.6 times faster. Not for GPUs,
+    where the memory of a loaded checkpoint would never be freed; no effect with other C libraries.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,6 +1,6 @@
 """Figures of evaluations: accuracy, fusion of streams, balanced label subsets, and the rows of a run's result.json."""
 
-import hashlib
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,19 +10,14 @@ from torch import Tensor
 
 from engine.runlog import Run
 from feeder.cli import UserError
-from feeder.preparation.ntu import SAMPLE_COUNTS as NTU
-from feeder.preparation.pku import SAMPLE_COUNTS as PKU
 from model.contrast import PAIRS
-from options.datasets import PROTOCOL_FOLDERS
+from options.datasets import DATA_SETS
 
-# Training and test samples of the whole data sets. Those of PKU-MMD depend slightly on the script.
-FULL = NTU | {(f"pku_part{part}", split): counts for (part, split), counts in PKU.items()}
-TOLERANCE = 0.002  # of these numbers
-# Options that do not change the result. `pretrained` is only a path; `origins` identify the encoders.
-INCIDENTAL = set(
-    "seed config data_path log_dir checkpoint_path pretrained resume save_freq print_freq save_minutes workers device gpu "
-    "compile save_features threads".split()
-)
+TOLERANCE = 0.002  # of the samples of a whole data set, which depend slightly on the script for PKU-MMD
+# Options that do not change a result, and options that have columns of their own.
+INCIDENTAL = """seed config data_path log_dir checkpoint_path pretrained resume save_freq print_freq save_minutes
+    workers device gpu threads compile save_features pre_dataset finetune_dataset protocol skeleton_representation
+    finetune finetune_skeleton_representation label_fraction knn_neighbours random_encoder raw_coordinates""".split()
 
 
 def accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
@@ -37,7 +32,7 @@ def fuse(scores: Tensor, weights: Sequence[float] | None = None) -> Tensor:
 
 
 def summarise(scores: Tensor, labels: Tensor) -> dict[str, float | None]:
-    """Return the accuracies of a row of result.json: mean and standard deviation over repeats, of the last and the best epoch.
+    """Return mean and standard deviation over repeats of the accuracies of the last and the best epoch, by column.
 
     `scores` are (repeats, 2, N, classes), of the last epoch and of the epoch with the best test accuracy.
     """
@@ -49,90 +44,75 @@ def summarise(scores: Tensor, labels: Tensor) -> dict[str, float | None]:
     return {"acc1": last, "acc1_std": last_std, "best_acc1": best, "best_acc1_std": best_std}
 
 
-def describe_encoder(origin: dict, protocol: str, stream: str) -> str:
+def changed_flags(args: Namespace, recipe: Namespace) -> str:
+    """Return the flags of a run that differ from those of a recipe and may change the result, as on a command line."""
+    flags = []
+    for name, value in vars(args).items():
+        if name not in INCIDENTAL and value != getattr(recipe, name):
+            values = value if isinstance(value, list) else [] if value is True else [value]
+            flags.append(" ".join([f"--{name.replace('_', '-')}", *map(str, values)]))
+    return " ".join(flags)
+
+
+def describe_encoder(origin: dict[str, Any], protocol: str, stream: str) -> str:
     """Return the origin of an encoder and how it differs from the paper's pre-training with this protocol and stream.
 
-    `origin` has the "task" and the options of the run that made the encoder; return "unknown" if they are incomplete.
+    `origin` is the record of the run that made the encoder: "task", "options", and the "epoch" it has reached.
     """
-    try:
-        task = origin["task"]
-        if task == "linear":  # its encoder was frozen
-            return describe_encoder(origin["origins"][0], protocol, stream)
-        if task in ("finetune", "supervised"):
-            return f"{'fine-tuned' if task == 'finetune' else 'supervised'} on {origin['finetune_dataset']}"
-        if task != "pretraining":
-            return {"random": "random", "raw": "none (raw coordinates)", "reference": "reference"}[task]
-        words = [f"pre-trained on {origin['pre_dataset']}"]
-        epochs = origin.get("epochs", 0)
-        words += (
-            [f"unfinished: epoch {origin['epoch']} of {epochs}"]
-            if origin.get("epoch", epochs) < epochs
-            else []
-        )
-        words += [f"{origin['protocol']}: may have seen test clips"] if origin["protocol"] != protocol else []
-        words += (
-            [f"{origin['skeleton_representation']} stream"]
-            if origin["skeleton_representation"] != stream
-            else []
-        )
-        words += ["without masks"] if origin.get("no_masks") else []
-        pairs = origin.get("pairs", PAIRS)
-        words += [f"pairs {' '.join(pairs)}"] if set(pairs) != set(PAIRS) else []
-        return ", ".join(words)
-    except (KeyError, IndexError, TypeError):
-        return "unknown"
+    task, options = origin["task"], origin.get("options", {})
+    if task == "linear":  # its encoder was frozen
+        return describe_encoder(origin["encoders"][0], protocol, stream)
+    if task in ("finetune", "supervised"):
+        return f"{'fine-tuned' if task == 'finetune' else 'supervised'} on {options['finetune_dataset']}"
+    if task != "pretraining":
+        return {"raw": "none (raw coordinates)"}.get(task, task)  # random, reference, unknown
+    words = [f"pre-trained on {options['pre_dataset']}"]
+    if origin["epoch"] < options["epochs"]:
+        words.append(f"unfinished: epoch {origin['epoch']} of {options['epochs']}")
+    if options["protocol"] != protocol:
+        words.append(f"{options['protocol']}: may have seen test clips")
+    if options["skeleton_representation"] != stream:
+        words.append(f"{options['skeleton_representation']} stream")
+    words += ["without masks"] if options["no_masks"] else []
+    words += [f"pairs {' '.join(options['pairs'])}"] if set(options["pairs"]) != set(PAIRS) else []
+    return ", ".join(words)
 
 
 def result_row(
-    run: Run, options: dict[str, Any], stream: str, task: str, **figures: float | None
+    run: Run, about: dict[str, Any], stream: str, task: str, **figures: float | None
 ) -> dict[str, Any]:
-    """Return a row of result.json, with the entries of `engine.results.FIELDS`.
+    """Return a row of result.json; its columns are those of `engine.results`.
 
     Args:
         run: task and data of the run.
-        options: all its options, and "seed", "data" and "origins" of its `Task`.
+        about: what the run records: "options", "seed", "setup", "data" and "encoders", the origin of each stream's encoder.
         stream: the stream of this row, or "joint+motion" etc. for their fusion.
         task: such as "linear" or "1-NN retrieval".
         figures: accuracies in percent.
     """
-    streams = stream.split("+")
-    origins = [
-        origin
-        for name, origin in zip(run.stream.split("+"), options["origins"], strict=True)
-        if name in streams
-    ]
+    streams, data = stream.split("+"), about["data"]
+    origins = [about["encoders"][run.stream.split("+").index(name)] for name in streams]
     encoders = [
         describe_encoder(origin, run.protocol, name) for name, origin in zip(streams, origins, strict=True)
     ]
-    encoder, labels = "; ".join(dict.fromkeys(encoders)), float(options.get("label_fraction", 1))
-    row = dict(
-        task=task, data_set=run.data_set, protocol=run.protocol, stream=stream, encoder=encoder, labels=labels
-    )
+    encoder, labels = "; ".join(dict.fromkeys(encoders)), about["options"].get("label_fraction", 1.0)
+
+    # what was trained and how; data and weights of unknown origin are told apart by their digests
+    parts = [
+        origin.get("setup", "") or (origin["digest"][:8] if "seed" not in origin else "")
+        for origin in origins
+    ]
+    data_text = f"{data['train']} + {data['test']} clips {data['digest'][:8]}"
+    setup = "; ".join(part for part in dict.fromkeys([*parts, about["setup"], data_text]) if part)
 
     # the published figure is comparable with the paper's method on the whole data set
-    full, found = FULL.get((run.data_set, PROTOCOL_FOLDERS.get(run.protocol))), options["data"]
+    full = DATA_SETS[run.data_set].protocols.get(run.protocol)
     whole = full and all(
-        abs(found[part] - n) <= TOLERANCE * n for part, n in zip(("train", "test"), full, strict=True)
+        abs(data[p] - n) <= TOLERANCE * n for p, n in zip(("train", "test"), full, strict=True)
     )
     comparable = bool(whole) and (stream, labels, encoder) == ("joint", 1, f"pre-trained on {run.data_set}")
-
-    # task and stream of the row already identify these options
-    own = options | {"origins": origins, "finetune_skeleton_representation": None, "knn_neighbours": None}
-    group = hashlib.sha256(repr((row, essential(own))).encode()).hexdigest()[:16]
-    return row | {"seed": options["seed"], "comparable": comparable, "group": group} | figures
-
-
-def essential(value: Any) -> Any:
-    """Return (nested) options as sorted pairs, without those that do not affect results."""
-    if isinstance(value, list):
-        return [essential(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    # the weights differ between seeds; without a seed, the digest of the weights identifies the encoder
-    omitted = INCIDENTAL | ({"digest"} if "seed" in value else set())
-    return sorted(
-        ((str(name), essential(item)) for name, item in value.items() if name not in omitted), key=str
-    )
+    row = dict(task=task, data_set=run.data_set, protocol=run.protocol, stream=stream, encoder=encoder)
+    return row | dict(labels=labels, setup=setup, seed=about["seed"], comparable=comparable) | figures
 
 
 def repeat_seed(seed: int, repeat: int) -> int:
@@ -143,8 +123,8 @@ def repeat_seed(seed: int, repeat: int) -> int:
 def balanced_subset(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Return the sorted rows (n,) of round(fraction * N) samples, the same number of each class as far as possible.
 
-    A class with too few samples contributes all its samples and other classes contribute more; a remainder goes to randomly
-    drawn classes. Raise UserError if a class of `labels` (N,) would be empty.
+    In turn, each class contributes a random sample until the number is reached; the order of the classes is random, and a
+    class without further samples is left out. Raise `UserError` if a class of `labels` (N,) would be empty.
     """
     total, classes = round(fraction * len(labels)), np.unique(labels)
     if total < len(classes):
@@ -152,10 +132,7 @@ def balanced_subset(labels: np.ndarray, fraction: float, seed: int) -> np.ndarra
         needed = f"at least {len(classes) / len(labels):.4g} is needed"
         raise UserError(f"{problem}, which leaves some of the {len(classes)} classes empty: {needed}")
     rng = np.random.default_rng([seed, 0, 1])  # batches are shuffled by [seed, epoch]
-    turn, tie = np.empty(len(labels), np.int64), np.empty(len(labels), np.int64)
-    for place, label in enumerate(rng.permutation(classes)):
-        rows = rng.permutation(np.flatnonzero(labels == label))
-        turn[rows], tie[rows] = np.arange(len(rows)), place
-    return np.sort(
-        np.lexsort((tie, turn))[:total]
-    )  # the first sample of every class, then the second of every class, ...
+    queues = [rng.permutation(np.flatnonzero(labels == label)).tolist() for label in rng.permutation(classes)]
+    longest = max(map(len, queues))
+    turns = [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]
+    return np.sort(turns[:total])

@@ -1,7 +1,9 @@
 """Input of the downstream tasks: both parts of a split, an encoder for each stream, features of frozen encoders."""
 
 import hashlib
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,140 +11,202 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from engine.checkpoint import get_encoder
-from engine.device import keep_freed_memory, set_precision
+from engine.checkpoint import NEW, Previous, load_checkpoint, restoring
+from engine.evaluation import changed_flags
 from engine.files import save_npz
-from engine.runlog import Run
+from engine.runlog import Run, RunLog
 from engine.training import seed_everything
 from feeder.augmentations import STREAMS, centre_crop, crop_resize, draw_crop
 from feeder.cli import UserError
 from feeder.dataset import Batches, SkeletonDataset, make_loader
-from feeder.skeleton import NUM_BODIES
+from feeder.skeleton import NUM_BODIES, NUM_JOINTS
 from model import Encoder
+from model.reference import sizes
+from options import flags
 
 BATCH_SIZE = 64  # clips in a batch of a frozen encoder
 
 
 class Task(NamedTuple):
-    """Data set, protocol and encoders that a downstream run evaluates."""
+    """What a downstream run evaluates, and on which data."""
 
     run: Run
-    streams: list[str]
-    num_classes: int
     train: SkeletonDataset
     test: SkeletonDataset
-    encoders: list[Encoder | None]  # None for raw coordinates
-    record: dict[str, Any]  # seed, data and origins of the encoders, added to the options of the run
+    num_classes: int
     device: torch.device
 
+    @property
+    def streams(self) -> list[str]:
+        """The streams that are evaluated."""
+        return self.run.stream.split("+")
 
-def open_task(
-    run: Run,
-    folder: Path,
-    num_classes: int,
-    pretrained: Sequence[str],
-    sizes: dict[str, int],
-    device: torch.device,
-    seed: int | None = None,
-    raw: bool = False,
-) -> Task:
-    """Open the data in `folder` and an encoder for each stream, and check them, before anything is computed.
 
-    Without `pretrained`, the encoders are random and drawn from the seed; with `raw` there are none. `sizes` are set by flags;
-    without a seed one is drawn.
-    """
-    if device.type == "cpu":
-        keep_freed_memory()
-    set_precision("fp32", device)
-    train, test = SkeletonDataset(folder, "train"), SkeletonDataset(folder, "val")
-    for dataset in (train, test):
+def open_task(run: Run, folder: Path, num_classes: int, device: torch.device) -> Task:
+    """Open both parts of the split in `folder`; raise `UserError` if a label is outside the classes."""
+    task = Task(run, SkeletonDataset(folder, "train"), SkeletonDataset(folder, "val"), num_classes, device)
+    for dataset in (task.train, task.test):
         worst = int(dataset.labels.argmax())
         if dataset.labels[worst] >= num_classes:
             label = f"{dataset.names[worst]} has label {dataset.labels[worst]}"
             raise UserError(f"{folder}: {label}, but options/datasets.py has {num_classes} classes")
-    data = {"train": len(train), "test": len(test), "digest": train.digest() + test.digest()}
-    seed, streams = seed_everything(seed), run.stream.split("+")
-
-    encoders: list[Encoder | None] = []
-    origins: list[dict] = []
-    for path in pretrained or [None] * len(streams):
-        seed_everything(seed)  # a random encoder does not depend on the other streams of the run
-        encoder, origin = (None, {"task": "raw"}) if raw else get_encoder(path, sizes)
-        if encoder:
-            digest = hashlib.sha256()
-            for name, tensor in encoder.state_dict().items():
-                digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
-            origin = {"digest": digest.hexdigest()} | (origin if path else {"task": "random", "seed": seed})
-        encoders.append(encoder)
-        origins.append(origin)
-    record = {"seed": seed, "data": data, "origins": origins}
-    return Task(run, streams, num_classes, train, test, encoders, record, device)
+    return task
 
 
-def feature_batches(x: Tensor, y: Tensor, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of features x (N, D) and labels y (N,), both on the device; the order is copied there once."""
-    order = torch.tensor([row for rows in batches for row in rows]).to(x.device)
-    for rows in order.split(batches.batch_size):
-        yield x[rows], y[rows]
+def record(
+    task: Task, args: Namespace, recipe: Namespace, seed: int, encoders: list[dict], previous: Previous = NEW
+) -> dict[str, Any]:
+    """Return what a run records in addition to its options; raise `UserError` if it continues one with other data."""
+    digest = task.train.digest() + task.test.digest()
+    data = {"train": len(task.train), "test": len(task.test), "digest": digest}
+    found = dict(seed=seed, data=data, encoders=encoders, setup=changed_flags(args, recipe))
+    for entry in ("data", "encoders"):
+        if previous.checkpoint.get(entry, found[entry]) != found[entry]:
+            remedy = "choose another --checkpoint-path, or omit --resume"
+            raise UserError(f"{previous.path} was started with other {entry}: {remedy}")
+    changes = previous.checkpoint.get("changes", []) + previous.notes
+    if "checkpoint_path" in args:
+        found |= dict(changes=changes, folder=str(Path(args.checkpoint_path).resolve()))
+    return found
 
 
-def clip_batches(
-    loader: DataLoader,
-    stream: str,
-    sizes: dict[str, int],
-    device: torch.device,
-    crop_ratio: Sequence[float] | None = None,
-    generator: torch.Generator | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield crops of a stream, x (N, 3, frames, V, bodies), and labels (N,), on the device.
+def open_encoders(args: Namespace, seed: int) -> list[tuple[Encoder | None, dict[str, Any]]]:
+    """Return an encoder for each stream, and its origin: "task", "digest" of the weights, and what its run recorded.
 
-    They are centre crops or, with `crop_ratio`, random crops of a share of the clip between these two, as in CMD's fine-tuning.
+    With --random-encoder it is drawn from the seed; with --raw-coordinates it is None.
     """
-    size = sizes["frames"]
-    for batch in loader:
-        x = batch.x[..., : sizes["bodies"]].to(device, non_blocking=True)
-        if crop_ratio is None:
-            x = centre_crop(x, batch.num_frames, size=size)
+    found: list[tuple[Encoder | None, dict[str, Any]]] = []
+    for path in args.pretrained or [None] * len(args.finetune_skeleton_representation):
+        if getattr(args, "raw_coordinates", False):
+            found.append((None, {"task": "raw", "seed": seed}))
+            continue
+        seed_everything(seed)  # a random encoder does not depend on the other streams of the run
+        if path is None:
+            with restoring("random encoder"):
+                encoder, origin = Encoder(**flags.given_sizes(args)), {"task": "random", "seed": seed}
         else:
-            x = crop_resize(x, *draw_crop(batch.num_frames, crop_ratio, size, generator), size)
-        x = STREAMS[stream](x)
-        yield x, batch.labels.to(device, non_blocking=True)
+            checkpoint = load_checkpoint(path)
+            with restoring(path):
+                encoder = restore_encoder(
+                    checkpoint["state_dict"], checkpoint.get("sizes", {}), flags.given_sizes(args)
+                )
+                origin = origin_of(checkpoint)
+        digest = hashlib.sha256()
+        for name, tensor in encoder.state_dict().items():
+            digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+        found.append((encoder, origin | {"digest": digest.hexdigest()}))
+    return found
+
+
+def restore_encoder(
+    state_dict: dict[str, Tensor], recorded: dict[str, Any], given: dict[str, int]
+) -> Encoder:
+    """Return the (query) encoder of a state dict; raise ValueError or RuntimeError if it does not fit.
+
+    Args:
+        state_dict: of a network of pre-training or of a classifier.
+        recorded: the "sizes" of the checkpoint; if it has none, they are read from the shapes, except for the heads.
+        given: sizes set by flags.
+    """
+    prefix = "encoder_q.encoder." if any(name.startswith("encoder_q.") for name in state_dict) else "encoder."
+    weights = {name.removeprefix(prefix): t for name, t in state_dict.items() if name.startswith(prefix)}
+    found = given | (recorded.get("encoder") or sizes(weights))
+    for name, value in given.items():
+        if found[name] != value:
+            raise ValueError(f"it has {name} {found[name]}, not {value}: omit the flag")
+    if found["joints"] != NUM_JOINTS:
+        raise ValueError(f"it was trained on {found['joints']} joints, feeder/skeleton.py has {NUM_JOINTS}")
+    encoder = Encoder(**found)
+    encoder.load_state_dict(weights)
+    if "num_head" not in found:
+        heads = encoder.sizes["num_head"]
+        print(
+            f"note: the checkpoint does not record the number of heads: using {heads} (set it with --num-head)"
+        )
+    return encoder
+
+
+def origin_of(checkpoint: dict) -> dict[str, Any]:
+    """Return what identifies the encoder of a checkpoint; "reference" or "unknown" if it is not ours."""
+    if "run" not in checkpoint:
+        return {"task": "reference" if "reference" in checkpoint else "unknown"}
+    kept = ("epoch", "seed", "options", "setup", "encoders")
+    return {"task": checkpoint["run"][0]} | {name: checkpoint[name] for name in kept if name in checkpoint}
+
+
+@dataclass
+class Clips:
+    """Batches of a stream on a device: crops (N, 3, frames, V, bodies) and labels (N,).
+
+    They are centre crops or, with `crop_ratio`, random crops of a share of the clip between these two, as in CMD's
+    fine-tuning, drawn from `generator`.
+    """
+
+    loader: DataLoader
+    stream: str
+    sizes: dict[str, int]  # frames and bodies of the encoder
+    device: torch.device
+    crop_ratio: Sequence[float] | None = None
+    generator: torch.Generator | None = None
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        size = self.sizes["frames"]
+        for batch in self.loader:
+            x = batch.x[..., : self.sizes["bodies"]].to(self.device, non_blocking=True)
+            if self.crop_ratio is None:
+                x = centre_crop(x, batch.num_frames, size=size)
+            else:
+                x = crop_resize(x, *draw_crop(batch.num_frames, self.crop_ratio, size, self.generator), size)
+            yield STREAMS[self.stream](x), batch.labels.to(self.device, non_blocking=True)
+
+
+def both_features(
+    encoder: Encoder | None, task: Task, stream: str, args: Namespace, log: RunLog
+) -> list[Tensor]:
+    """Return the features of the training and of the test set; see `extract_features`."""
+    return [
+        extract_features(encoder, part, stream, task.device, args, log) for part in (task.train, task.test)
+    ]
 
 
 @torch.no_grad()
 def extract_features(
-    task: Task, encoder: Encoder | None, stream: str, workers: int, batch_size: int = BATCH_SIZE
-) -> tuple[Tensor, Tensor]:
-    """Return [v_t, v_s] of all training and of all test clips, (N, 2 d), on the device, in the order of the data set.
+    encoder: Encoder | None,
+    dataset: SkeletonDataset,
+    stream: str,
+    device: torch.device,
+    args: Namespace,
+    log: RunLog,
+) -> Tensor:
+    """Return [v_t, v_s] of all clips of a part, (N, 2 d), on the device, in the order of the part.
 
-    The encoder is in evaluation mode and the crop deterministic, so a clip has the same features in every epoch. Without an
-    encoder, return the cropped clips themselves, (N, 3 * 64 * V * M) in metres. Raise UserError if a feature is not finite.
+    The encoder is in evaluation mode and the crop deterministic, so a clip has the same features in every epoch. Without
+    an encoder, return the cropped clips themselves, (N, 3 * 64 * V * M) in metres. Raise `UserError` if a feature is not
+    finite.
     """
-    sizes = {"frames": 64, "bodies": NUM_BODIES} if encoder is None else encoder.eval().to(task.device).sizes
-    both = []
-    for dataset in (task.train, task.test):
-        loader = make_loader(
-            dataset, Batches(len(dataset), batch_size), workers, pin_memory=task.device.type == "cuda"
-        )
-        clips = clip_batches(loader, stream, sizes, task.device)
-        features = []
-        for x, _ in tqdm(clips, f"features of {dataset.part}", len(loader), leave=False, disable=None):
-            features.append(x.flatten(1) if encoder is None else torch.cat(encoder(x), dim=1))
-        both.append(torch.cat(features))
-        finite = torch.cat([torch.isfinite(x).all(dim=1) for x in features]).cpu()  # waits for the device
-        if not finite.all():
-            bad = int(finite.int().argmin())
-            sample = f"{dataset.part} sample {bad} ({dataset.names[bad]})"
-            raise UserError(
-                f"{dataset.folder}: the features of {sample} are not finite: the encoder's weights are damaged"
-            )
-    return both[0], both[1]
+    sizes = {"frames": 64, "bodies": NUM_BODIES} if encoder is None else encoder.eval().to(device).sizes
+    batches = Batches(len(dataset), args.batch_size if "knn_neighbours" in args else BATCH_SIZE)
+    clips = Clips(make_loader(dataset, batches, args.workers, device.type == "cuda"), stream, sizes, device)
+    features = []
+    for step, (x, _) in enumerate(clips):
+        features.append(x.flatten(1) if encoder is None else torch.cat(encoder(x), dim=1))
+        if step and step % args.print_freq == 0:
+            log.print(f"features of {dataset.part}: [{step}/{len(clips)}]")
+    joined = torch.cat(features)
+    finite = torch.isfinite(joined).all(dim=1).cpu()  # waits for the device
+    if not finite.all():
+        bad = int(finite.int().argmin())
+        problem = f"the features of {dataset.part} sample {bad} ({dataset.names[bad]}) are not finite"
+        raise UserError(f"{dataset.folder}: {problem}: the encoder's weights are damaged")
+    return joined
 
 
-def save_features(folder: Path, task: Task, stream: str, both: Sequence[Tensor]) -> None:
+def save_features(folder: Path, task: Task, stream: str, features: Sequence[Tensor]) -> None:
     """Write features_STREAM_train.npz and features_STREAM_val.npz: names (N,), labels (N,), features (N, D)."""
-    for dataset, x in zip((task.train, task.test), both, strict=True):
+    for dataset, x in zip((task.train, task.test), features, strict=True):
         path = folder / f"features_{stream}_{dataset.part}.npz"
         save_npz(path, names=np.array(dataset.names), labels=dataset.labels, features=x.cpu().numpy())

@@ -1,24 +1,27 @@
-"""Shared parts of the training loops: state of a run, seeds, learning-rate schedule, stop signals."""
+"""Shared parts of the training loops: seeds, learning-rate schedule, stop signals; the state of a pre-training."""
 
+import contextlib
 import math
 import random
 import secrets
 import signal
-import threading
 from argparse import Namespace
-from pathlib import Path
+from collections.abc import Iterator
 from types import FrameType
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from engine import distributed
-from engine.checkpoint import load_weights, restore_optimizer
+from engine.checkpoint import restore_optimizer
 from engine.meters import Meter
+from feeder.augmentations import PretrainingViews
 from feeder.cli import UserError
-from model import SCDNet
+
+METERS = {"Time": "6.3f", "Data": "6.3f", "Loss": ".4e", "Acc@1": "6.2f"}
+KEPT = "stopped, the last checkpoint is kept; try a lower --lr"
 
 
 def seed_everything(seed: int | None) -> int:
@@ -35,33 +38,27 @@ def process_seed(seed: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, rank]).generate_state(1, np.uint64)[0] >> 1)  # below 2^63
 
 
-def random_states(generator: torch.Generator | None = None) -> dict:
+def random_states(generator: torch.Generator) -> dict:
     """Return the states of torch's global generators in this process and of `generator`; no other is drawn from."""
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,  # of the current GPU
-        "generator": None if generator is None else generator.get_state(),
+        "generator": generator.get_state(),
     }
 
 
-def restore_random_states(
-    states: dict, path: str | Path | None, generator: torch.Generator | None = None
-) -> None:
-    """Restore states of `random_states` from the checkpoint at `path`; the GPU state only if both runs have a GPU."""
-    try:
-        torch.set_rng_state(states["torch"])
-        if torch.cuda.is_initialized() and states["cuda"] is not None:
-            torch.cuda.set_rng_state(states["cuda"])
-        if generator is not None:
-            generator.set_state(states["generator"])
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged: its random states cannot be restored ({error!r})") from None
+def restore_random_states(states: dict, generator: torch.Generator) -> None:
+    """Restore states of `random_states`; the GPU state only if both runs have a GPU."""
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_initialized() and states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"])
+    generator.set_state(states["generator"])
 
 
 def set_learning_rate(optimizer: Optimizer, args: Namespace, epoch: int) -> float:
     """Set and return the learning rate of an epoch: times 0.1 at each milestone of --schedule, or half a cosine to 0.
 
-    With --warmup-epochs A B, --lr is replaced by --warmup-lr until epoch A, from where it rises linearly to --lr at epoch B.
+    With --warmup-epochs A B, it is --warmup-lr until epoch A, from where it rises linearly to --lr at epoch B.
     """
     cosine = 0.5 * (1 + math.cos(math.pi * epoch / args.epochs))
     start, end = args.warmup_epochs or (0, 0)
@@ -73,64 +70,55 @@ def set_learning_rate(optimizer: Optimizer, args: Namespace, epoch: int) -> floa
     return lr
 
 
-class StopSignals:
-    """While entered, record SIGTERM and SIGINT for the training loop to read.
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and SIGINT in the list that is yielded, for a training loop to read.
 
-    A second Ctrl-C ends a single process at once. Other repeated signals are ignored: torchrun and clusters send several, which
-    must not interrupt the last checkpoint.
+    A second Ctrl-C ends a single process at once. Other repeated signals are ignored: torchrun and clusters send
+    several, which must not interrupt the last checkpoint.
     """
+    caught: list[int] = []
 
-    def __init__(self) -> None:
-        self.signum: int | None = None  # None before a signal arrives
-        self._previous: dict = {}
-
-    def __enter__(self) -> "StopSignals":
-        if threading.current_thread() is threading.main_thread():  # only this thread may set handlers
-            self._previous = {n: signal.signal(n, self._record) for n in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
-
-    @property
-    def name(self) -> str:
-        """Name of the signal, such as SIGTERM; "another process" if it arrived there."""
-        return signal.Signals(self.signum).name if self.signum else "another process"
-
-    @property
-    def status(self) -> int:
-        """Exit status that a shell reports for a process ended by the signal."""
-        return 128 + (self.signum or signal.SIGTERM)
-
-    def _record(self, signum: int, _frame: FrameType | None) -> None:
-        if self.signum and signum == signal.SIGINT and distributed.world_size() == 1:
+    def record(signum: int, _frame: FrameType | None) -> None:
+        if caught and signum == signal.SIGINT and distributed.world_size() == 1:
             raise SystemExit(130)
-        self.signum = self.signum or signum
+        caught.append(signum)
+
+    previous = {signum: signal.signal(signum, record) for signum in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield caught
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
 
 
 class Training:
     """State of a pre-training run that its checkpoints save.
 
-    `epoch` counts completed epochs, `step` completed steps of the current epoch; `generator` draws the views.
+    Args:
+        model: an `SCDNet`, or its `DistributedDataParallel`; `net` is the network in both cases.
+        optimizer: of its query encoder.
+        views: the augmentation, whose parameters `generator` draws.
+        epoch: completed epochs; `step` counts the completed steps of the current one.
     """
 
     def __init__(
-        self, net: SCDNet, optimizer: Optimizer, generator: torch.Generator, epoch: int = 0, step: int = 0
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        views: PretrainingViews,
+        generator: torch.Generator,
+        epoch: int = 0,
     ) -> None:
-        self.net, self.optimizer, self.generator, self.epoch, self.step = (
-            net,
+        self.model, self.net, self.optimizer, self.views = (
+            model,
+            getattr(model, "module", model),
             optimizer,
-            generator,
-            epoch,
-            step,
+            views,
         )
-        self.meters = {
-            "Time": Meter("6.3f"),
-            "Data": Meter("6.3f"),
-            "Loss": Meter(".4e"),
-            "Acc@1": Meter("6.2f"),
-        }
+        self.generator, self.epoch, self.step = generator, epoch, 0
+        self.device = next(model.parameters()).device
+        self.meters = {name: Meter(form) for name, form in METERS.items()}
         self.statistics: dict[str, Meter] = {}  # of printed steps
 
     def __str__(self) -> str:
@@ -152,9 +140,7 @@ class Training:
     def check_loss(self) -> None:
         """Raise `UserError` if a loss of the epoch is not finite."""
         if not math.isfinite(self.meters["Loss"].total):
-            raise UserError(
-                f"the loss is not finite at {self}: stopped, the last checkpoint is kept; try a lower --lr"
-            )
+            raise UserError(f"the loss is not finite at {self}: {KEPT}")
 
     def figures(self, batch_size: int) -> dict[str, float]:
         """Return the means of the epoch over all processes, and its seconds and samples per second."""
@@ -176,11 +162,9 @@ class Training:
 
     def state(self) -> dict:
         """Return the entries of a checkpoint that `restore` reads; all processes must call it."""
-        self.average_meters()
         if not torch.stack([p.isfinite().all() for p in self.net.encoder_q.parameters()]).all():
-            raise UserError(
-                f"weights are not finite at {self}: stopped, the last checkpoint is kept; try a lower --lr"
-            )
+            raise UserError(f"weights are not finite at {self}: {KEPT}")
+        self.average_meters()
         return dict(
             epoch=self.epoch,
             step=self.step,
@@ -191,27 +175,19 @@ class Training:
             random=distributed.gather_objects(random_states(self.generator)),
         )
 
-    def restore(self, checkpoint: dict, path: Path, data: str) -> None:
-        """Continue from the checkpoint at `path`; the reference's has neither generators nor meters.
-
-        Raises:
-            UserError: its sizes or its `data` (a digest) differ.
-        """
+    def restore(self, checkpoint: dict) -> None:
+        """Continue from a checkpoint; the reference's has neither generators nor meters."""
         for name, value in checkpoint.get("sizes", {}).get("encoder", {}).items():
             if self.net.sizes["encoder"].get(name) != value:
                 flag, own = f"--{name.replace('_', '-')}", self.net.sizes["encoder"].get(name)
-                raise UserError(
-                    f"{path} has {flag} {value}, this run {own}; repeat the flags of that run to continue it"
+                raise ValueError(
+                    f"it has {flag} {value}, this run {own}; repeat the flags of that run to continue it"
                 )
-        if checkpoint.get("data", data) != data:
-            raise UserError(
-                f"{path} was trained on other data of the same name; choose another --checkpoint-path"
-            )
-        load_weights(self.net, checkpoint["state_dict"], path)
-        restore_optimizer(self.optimizer, self.net, checkpoint, path)
+        self.net.load_state_dict(checkpoint["state_dict"])
+        restore_optimizer(self.optimizer, self.net, checkpoint)
+        self.epoch, self.step = checkpoint.get("epoch", self.epoch), checkpoint.get("step", 0)
         for name, values in checkpoint.get("meters", {}).items():
-            meter = self.meters.get(name) or self.statistics.setdefault(name, Meter())
-            meter.restore(values)
+            (self.meters.get(name) or self.statistics.setdefault(name, Meter())).restore(values)
         states = checkpoint.get("random", [])
         if distributed.rank() < len(states):  # additional processes keep their own seeds
-            restore_random_states(states[distributed.rank()], path, self.generator)
+            restore_random_states(states[distributed.rank()], self.generator)

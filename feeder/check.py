@@ -7,14 +7,14 @@ python -m feeder.check data/NTU-RGB-D-60-AGCN/xsub
 import collections
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from feeder.arrays import DATA, PARTS, SAMPLE_SHAPE, Split, open_split, path_of
 from feeder.cli import CommandLine, UserError, script
-from feeder.preparation import ntu, pku
+from feeder.preparation import ntu, pku, public
 from feeder.preparation.generate import Report
 from feeder.skeleton import NUM_JOINTS, SPINE_MID
 
@@ -79,9 +79,7 @@ def check_folder(folder: Path) -> list[str]:
         name, _, expected = _data_set([*train, *val], folder.name)
         verdict = count_verdict((len(train), len(val)), expected)
         print(
-            f"  {name}: {verdict}"
-            if name
-            else "  names of neither NTU RGB+D nor PKU-MMD: no full set to compare with"
+            f"  {name}: {verdict}" if name else "  names of an unknown data set: no full set to compare with"
         )
     return problems
 
@@ -92,6 +90,9 @@ def _data_set(names: list[str], benchmark: str) -> tuple[str, int, tuple[int, in
     if parts in ({1}, {2}):
         (part,) = parts
         return f"PKU-MMD part {part}", pku.NUM_CLASSES, pku.SAMPLE_COUNTS.get((part, benchmark))
+    sets = {known and known[0] for known in map(public.sample_of, names)}
+    if len(sets) == 1 and (public_set := sets.pop()):
+        return public_set.title, len(public_set.actions), public_set.counts.get(benchmark)
     try:
         last_setup = max(ntu.parse_name(name).setup for name in names)
     except UserError:
@@ -100,37 +101,39 @@ def _data_set(names: list[str], benchmark: str) -> tuple[str, int, tuple[int, in
     return name, ntu.LIMITS[name][-1], ntu.SAMPLE_COUNTS.get((name, benchmark))
 
 
-def _check_names(split: Split, benchmark: str, part: str) -> list[str]:
-    """Return a line for each kind of problem of names and labels; names of NTU RGB+D and of our PKU-MMD contain the class."""
+def _check_names(split: Split, benchmark: str, part: str) -> Iterator[str]:
+    """Yield problems of names and labels; names of NTU RGB+D and of our samples of other data sets contain the class."""
     data_set, num_classes, _ = _data_set(split.names, benchmark)
-    found: dict[str, list[str]] = {}  # kind of problem -> an example for each sample
-    for name, times in collections.Counter(split.names).items():
-        if times > 1:
-            found.setdefault("names that occur several times", []).append(f"{name} occurs {times} times")
+    name, times = collections.Counter(split.names).most_common(1)[0]
+    if times > 1:
+        yield f"{name} occurs {times} times"
+    misplaced = []
     for name, label in zip(split.names, split.labels, strict=True):
-        action = _CLASS_IN_NAME.search(name)
-        if label >= num_classes:
-            found.setdefault(f"labels outside the {num_classes} classes of {data_set}", []).append(
-                f"{name} has label {label}"
+        action, known = _CLASS_IN_NAME.search(name), public.sample_of(name)
+        expected = known[1].label if known else int(action[1]) - 1 if action else label
+        if label >= num_classes or label != expected:
+            reason = (
+                f"but {data_set} has {num_classes} classes" if label >= num_classes else f"not {expected}"
             )
-        elif action and label != int(action[1]) - 1:
-            example = f"{name} has label {label}, not {int(action[1]) - 1}"
-            found.setdefault("labels that differ from the name", []).append(example)
+            yield f"{name} has label {label}, {reason}"
+            return
+        if known and known[1].parts.get(benchmark, part) != part:
+            misplaced.append(name)
         if data_set in ntu.LIMITS:
             try:
                 numbers = ntu.parse_name(name, data_set)
             except UserError as error:
-                found.setdefault(f"names outside {data_set}", []).append(str(error))
-                continue
+                yield str(error)
+                return
             if benchmark in ("xsub", "xview", "xsetup") and ntu.part_of(numbers, benchmark) != part:
-                found.setdefault(f"samples that do not belong to this part of {benchmark}", []).append(name)
-    return _lines(found, len(split.names))
+                misplaced.append(name)
+    if misplaced:
+        yield f"{len(misplaced)} samples, such as {misplaced[0]}, do not belong to this part of {benchmark}"
 
 
-def _check_values(split: Split, path: Path) -> list[str]:
-    """Return a line for each kind of wrong coordinates; samples of zeros are only a note, because the reference keeps some."""
+def _check_values(split: Split, path: Path) -> Iterator[str]:
+    """Yield problems of the coordinates; samples of zeros are only a note, because the reference keeps some."""
     empty, used = 0, np.zeros(NUM_JOINTS, bool)
-    found: dict[str, list[str]] = {}
     for start in range(0, len(split.labels), _CHUNK):
         # read, not mapped: mapped pages would count as memory of the process
         rows = min(_CHUNK, len(split.labels) - start)
@@ -138,29 +141,22 @@ def _check_values(split: Split, path: Path) -> list[str]:
         samples = np.fromfile(path, np.float32, rows * split.data[0].size, offset=offset).reshape(
             rows, *SAMPLE_SHAPE
         )
-        finite = np.isfinite(samples).all((1, 2, 3, 4))
-        centred = np.abs(samples[:, :, 0, SPINE_MID, 0]).max(1) <= CENTRED_METRES
-        for wrong, kind in (
-            (~finite, "NaN or infinite coordinates"),
-            (finite & ~centred, "the first frame is not centred on the spine"),
+        for wrong, reason in (
+            (~np.isfinite(samples).all((1, 2, 3, 4)), "NaN or infinite coordinates"),
+            (
+                np.abs(samples[:, :, 0, SPINE_MID, 0]).max(1) > CENTRED_METRES,
+                "the first frame is not centred on the spine",
+            ),
         ):
-            for row in np.flatnonzero(wrong):
-                found.setdefault(kind, []).append(split.names[start + row])
+            if wrong.any():
+                yield f"{split.names[start + int(wrong.argmax())]}: {reason}"
+                return
         used |= samples.any((0, 1, 2, 4))
         empty += int((~samples[:, :, 0].any((1, 2, 3))).sum())
     if empty:
         print(f"  note: {empty} samples are all zeros")
     if unused := np.flatnonzero(~used & (np.arange(NUM_JOINTS) != SPINE_MID)).tolist():
         print(f"  note: joints {unused} are zero in every sample")
-    return _lines(found, len(split.names))
-
-
-def _lines(found: dict[str, list[str]], total: int) -> list[str]:
-    """Return a line for each kind of problem, with the number of samples and one example."""
-    return [
-        f"{kind}: {len(examples)} of {total} samples, such as {examples[0]}"
-        for kind, examples in found.items()
-    ]
 
 
 def get_parser() -> CommandLine:

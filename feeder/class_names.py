@@ -8,6 +8,7 @@ FILES = {
     "pku_part1": "pku",
     "pku_part2": "pku",
     "ui_prmd": "ui_prmd",
+    "nw_ucla": "nw_ucla",
     "demo": "demo",
 }
 

@@ -1,42 +1,26 @@
 """The flags that several scripts share, one function for each group."""
 
-import argparse
 import os
+from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 
 from options.datasets import DATA_SETS, PROTOCOL_FOLDERS, split_folder
-from options.parser import (
-    OneOrMore,
-    Parser,
-    fraction,
-    listed,
-    natural,
-    natural_float,
-    positive_float,
-    positive_int,
-    seed,
-)
+from options.parser import Parser, fraction, natural, natural_float, positive_float, positive_int, seed
 
 STREAM_FLAG = "--finetune-skeleton-representation"  # of a downstream task
 SIZES = ("hidden_size", "num_head", "num_layer", "channels", "frames", "bodies")
 
 
 def add_data_flags(parser: Parser, data_set: str, streams: Iterable[str], several: bool = False) -> None:
-    """Add the data flags; `data_set` is the script's name of that flag, `several` allows several of the `streams`."""
+    """Add the data flags; `data_set` is the name of the script's flag, `several` allows several streams."""
+    names, nargs = ([STREAM_FLAG], "+") if several else ([], None)
+    names += ["--skeleton-representation"]
     add = parser.add_argument_group("data").add_argument
     add("--data-path", default="./data", metavar="DIR", help="root of the array folders")
     add(data_set, choices=DATA_SETS, metavar="NAME", help=", ".join(DATA_SETS))
     add("--protocol", choices=PROTOCOL_FOLDERS, metavar="NAME", help=", ".join(PROTOCOL_FOLDERS))
-    names, action = ([STREAM_FLAG], OneOrMore) if several else ([], "store")
-    add(
-        *names,
-        "--skeleton-representation",
-        action=action,
-        choices=streams,
-        metavar="NAME",
-        help=", ".join(streams),
-    )
+    add(*names, nargs=nargs, choices=streams, metavar="NAME", help=", ".join(streams))
     add("-j", "--workers", type=natural, metavar="N", help="processes that read data")
 
 
@@ -54,53 +38,37 @@ def add_size_flags(parser: Parser, note: str) -> None:
 def add_encoder_flags(parser: Parser, raw: bool = False) -> None:
     """Add the choice of the encoder of a downstream task; `raw` adds raw coordinates."""
     add = parser.add_argument_group("encoder, one of").add_argument
-    add(
-        "--pretrained",
-        action=OneOrMore,
-        metavar="PATH",
-        help="checkpoint, ours or the reference's, one for each stream",
-    )
+    pretrained = "checkpoint, ours or the reference's, one for each stream"
+    add("--pretrained", nargs="+", metavar="PATH", help=pretrained)
     add("--random-encoder", action="store_true", help="an untrained encoder, as a baseline")
     if raw:
         add("--raw-coordinates", action="store_true", help="no encoder: the cropped clips themselves")
     add = parser.add_argument_group("streams and features").add_argument
-    add(
-        "--stream-weights",
-        type=positive_float,
-        nargs="+",
-        metavar="W",
-        help="weights of the streams in their fusion (all 1)",
-    )
-    add(
-        "--save-features",
-        action="store_true",
-        help="write names, labels and features as .npz to the run's folder",
-    )
-    add_size_flags(
-        parser,
-        "from the checkpoint; with --random-encoder the paper's: 2048, 8, 1, 64, 64, 2.\n"
-        "  A checkpoint of the reference does not record --num-head.",
-    )
+    weights = "weights of the streams in their fusion (all 1)"
+    add("--stream-weights", type=positive_float, nargs="+", metavar="W", help=weights)
+    add("--save-features", action="store_true", help="write the features as .npz to the run's folder")
+    note = "from the checkpoint; with --random-encoder the paper's: 2048, 8, 1, 64, 64, 2."
+    add_size_flags(parser, f"{note}\n  A checkpoint of the reference does not record --num-head.")
 
 
-def check_encoder_flags(parser: Parser, args: argparse.Namespace) -> None:
-    """Exit with status 2 unless exactly one encoder is chosen for each stream, on the command line or in --config."""
+def check_encoder_flags(parser: Parser, args: Namespace) -> None:
+    """Exit with status 2 unless one kind of encoder is chosen, with one checkpoint for each stream."""
     if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         parser.error("evaluation runs in one process: start it without torchrun")
-    choices = [name for name in ("pretrained", "random_encoder", "raw_coordinates") if hasattr(args, name)]
-    if sum(getattr(args, name) not in (None, False) for name in choices) != 1:
+    choices = [name for name in ("pretrained", "random_encoder", "raw_coordinates") if name in args]
+    if sum(bool(getattr(args, name)) for name in choices) != 1:
         parser.error(f"choose one of {', '.join(f'--{name}' for name in choices).replace('_', '-')}")
-    if getattr(args, "raw_coordinates", False) and (sizes := given_sizes(args)):
+    if "raw_coordinates" in args and args.raw_coordinates and (sizes := given_sizes(args)):
         parser.error(f"--raw-coordinates has no encoder: omit --{next(iter(sizes)).replace('_', '-')}")
-    streams, checkpoints = listed(args.finetune_skeleton_representation), listed(args.pretrained)
+    streams = args.finetune_skeleton_representation
     if len(set(streams)) < len(streams):
         parser.error(f"{STREAM_FLAG} {' '.join(streams)}: list each stream once")
-    for flag, values in (("--pretrained", checkpoints), ("--stream-weights", args.stream_weights)):
+    for flag, values in (("--pretrained", args.pretrained), ("--stream-weights", args.stream_weights)):
         if values and len(values) != len(streams):
             parser.error(f"{len(values)} {flag} for {len(streams)} {STREAM_FLAG}: set one for each")
 
 
-def given_folder(parser: Parser, args: argparse.Namespace, data_set: str) -> Path:
+def given_folder(parser: Parser, args: Namespace, data_set: str) -> Path:
     """Return the folder of the data set's arrays; exit with status 2 if it has no such protocol."""
     try:
         return split_folder(args.data_path, data_set, args.protocol)
@@ -108,13 +76,13 @@ def given_folder(parser: Parser, args: argparse.Namespace, data_set: str) -> Pat
         parser.error(str(error))
 
 
-def given_sizes(args: argparse.Namespace) -> dict[str, int]:
+def given_sizes(args: Namespace) -> dict[str, int]:
     """Return the sizes of the encoder that are set, by their names in `Encoder`."""
     return {name: value for name in SIZES if (value := getattr(args, name)) is not None}
 
 
 def add_optimizer_flags(parser: Parser) -> None:
-    """Add epochs, batch size and SGD."""
+    """Add epochs, batch size, learning rate and SGD."""
     add = parser.add_argument_group("optimisation (SGD)").add_argument
     add("--epochs", type=positive_int, metavar="N", help="passes over the training set")
     add("--start-epoch", type=natural, default=0, metavar="N", help="count epochs from here")
@@ -126,24 +94,16 @@ def add_optimizer_flags(parser: Parser) -> None:
     add("--warmup-lr", type=natural_float, metavar="X", help="learning rate before the rise")
     add("--cos", action="store_true", help="cosine decay of the lr instead of --schedule")
     add("--momentum", type=fraction, metavar="X", help="momentum of SGD")
-    add(
-        "--wd",
-        "--weight-decay",
-        type=natural_float,
-        dest="weight_decay",
-        metavar="X",
-        help="weight decay, of all parameters",
-    )
+    decay = "weight decay, of all parameters"
+    add("--wd", "--weight-decay", type=natural_float, dest="weight_decay", metavar="X", help=decay)
 
 
-def check_warmup(parser: Parser, args: argparse.Namespace) -> None:
-    """Exit with status 2 unless --warmup-epochs and --warmup-lr are set together, and the rise has a length."""
+def check_warmup(parser: Parser, args: Namespace) -> None:
+    """Exit with status 2 unless both flags of the warm-up are set, or none, and epoch B is above A."""
     if (args.warmup_epochs is None) != (args.warmup_lr is None):
         parser.error("--warmup-epochs and --warmup-lr are set together")
     if args.warmup_epochs and args.warmup_epochs[0] >= args.warmup_epochs[1]:
-        parser.error(
-            f"--warmup-epochs {' '.join(map(str, args.warmup_epochs))}: the second epoch must be above the first"
-        )
+        parser.error("--warmup-epochs A B: B must be above A")
 
 
 def add_contrast_flags(parser: Parser) -> None:
@@ -154,10 +114,7 @@ def add_contrast_flags(parser: Parser) -> None:
     add("--encoder-m", type=fraction, metavar="m", help="momentum of the key encoder")
     add("--encoder-t", type=positive_float, metavar="T", help="temperature")
     add(
-        "--pairs",
-        nargs="+",
-        metavar="PAIR",
-        help="query and key of each term of the loss; other pairs are an ablation",
+        "--pairs", nargs="+", metavar="PAIR", help="query and key of each term of the loss; others: ablations"
     )
     add("--no-masks", action="store_true", help="views without spatial and temporal masks, an ablation")
 
@@ -165,13 +122,8 @@ def add_contrast_flags(parser: Parser) -> None:
 def add_speed_flags(parser: Parser) -> None:
     """Add precision and compilation of pre-training."""
     add = parser.add_argument_group("speed").add_argument
-    add(
-        "--precision",
-        choices=("fp32", "tf32", "bf16"),
-        default="fp32",
-        metavar="NAME",
-        help="fp32, tf32 (GPU) or bf16",
-    )
+    precisions = ("fp32", "tf32", "bf16")
+    add("--precision", choices=precisions, default="fp32", metavar="NAME", help="fp32, tf32 (GPU) or bf16")
     add("--compile", action="store_true", help="torch.compile of the encoders, for GPUs")
     add("--sync-batchnorm", action="store_true", help="several GPUs: BatchNorm over the clips of all of them")
 
@@ -180,20 +132,12 @@ def add_checkpoint_flags(parser: Parser, save_freq: int, save_minutes: float | N
     """Add the folder of a run's checkpoint, the checkpoint to resume, and how often to save."""
     add = parser.add_argument_group("checkpoints").add_argument
     add("--checkpoint-path", metavar="DIR", help="folder of checkpoint.pth.tar")
-    add(
-        "--resume",
-        metavar="PATH",
-        help="checkpoint to continue, ours or the reference's; auto: the one in --checkpoint-path, if any",
-    )
+    resume = "checkpoint to continue, ours or the reference's; auto: the one in --checkpoint-path, if any"
+    add("--resume", metavar="PATH", help=resume)
     add("--save-freq", type=positive_int, default=save_freq, metavar="N", help="epochs between checkpoints")
     if save_minutes is not None:
-        add(
-            "--save-minutes",
-            type=positive_float,
-            default=save_minutes,
-            metavar="X",
-            help="minutes between them, in an epoch",
-        )
+        minutes = "minutes between them, in an epoch"
+        add("--save-minutes", type=positive_float, default=save_minutes, metavar="X", help=minutes)
 
 
 def add_run_flags(parser: Parser) -> None:
@@ -203,10 +147,6 @@ def add_run_flags(parser: Parser) -> None:
     add("--gpu", type=natural, metavar="N", help="the same as --device cuda:N")
     add("--seed", type=seed, metavar="N", help="seed of all random numbers (drawn and logged if not set)")
     add("--log-dir", default="./log", metavar="DIR", help="each run writes a new folder here")
-    add(
-        "--threads",
-        type=positive_int,
-        metavar="N",
-        help="CPU threads of a process; 1 for small networks (torch's default)",
-    )
+    threads = "CPU threads of a process; 1 for small networks (torch's default)"
+    add("--threads", type=positive_int, metavar="N", help=threads)
     add("-p", "--print-freq", type=positive_int, metavar="N", help="steps between log lines")

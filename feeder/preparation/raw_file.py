@@ -1,6 +1,8 @@
-"""Raw text files of both data sets: checked text and strictly parsed numbers; errors name file, line and reason."""
+"""Raw text files: checked text and strictly parsed numbers; errors name file, line and reason."""
 
+import gzip
 import stat
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +15,10 @@ MAX_MIB = 128  # the longest video of PKU-MMD, some 7,000 frames, takes 10
 
 
 def read_text(path: Path) -> str:
-    """Return an ASCII file without blank lines at its end; a byte-order mark and CR LF line ends are accepted."""
+    """Return an ASCII file without blank lines at its end; a byte-order mark and CR LF line ends are accepted.
+
+    A file named .gz is decompressed.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -21,8 +26,10 @@ def read_text(path: Path) -> str:
         if status.st_size > MAX_MIB * 2**20:
             raise UserError(f"{path}: larger than {MAX_MIB} MiB: not a file of this data set")
         raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+        if path.suffix == ".gz":
+            raw = gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error) as error:  # EOFError, zlib.error and BadGzipFile have no strerror
+        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if b"\r" in raw:
         raw = raw.replace(b"\r\n", b"\n")
     raw = raw.removeprefix(b"\xef\xbb\xbf").rstrip().replace(b"_", b"?")  # float() would accept 1_0
