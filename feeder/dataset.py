@@ -102,10 +102,6 @@ class Batches(Sampler[list[int]]):
         """Let the next iteration begin at batch `start` of an epoch."""
         self.epoch, self.start = epoch, start
 
-    def seek(self, epoch: int, start: int = 0) -> None:
-        """Let the next iteration begin at batch `start` of an epoch."""
-        self.epoch, self.start = epoch, start
-
     def __len__(self) -> int:
         return self.length // self.batch_size if self.drop_last else -(-self.length // self.batch_size)
 

@@ -192,10 +192,7 @@ class TrapInArray(Trap):
 
 
 REFUSED = [
-    (
-        dict(data=np.zeros((3, 3, 50, 25, 2), np.float32)),
-        r"\(3, 3, 50, 25, 2\), not float32 \(N, 3, 300, 25, 2\)",
-    ),
+    (dict(data=np.zeros((3, 3, 50, 25, 2), np.float32)), r"\(3, 3, 50, 25, 2\), not float32 \(N, 3, 300"),
     (dict(data=np.zeros((3, *SAMPLE_SHAPE), np.float16)), "float16"),
     (dict(data=np.zeros((3, *SAMPLE_SHAPE), np.float32, order="F")), "in C order"),
     (dict(data=np.float32(1)), r"float32 \(\)"),
@@ -209,7 +206,7 @@ REFUSED = [
     (dict(num_frame=[5, 6]), "3 in train_data_joint.npy, 2 in train_num_frame.npy, 3 in train_label.pkl"),
     (dict(labels=(NAMES[:2], [0, 1])), "2 in train_label.pkl"),
     (
-        dict(data=np.zeros((0, *SAMPLE_SHAPE), np.float32), num_frame=np.zeros(0, int), labels=([], [])),
+        dict(data=np.zeros((0, *SAMPLE_SHAPE), "f4"), num_frame=np.zeros(0, int), labels=([], [])),
         "no samples",
     ),
     (dict(labels=b""), "not a readable label file"),
@@ -224,12 +221,9 @@ REFUSED = [
     (dict(labels=[0, 1]), "not a pair"),
     (dict(labels={"names": NAMES}), "not a pair"),
     (dict(labels=(NAMES, [0, 1])), "3 names but 2 labels"),
-    *(
-        (dict(labels=(NAMES, [0, wrong, 2])), "sample 1: label")
-        for wrong in (0.5, -1, "0", None, True, 2**40, [1])
-    ),
-    (dict(labels=(NAMES, [0, float("nan"), 2])), "sample 1: label"),
-    *((dict(labels=(["a", wrong, "c"], [0, 1, 2])), "sample 1: the name is") for wrong in (7, None, ["b"])),
+    *((dict(labels=(NAMES, [0, label, 2])), "sample 1: label") for label in (0.5, -1, "0", None, True, [1])),
+    *((dict(labels=(NAMES, [0, label, 2])), "sample 1: label") for label in (2**40, float("nan"))),
+    *((dict(labels=(["a", name, "c"], [0, 1, 2])), "sample 1: the name is") for name in (7, None, ["b"])),
 ]
 
 
@@ -246,15 +240,9 @@ def test_arrays_that_are_refused(tmp_path, monkeypatch, change, reason):
 def test_truncated_lengthened_and_missing_files(tmp_path, kind):
     path = path_of(store(tmp_path), "train", kind)
     whole = path.read_bytes()
-    changes = [
-        whole[:-1],
-        whole[: len(whole) // 2],
-        whole[:20],
-        b"",
-        b"\x93NUMPY" * 9,
-        b"PK\x05\x06" + bytes(18),
-    ]
-    for content in [*changes, whole + b"\0"] if kind.endswith("npy") else changes:
+    contents = [whole[:-1], whole[: len(whole) // 2], whole[:20], b"", b"\x93NUMPY" * 9]
+    contents += [b"PK\x05\x06" + bytes(18), *([whole + b"\0"] if kind.endswith("npy") else [])]
+    for content in contents:
         path.write_bytes(content)
         with pytest.raises(UserError, match=kind) as error:
             open_split(tmp_path, "train")
@@ -270,9 +258,9 @@ def test_arrays_of_related_repositories_open(tmp_path):
     data[0] = 0
     split = open_split(store(tmp_path, data, (0, 400, 301)), "train")
     assert split.num_frame.tolist() == [1, 300, 300] and split.data.shape == (3, *SAMPLE_SHAPE)
-    assert [note.split(": ", 1)[1] for note in split.notes] == [
-        "frame counts above 300 are read as 300: 2 of 3",
-        "frame counts of 0 are read as 1: 1 of 3",
+    assert [note.split("counts ", 1)[1] for note in split.notes] == [
+        "above 300 are read as 300: 2 of 3",
+        "of 0 are read as 1: 1 of 3",
     ]
 
 
@@ -281,7 +269,6 @@ def test_arrays_of_related_repositories_open(tmp_path):
     [
         ("ntu60_3danno.pkl", "run python ntu_gendata.py --data-path .*ntu60_3danno.pkl"),
         ("NTU60_CS.npz", "convert it"),
-        ("train_data_joint.npy", "set its folder"),
         ("notes", "set the folder of the data"),
     ],
 )
