@@ -53,11 +53,11 @@ def body_faults(sample: np.ndarray, num_frame: int) -> dict[str, str] | None:
 
     faults = {}
     if not SIZE[0] <= size <= SIZE[1]:
-        faults[WRONG_SIZE] = f"{size:.3g} m across"
+        faults[WRONG_SIZE] = f"{size:,.2f} m across"
     if depth < 0.01:
-        faults[FLAT] = f"{depth:.1g} of its extent deep"
+        faults[FLAT] = f"{depth:.1%} as deep as wide"
     if offset > 0.5 * size:
-        faults[OFFSET] = f"{offset:.3g} m away"
+        faults[OFFSET] = f"{offset:,.2f} m away"
     if zero:
         faults[ZERO] = f"joints {zero}"
     if padding:
