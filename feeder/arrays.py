@@ -1,15 +1,16 @@
-"""The array files of a split, in the format of related repositories: opened memory-mapped, written atomically.
+"""The array files of a split, in the format of related repositories: read memory-mapped, replaced as a whole.
 
 FOLDER/{xsub,xview,xsetup}/{train,val}_data_joint.npy    float32 (N, 3, 300, 25, 2)
                                   ..._num_frame.npy      int64 (N,), frames before looping, 1..300
-                                  ..._label.pkl          pickle of (names, labels), two lists of length N; labels from 0
+                                  ..._label.pkl          pickle of two lists of length N: names, labels from 0
 
-New arrays are written to FOLDER/xsub.tmp-<hex>. Once they are on disk, an existing FOLDER/xsub is renamed to
-FOLDER/xsub.old-<hex>, the new folder to FOLDER/xsub, and the old one is removed. If a run is killed between the two renames,
-there is no FOLDER/xsub; the next run restores the old folder first.
+New arrays are written to xsub.tmp-<hex>. When they are complete, an existing xsub becomes xsub.old-<hex>, the
+new folder becomes xsub, and the old one is removed. If a run was killed between the two steps, the next one
+restores the old folder.
 """
 
 import contextlib
+import errno
 import math
 import os
 import pickle
@@ -21,19 +22,35 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from feeder.cli import UserError, signals_deferred
-from feeder.labels import load_labels
+from feeder.cli import UserError
+from feeder.plain_pickle import load_plain
 from feeder.skeleton import MAX_FRAMES, NUM_BODIES, NUM_JOINTS
 
 PARTS = ("train", "val")
 SAMPLE_SHAPE = (3, MAX_FRAMES, NUM_JOINTS, NUM_BODIES)
 SAMPLE_BYTES = 4 * math.prod(SAMPLE_SHAPE)
 DATA, NUM_FRAME, LABEL = "data_joint.npy", "num_frame.npy", "label.pkl"
+# what a file is where a folder is expected, and what to do, by suffix
+FILE_REMEDIES = {
+    ".npz": "an archive of arrays, such as CTR-GCN's: convert it (docs/data.md)",
+    ".pkl": "a pickle: if it has pyskl's 3-D annotations, run python ntu_gendata.py --data-path {path}",
+    ".npy": "a single array: set its folder",
+}
 
 
 def path_of(folder: str | Path, part: str, kind: str) -> Path:
     """Return the path of one array file of a split; `kind` is `DATA`, `NUM_FRAME` or `LABEL`."""
     return Path(folder) / f"{part}_{kind}"
+
+
+def check_is_folder(folder: Path) -> None:
+    """Raise `UserError` if there is no such folder; the message says what a file in its place is."""
+    for path in (folder, *folder.parents):
+        if path.is_file():
+            what = FILE_REMEDIES.get(path.suffix, "set the folder of the data").format(path=path)
+            raise UserError(f"{path}: a file, not a folder; {what}")
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; set the folder of the data, or prepare it (docs/data.md)")
 
 
 class Split(NamedTuple):
@@ -49,155 +66,162 @@ class Split(NamedTuple):
 def open_split(folder: str | Path, part: str) -> Split:
     """Return the arrays of a part ("train" or "val") after checks of types, shapes and lengths.
 
-    Frame counts above 300, and of 0 if the sample is zero, as stored by PKU-MMD scripts of related repositories, are clamped to
-    1..300 with a note.
+    Frame counts above 300, and of 0 if the sample is zero, as related repositories store for PKU-MMD, are
+    clamped to 1..300 with a note.
 
     Raises:
         UserError: a file is missing, truncated or has a wrong type or shape, or the three files do not match.
     """
-    data_path, num_frame_path, label_path = paths = [
+    check_is_folder(Path(folder))
+    paths = data_path, num_frame_path, label_path = [
         path_of(folder, part, kind) for kind in (DATA, NUM_FRAME, LABEL)
     ]
     for path in paths:
         if not path.is_file():
-            raise UserError(
-                f"{path}: no such file; set --data-path and the data set, or prepare it (docs/data.md)"
-            )
-    data, stored, (names, labels) = (
-        _open_array(data_path),
-        _open_array(num_frame_path),
-        load_labels(label_path),
-    )
+            raise UserError(f"{path}: no such file; prepare the data (docs/data.md)")
+    data, stored, (names, labels) = _open(data_path), _open(num_frame_path), load_labels(label_path)
     if data.dtype != np.float32 or data.shape[1:] != SAMPLE_SHAPE or not data.flags.c_contiguous:
         expected = f"float32 (N, {', '.join(map(str, SAMPLE_SHAPE))}) in C order"
         raise UserError(f"{data_path}: {data.dtype} {data.shape}, not {expected}; prepare the data again")
     if stored.ndim != 1 or stored.dtype.kind not in "iu":
-        raise UserError(
-            f"{num_frame_path}: {stored.dtype} {stored.shape}, not integers (N,); prepare the data again"
-        )
+        found = f"{stored.dtype} {stored.shape}, not integers (N,)"
+        raise UserError(f"{num_frame_path}: {found}; prepare the data again")
     if not len(data) == len(stored) == len(labels):
-        counts = f"{len(data)} in {part}_{DATA}, {len(stored)} in {part}_{NUM_FRAME}, {len(labels)} in {part}_{LABEL}"
+        counts = f"{len(data)} in {data_path.name}, {len(stored)} in {num_frame_path.name}"
+        counts += f", {len(labels)} in {label_path.name}"
         raise UserError(f"{folder}: numbers of samples differ: {counts}; prepare the data again")
     if not labels:
         raise UserError(f"{folder}: {part} has no samples; check the raw data and prepare the data again")
     num_frame = np.array(stored, np.int64)
     for row in np.flatnonzero(num_frame < 1):
         if num_frame[row] < 0 or data[row].any():
-            raise UserError(
-                f"{num_frame_path}: sample {row} has {num_frame[row]} frames; prepare the data again"
-            )
-    outside = ((num_frame > MAX_FRAMES, f"above {MAX_FRAMES}", MAX_FRAMES), (num_frame == 0, "of 0", 1))
+            reason = f"sample {row} has {num_frame[row]} frames"
+            raise UserError(f"{num_frame_path}: {reason}; prepare the data again")
+    changed = {"above 300 are read as 300": num_frame > MAX_FRAMES, "of 0 are read as 1": num_frame == 0}
     notes = [
-        f"{num_frame_path}: frame counts {what} are read as {value}: {rows.sum()} of {len(rows)}"
-        for rows, what, value in outside
+        f"{num_frame_path}: frame counts {what}: {rows.sum()} of {len(rows)}"
+        for what, rows in changed.items()
         if rows.any()
     ]
     return Split(data, num_frame.clip(1, MAX_FRAMES), names, labels, notes)
 
 
-def _open_array(path: Path) -> np.memmap:
+def _open(path: Path) -> np.memmap:
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except OSError:
         raise
     except Exception as error:  # a damaged header can raise almost any error
-        raise UserError(
-            f"{path}: not a complete .npy array ({' '.join(str(error).split())}); prepare the data again"
-        ) from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a complete .npy array ({reason}); prepare the data again") from None
     if path.stat().st_size != array.offset + array.nbytes:
         raise UserError(f"{path}: longer than its header says; prepare the data again")
     return array
+
+
+def load_labels(path: Path) -> tuple[list[str], list[int]]:
+    """Return (names, labels) of a pickle of two lists or arrays; labels may be integer-valued floats.
+
+    Raises:
+        UserError: the pickle is damaged, would run code, or contains something else.
+    """
+    try:
+        content = load_plain(path)
+        pair = [np.asarray(part, object) for part in content] if isinstance(content, (tuple, list)) else []
+        if [part.ndim for part in pair] != [1, 1]:
+            raise ValueError("not a pair of lists (names, labels)")
+        names, labels = (part.tolist() for part in pair)
+        if len(names) != len(labels):
+            raise ValueError(f"{len(names)} names but {len(labels)} labels")
+        names = [name.decode("latin1") if isinstance(name, bytes) else name for name in names]
+        for row, (name, label) in enumerate(zip(names, labels, strict=True)):
+            if not isinstance(name, str):
+                raise ValueError(f"sample {row}: the name is {name!r}, not text")
+            if type(label) not in (int, float) or not 0 <= label < 2**31 or label != int(label):
+                raise ValueError(f"sample {row}: label {label!r} is not a class number from 0")
+    except ValueError as error:
+        raise UserError(f"{path}: not a readable label file: {error}; prepare the data again") from None
+    return names, [int(label) for label in labels]
 
 
 def check_space(folder: str | Path, num_samples: int) -> None:
     """Raise `UserError` if the disk of `folder`, which must exist, has no space for `num_samples` samples."""
     needed, free = num_samples * SAMPLE_BYTES, shutil.disk_usage(folder).free
     if needed > free:
-        raise UserError(
-            f"{folder}: {needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free; free some space and run again"
-        )
+        sizes = f"{needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free"
+        raise UserError(f"{folder}: {sizes}; free some space and run again")
 
 
 @contextlib.contextmanager
 def write_splits(root: str | Path, benchmarks: Iterable[str]) -> Iterator["SplitWriter"]:
-    """Yield a writer of new splits, which replace ROOT/{benchmarks} at the end of the `with` block unless it raises an error.
+    """Yield a writer of new splits, which replace ROOT/{benchmarks} at the end of the `with` block.
 
-    Files that only the old folder has, such as notes, are moved into the new one.
+    If the block raises an error, the older folders stay. Otherwise they are removed with all that is in them.
     """
     Path(root).mkdir(parents=True, exist_ok=True)
-    # a folder may be a link to another disk; its replacement must be on that disk to be renamed
+    token = uuid.uuid4().hex[:8]
+    # a folder may be a link to another disk, within which the new one must be renamed
     folders = {name: Path(root, name).resolve() for name in benchmarks}
+    temporary = {name: folder.with_name(f"{folder.name}.tmp-{token}") for name, folder in folders.items()}
     for folder in folders.values():
         _clean_up(folder)
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder}: a file exists where a folder is needed; move it")
-    token = uuid.uuid4().hex[:8]
-    temporary = {name: folder.with_name(f"{folder.name}.tmp-{token}") for name, folder in folders.items()}
     try:
-        with contextlib.closing(SplitWriter(temporary)) as writer:
+        with contextlib.ExitStack() as open_files:
+            writer = SplitWriter(temporary, open_files)
             yield writer
-            if not all(path.is_dir() for path in temporary.values()):
-                raise UserError(
-                    f"{root}: another run removed the files of this one; write to a folder with one run at a time"
-                )
             writer.finish()
-        for new in temporary.values():
-            for path in (*new.iterdir(), new):
-                _sync(path)
-        with signals_deferred():
-            for name, folder in folders.items():
-                _replace(folder, temporary[name], folder.with_name(f"{folder.name}.old-{token}"))
-    except OSError as error:  # write errors, such as that of a full disk, have no path
-        raise OSError(error.errno, error.strerror, error.filename or str(root)) from None
+        os.sync()  # a power failure must not leave empty files either
+        for name, folder in folders.items():
+            if folder.exists():
+                os.rename(folder, folder.with_name(f"{folder.name}.old-{token}"))
+            os.rename(temporary[name], folder)
+    except OSError as error:  # of a full disk: Python's has no path, NumPy's has no number either
+        number, reason = error.errno or errno.ENOSPC, error.strerror or str(error)
+        raise OSError(number, reason, error.filename or str(root)) from None
     finally:
-        for path in temporary.values():
-            shutil.rmtree(path, ignore_errors=True)
+        for folder in folders.values():
+            _clean_up(folder)
 
 
 class SplitWriter:
     """Append samples to new splits; see `write_splits`.
 
-    Samples are written to a file, not through a memmap: on a full disk a memmap kills the process with SIGBUS, and each page
-    that it touches counts as memory of the process.
+    Samples are written to a file: through a memmap, a full disk would kill the process with SIGBUS.
     """
 
-    def __init__(self, folders: Mapping[str, Path]) -> None:
-        # (benchmark, part) -> file of samples, names, labels, numbers of frames
-        self.parts: dict[tuple[str, str], tuple[BinaryIO, list[str], list[int], list[int]]] = {}
+    def __init__(self, folders: Mapping[str, Path], open_files: contextlib.ExitStack) -> None:
+        # (benchmark, part) -> file of samples, and name, label and number of frames of each
+        self.parts: dict[tuple[str, str], tuple[BinaryIO, list[tuple[str, int, int]]]] = {}
         for benchmark, folder in folders.items():
             folder.mkdir()
             for part in PARTS:
-                file = open(path_of(folder, part, DATA), "xb")
-                self.parts[benchmark, part] = file, [], [], []
+                file = open_files.enter_context(open(path_of(folder, part, DATA), "xb"))
                 _write_header(file, 0)
+                self.parts[benchmark, part] = file, []
 
     def add(
         self, parts: Mapping[str, str], name: str, label: int, num_frame: int, sample: np.ndarray
     ) -> None:
-        """Append a sample (3, 300, 25, 2) to "train" or "val" of each benchmark in `parts`; reject wrong values."""
+        """Append a sample (3, 300, 25, 2) to "train" or "val" of each benchmark in `parts`.
+
+        Raises:
+            ValueError: the shape, the number of frames (1..300) or the label (from 0) is wrong.
+        """
         if sample.shape != SAMPLE_SHAPE or not 1 <= num_frame <= MAX_FRAMES or label < 0:
             raise ValueError(f"{name}: sample {sample.shape}, num_frame {num_frame}, label {label}")
         for key in parts.items():
-            file, names, labels, num_frames = self.parts[key]
+            file, rows = self.parts[key]
             file.write(np.ascontiguousarray(sample, np.float32).data)
-            names.append(name)
-            labels.append(label)
-            num_frames.append(num_frame)
+            rows.append((name, label, num_frame))
 
     def finish(self) -> None:
         """Complete the headers and write the other files."""
-        for (_, part), (file, names, labels, num_frames) in self.parts.items():
-            _write_header(file, len(names))
-            file.close()
+        for (_, part), (file, rows) in self.parts.items():
+            _write_header(file, len(rows))
+            names, labels, num_frames = ([row[column] for row in rows] for column in range(3))
             folder = Path(file.name).parent
             np.save(path_of(folder, part, NUM_FRAME), np.array(num_frames, np.int64))
             path_of(folder, part, LABEL).write_bytes(pickle.dumps((names, labels), protocol=4))
-
-    def close(self) -> None:
-        """Close all files; a full disk must not prevent closing the others."""
-        for file, *_ in self.parts.values():
-            with contextlib.suppress(OSError):
-                file.close()
 
 
 def _write_header(file: BinaryIO, num_samples: int) -> None:
@@ -206,36 +230,12 @@ def _write_header(file: BinaryIO, num_samples: int) -> None:
     np.lib.format.write_array_header_1_0(file, header)  # the same length for any number of samples
 
 
-def _replace(folder: Path, new: Path, old: Path) -> None:
-    """Rename `new` to `folder`; the previous `folder` is renamed to `old` and then removed."""
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(folder, old)
-    try:
-        os.rename(new, folder)
-    finally:
-        _clean_up(folder)  # restores the old folder if the rename failed
-    _sync(folder.parent)
-
-
 def _clean_up(folder: Path) -> None:
-    """Restore or remove folders that this or a killed run left next to `folder`, keeping files that only the old one has."""
+    """Remove what a run left next to `folder`; restore the old folder if it was not replaced."""
     for old in folder.parent.glob(f"{folder.name}.old-{'[0-9a-f]' * 8}"):
-        if not folder.exists():  # killed between the two renames
+        if folder.exists():
+            shutil.rmtree(old)
+        else:
             os.rename(old, folder)
-            continue
-        for path in old.iterdir():
-            if (folder / path.name).exists():
-                path.unlink()
-            else:
-                os.rename(path, folder / path.name)
-        old.rmdir()
     for temporary in folder.parent.glob(f"{folder.name}.tmp-{'[0-9a-f]' * 8}"):
         shutil.rmtree(temporary)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,8 +1,8 @@
 """Augmentations as pure batched functions, and `PretrainingViews`, which draws their parameters.
 
-x is a float tensor (N, C, T, V, M) in metres on any device; no function changes its input. Parameters are explicit, one
-row per sample. Random numbers are drawn in `PretrainingViews.draw` only, on the CPU, so that a seed gives the same views on
-every device.
+x is a float tensor (N, C, T, V, M) in metres on any device; no function changes its input. Parameters are
+explicit, one row per sample. Random numbers are drawn by `draw_crop` and `PretrainingViews.draw` only, on the
+CPU, so that a seed gives the same views on every device.
 """
 
 import functools
@@ -48,8 +48,8 @@ def centre_crop(x: Tensor, num_frames: Tensor, ratio: float = 0.95, size: int = 
 
     Args:
         x: clips (N, C, T, V, M).
-        num_frames: valid frames n of each clip, (N,) ints; the crop is int((1 - ratio) n / 2) .. n - int((1 - ratio) n / 2).
-        ratio: share of the clip to keep, in (0, 1].
+        num_frames: valid frames n of each clip, (N,) ints.
+        ratio: share of the clip to keep, in (0, 1]; int((1 - ratio) n / 2) frames are left out at either end.
         size: frames of the result.
     """
     start = ((1 - ratio) * num_frames.double() / 2).long()
@@ -71,12 +71,15 @@ STREAMS = {"joint": lambda x: x, "motion": motion, "bone": bone}
 
 
 def flip(x: Tensor) -> Tensor:
-    """Return x (N, C, T, V, M) with left and right joints swapped; coordinates are not mirrored, as in the reference."""
+    """Return x (N, C, T, V, M) with left and right joints swapped but, as in the reference, not mirrored."""
     return x.index_select(3, _index(MIRROR, x.device))
 
 
 def rotate(x: Tensor, degrees: Tensor) -> Tensor:
-    """Return x (N, 3, T, V, M) rotated about x, then y, then z by degrees (N, 3), clockwise seen from the tip of the axis."""
+    """Return x (N, 3, T, V, M) rotated about x, then y, then z by degrees (N, 3).
+
+    A positive rotation is clockwise for a viewer who looks from the tip of the axis.
+    """
     radians = torch.deg2rad(degrees)  # floating-point for ints too
     cos, sin = torch.cos(radians), torch.sin(radians)
     matrix = eye = torch.eye(3, dtype=radians.dtype, device=degrees.device)
@@ -89,7 +92,7 @@ def rotate(x: Tensor, degrees: Tensor) -> Tensor:
 
 
 def shear(x: Tensor, coefficients: Tensor) -> Tensor:
-    """Return x (N, 3, T, V, M) sheared by unit diagonal and coefficients (N, 6), row by row off the diagonal."""
+    """Return x (N, 3, T, V, M) sheared by coefficients (N, 6): row by row off the diagonal, which is 1."""
     one = torch.ones_like(coefficients[:, 0])
     xy, xz, yx, yz, zx, zy = coefficients.unbind(dim=1)
     matrix = torch.stack([one, xy, xz, yx, one, yz, zx, zy, one], dim=1).view(-1, 3, 3)
@@ -108,9 +111,10 @@ def mask_blocks(x: Tensor, blocks: Tensor) -> Tensor:
 
 
 def joint_votes(seeds: Tensor) -> Tensor:
-    """Return the number of walks of two steps (a step may stay) from the seeds (N, S) to each joint: (N, V) ints.
+    """Return the number of walks of two steps from the seeds (N, S) to each joint: (N, V) ints.
 
-    This is the structural constraint of the spatial mask: joints that are close in the body are masked together.
+    A step may stay. This is the structural constraint of the spatial mask: joints that are close in the body
+    are masked together.
     """
     step = torch.eye(NUM_JOINTS, dtype=torch.long)
     for joint, parent in LINKS:
@@ -121,8 +125,9 @@ def joint_votes(seeds: Tensor) -> Tensor:
 def most_voted(votes: Tensor, ties: Tensor) -> Tensor:
     """Return a mask (N, V) bool of the `MASKED_JOINTS` joints with most of the votes (N, V) ints.
 
-    Of joints with equal votes, those with the larger `ties` (N, V), numbers in [0, 1), are masked. In the reference their order
-    is that of NumPy's sort, which varies between versions and CPUs; random ties are closest to it (docs/differences.md).
+    Of joints with equal votes, those with the larger `ties` (N, V), numbers in [0, 1), are masked. In the
+    reference their order is that of NumPy's sort, which varies between versions and CPUs; random ties are
+    closest to it (docs/differences.md).
     """
     chosen = (votes + ties).topk(MASKED_JOINTS, dim=1).indices
     return torch.zeros_like(votes, dtype=torch.bool).scatter_(1, chosen, True)
@@ -135,21 +140,19 @@ def draw_crop(
 
     Args:
         num_frames: valid frames of each clip, (N,) ints on the CPU.
-        ratio: smallest and largest share of the clip, in (0, 1]; a crop has at least `size` frames, or the whole clip.
-        size: frames of the resized clip.
+        ratio: smallest and largest share of the clip, in (0, 1].
+        size: frames of the resized clip; a crop has at least as many, or is the whole clip.
         generator: a CPU generator; None uses torch's global one.
     """
     low, high = ratio
     share = low + (high - low) * torch.rand(len(num_frames), generator=generator, dtype=torch.float64)
     length = torch.minimum((num_frames * share).long().clamp(min=size), num_frames)
-    start = (
-        torch.rand(len(num_frames), generator=generator, dtype=torch.float64) * (num_frames - length + 1)
-    ).long()
-    return start, length
+    place = torch.rand(len(num_frames), generator=generator, dtype=torch.float64)
+    return (place * (num_frames - length + 1)).long(), length
 
 
 class ViewParameters(NamedTuple):
-    """Parameters of one view of a batch, one row per sample; neutral values where an augmentation is not applied."""
+    """Parameters of one view of a batch, one row per sample; neutral values where nothing is applied."""
 
     start: Tensor  # (N,) ints
     length: Tensor  # (N,) ints
@@ -165,17 +168,17 @@ class ViewParameters(NamedTuple):
         if device.type == "cuda" and torch.cuda.is_available():
             packed = packed.pin_memory()
         parts = packed.to(device, non_blocking=True).split([p[0].numel() for p in self], dim=1)
-        return ViewParameters(
-            *(part.reshape(p.shape).to(p.dtype) for part, p in zip(parts, self, strict=True))
-        )
+        pairs = zip(parts, self, strict=True)
+        return ViewParameters(*(part.reshape(p.shape).to(p.dtype) for part, p in pairs))
 
 
 class PretrainingViews:
     """Draw and apply the augmentations of pre-training: each clip of a batch becomes two independent views.
 
-    In this order: crop of 10 to 100 % of the clip, at least `size` frames or the whole clip, resized to `size`; the stream;
-    rotation by 0 to 30 degrees about one axis, drawn for each view, and 0 to 1 about the others; flip; shear with coefficients
-    -1 to 1; spatial mask, the 8 joints with most votes from 5 drawn ones; temporal mask, 6 of 16 blocks of frames.
+    In this order: crop of 10 to 100 % of the clip, at least `size` frames or all of them, resized to `size`;
+    the stream; rotation by 0 to 30 degrees about one axis, drawn for each view, and 0 to 1 about the others;
+    flip; shear with coefficients -1 to 1; spatial mask, the 8 joints with most votes from 5 drawn ones;
+    temporal mask, 6 of 16 blocks of frames.
 
     Args:
         stream: joint, motion or bone.
@@ -196,9 +199,7 @@ class PretrainingViews:
         if stream not in STREAMS:
             raise ValueError(f"unknown stream {stream!r}: choose from {', '.join(STREAMS)}")
         if size % NUM_BLOCKS:
-            raise ValueError(
-                f"{size} frames cannot be divided into {NUM_BLOCKS} blocks: use a multiple of {NUM_BLOCKS}"
-            )
+            raise ValueError(f"{size} frames cannot be divided into {NUM_BLOCKS} blocks")
         self.stream, self.size, self.bodies, self.p, self.masks = stream, size, bodies, p, masks
 
     def __call__(

@@ -1,29 +1,21 @@
-"""Exit codes and error messages: one line for errors that the user can fix, a traceback for bugs."""
+"""Exit statuses and error messages: one line for what the user can fix, a traceback for a bug."""
 
 import argparse
 import contextlib
 import errno
 import functools
 import io
-import os
-import re
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-# remedies for errors of the operating system
+# remedies for errors of the operating system, other than a wrong path
 REMEDIES = {
-    errno.ENOENT: "check the path",
-    **dict.fromkeys(
-        (errno.EEXIST, errno.ENOTDIR), "a file exists where a folder is needed: choose another path"
-    ),
-    errno.EISDIR: "a folder exists where a file is needed: choose another path",
     errno.EACCES: "check its permissions or choose another path",
-    errno.EROFS: "choose a path on a writable disk",
     errno.ENOSPC: "free some space and run again",
+    errno.EDQUOT: "free some space and run again",
 }
 
 
@@ -40,10 +32,10 @@ class CommandLine(argparse.ArgumentParser):
 
 
 def script(main: Callable) -> Callable:
-    """Return `main(argv=None)` with uniform exit codes and error messages.
+    """Return `main(argv=None)` with uniform exit statuses.
 
-    Exit status 2: the command line is wrong. 1: a `UserError`, an error of the operating system, or out of memory; one line
-    on standard error. 130: Ctrl-C. 143: SIGTERM, which becomes SystemExit so that `finally` blocks run.
+    1: an error that the user can fix, in one line. 130: Ctrl-C. 143: SIGTERM, as SystemExit so that `finally`
+    blocks run. Any other exception is a bug and keeps its traceback.
     """
 
     @functools.wraps(main)
@@ -51,8 +43,7 @@ def script(main: Callable) -> Callable:
         for stream in (sys.stdout, sys.stderr):  # a terminal may be ASCII only, a file name not UTF-8
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        previous = signal.signal(signal.SIGTERM, _exit_on_sigterm) if in_main_thread else None
+        previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
             main(argv)
         except KeyboardInterrupt:
@@ -60,24 +51,18 @@ def script(main: Callable) -> Callable:
             raise SystemExit(130) from None
         except Exception as error:
             if (message := _message(error)) is None:
-                raise  # a bug: show the traceback
-            spec = sys.modules["__main__"].__spec__  # of `python -m`
-            name = f"python -m {spec.name.removesuffix('.__main__')}" if spec else Path(sys.argv[0]).name
-            print(f"{name}: error: {message}", file=sys.stderr)
+                raise
+            print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
             raise SystemExit(1) from None
         finally:
-            if in_main_thread:
-                signal.signal(signal.SIGTERM, previous)
+            signal.signal(signal.SIGTERM, previous)
 
     return run
 
 
 @contextlib.contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Defer Ctrl-C and SIGTERM to the end of the `with` block; no effect outside the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """Defer Ctrl-C and SIGTERM to the end of the `with` block."""
     caught: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda number, _: caught.append(number)) for number in signals]
@@ -91,30 +76,22 @@ def signals_deferred() -> Iterator[None]:
 
 
 def _message(error: Exception) -> str | None:
-    """Return one line for an error that the user can fix, None for any other."""
+    """Return one line for an error that the user can fix, None for a bug."""
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return text.rpartition("feeder.cli.UserError: ")[2]  # a loader worker prefixes its traceback
-    # a killed process is noticed by its end, or by its connection if it was sending; torch reports a bug in it as "Caught ..."
-    killed = re.match(r"DataLoader worker \(pid.*\) (is killed|exited unexpectedly)", text)
+    # a killed worker is noticed by its end, or by its connection if it was sending
+    killed = text.startswith("DataLoader worker (pid")
     if killed or isinstance(error, (ConnectionResetError, ConnectionRefusedError)):
-        return f"a data loading process was killed, probably because memory ran out: use fewer --workers ({text[:200]})"
+        return "a data loading process was killed, probably because memory ran out: use fewer --workers"
     if isinstance(error, OSError):
-        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        remedy = f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
-        return f"{where}{error.strerror or error}{remedy}"
-    # by name: data preparation does not import torch
-    if (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "DefaultCPUAllocator" in text
-    ):
-        remedy = "; use a smaller --batch-size" if isinstance(error, RuntimeError) else ""
-        return f"out of memory{remedy} ({text[:200]})"
-    if type(error).__name__.startswith("Dist") or "gloo" in text:
-        return f"lost connection to the other processes; see the message of the process that ended first ({text[:200]})"
+        where = f"{error.filename}: " if error.filename else ""
+        remedy = REMEDIES.get(error.errno or 0, "check the path" if where else "run again")
+        return f"{where}{error.strerror or text}; {remedy}"
+    # torch's errors by name and text, because data preparation does not import it
+    kind = type(error).__name__
+    if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "DefaultCPUAllocator" in text:
+        return f"out of memory: use a smaller --batch-size or fewer --workers ({text[:200]})"
+    if kind.startswith("Dist") or "gloo" in text:
+        return f"lost another process; the message of the one that ended first says why ({text[:200]})"
     return None
-
-
-def _exit_on_sigterm(_signum: int, _frame: object) -> None:
-    raise SystemExit(143)

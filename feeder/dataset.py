@@ -76,8 +76,6 @@ class SkeletonDataset(Dataset[Batch]):
 class Batches(Sampler[list[int]]):
     """Batches of sample indices. Each process gets its rows of every batch.
 
-    Iteration starts at batch `start` of epoch `epoch`; both attributes are initially 0.
-
     Args:
         length: number of samples.
         batch_size: samples in a batch of all processes; a multiple of `world_size`.
@@ -98,7 +96,7 @@ class Batches(Sampler[list[int]]):
     ) -> None:
         self.length, self.batch_size, self.seed, self.drop_last = length, batch_size, seed, drop_last
         self.rank, self.rows = rank, batch_size // world_size
-        self.epoch = self.start = 0
+        self.seek(0)
 
     def seek(self, epoch: int, start: int = 0) -> None:
         """Let the next iteration begin at batch `start` of an epoch."""
@@ -121,12 +119,11 @@ def make_loader(
 ) -> DataLoader:
     """Return a loader whose `Batch`es are read by `workers` processes, or by this process if 0.
 
-    It has its own generator, because starting workers draws a random number, which would change the dropout of the model.
+    It has its own generator, because starting workers draws a random number, which would change the dropout.
     """
     generator = torch.Generator().manual_seed(batches.seed or 0)
-    warnings.filterwarnings(
-        "ignore", message="This DataLoader will create"
-    )  # more workers than cores are harmless
+    # more workers than cores are harmless
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
     return DataLoader(
         dataset,
         batch_size=None,
@@ -135,14 +132,13 @@ def make_loader(
         pin_memory=pin_memory,
         persistent_workers=workers > 0,
         generator=generator,
-        worker_init_fn=_defer_signals,
+        worker_init_fn=_outlive_signals,
     )
 
 
-def _defer_signals(_worker: int) -> None:
-    """Keep a worker alive when a signal stops the run; the run ends its workers after the current step."""
-    if hasattr(os, "setsid"):
-        os.setsid()  # Ctrl-C and torchrun signal the whole process group
+def _outlive_signals(_worker: int) -> None:
+    """Let a worker read on when a signal stops the run, which ends its workers after the current step."""
+    os.setsid()  # leave the process group, which Ctrl-C and torchrun signal as a whole
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # exit 5 s later, enough for the current batch; a worker that ignored SIGTERM could keep a failed run from ending
+    # SIGTERM ends it after 5 s: one that ignored it could keep a failed run from ending
     signal.signal(signal.SIGTERM, lambda *_: threading.Timer(5, os._exit, (0,)).start())

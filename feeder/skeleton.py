@@ -1,13 +1,13 @@
-"""The Kinect v2 skeleton of NTU RGB+D and PKU-MMD: joints, bones, left-right pairs. All other modules use these."""
+"""The Kinect v2 skeleton of NTU RGB+D and PKU-MMD: joints, bones, left-right pairs."""
 
 JOINT_NAMES = (
-    "spine base", "spine mid", "neck", "head",
-    "left shoulder", "left elbow", "left wrist", "left hand",
-    "right shoulder", "right elbow", "right wrist", "right hand",
-    "left hip", "left knee", "left ankle", "left foot",
-    "right hip", "right knee", "right ankle", "right foot",
-    "spine", "left hand tip", "left thumb", "right hand tip", "right thumb",
-)  # fmt: skip
+    *("spine base", "spine mid", "neck", "head"),
+    *("left shoulder", "left elbow", "left wrist", "left hand"),
+    *("right shoulder", "right elbow", "right wrist", "right hand"),
+    *("left hip", "left knee", "left ankle", "left foot"),
+    *("right hip", "right knee", "right ankle", "right foot"),
+    *("spine", "left hand tip", "left thumb", "right hand tip", "right thumb"),
+)
 NUM_JOINTS = len(JOINT_NAMES)
 NUM_BODIES = 2
 MAX_FRAMES = 300

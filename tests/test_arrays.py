@@ -1,4 +1,4 @@
-"""Writing arrays: complete or not at all, older ones kept until then; label pickles of all kinds."""
+"""The files of a split: written as a whole or not at all; read, or refused in one line."""
 
 import itertools
 import os
@@ -10,14 +10,11 @@ import numpy as np
 import pytest
 
 from feeder import arrays
-from feeder.arrays import SAMPLE_SHAPE, check_space, open_split, write_splits
+from feeder.arrays import DATA, LABEL, NUM_FRAME, PARTS, SAMPLE_SHAPE, open_split, path_of, write_splits
 from feeder.cli import UserError
-from feeder.labels import load_labels
 
 BOTH = ["xsub", "xview"]
-FILES = sorted(
-    f"{part}_{kind}" for part in arrays.PARTS for kind in (arrays.DATA, arrays.NUM_FRAME, arrays.LABEL)
-)
+NAMES = ["a.skeleton", "b.skeleton", "c.skeleton"]
 
 
 def sample(number):
@@ -27,19 +24,23 @@ def sample(number):
 def write(root, label, benchmarks=BOTH):
     """Write one sample to both parts of each benchmark, with that label and value."""
     with write_splits(root, benchmarks) as writer:
-        for part in arrays.PARTS:
+        for part in PARTS:
             writer.add(dict.fromkeys(benchmarks, part), f"{part}{label}", label, 9, sample(label))
 
 
 def label_of(folder):
-    """Return the one label and value of arrays that are complete, None where none open."""
+    """Return the one label and value of complete arrays, None where none open."""
     try:
-        splits = [open_split(folder, part) for part in arrays.PARTS]
+        splits = [open_split(folder, part) for part in PARTS]
     except UserError:
         return None
     values = {split.labels[0] for split in splits} | {float(split.data[0, 2, 299, 24, 1]) for split in splits}
-    assert len(values) == 1  # never a mixture
+    assert len(values) == 1, "a mixture"
     return int(values.pop())
+
+
+def labels_of(root):
+    return [label_of(root / name) for name in BOTH]
 
 
 def entries(root):
@@ -47,74 +48,74 @@ def entries(root):
 
 
 def test_written_arrays_are_plain_numpy_and_pickle(tmp_path):
-    with write_splits(tmp_path / "new", ["xsub", "xview"]) as writer:
+    with write_splits(tmp_path / "new", BOTH) as writer:
         for number in range(3):
-            writer.add(
-                {"xsub": "train", "xview": "val"},
-                f"s{number}",
-                number + 4,
-                100 * (number + 1),
-                sample(number),
-            )
+            places = {"xsub": "train", "xview": "val"}
+            writer.add(places, f"s{number}", number + 4, 100 * (number + 1), sample(number))
         assert not (tmp_path / "new/xsub").exists()
     folder = tmp_path / "new/xsub"
-    assert entries(tmp_path / "new") == ["xsub", "xview"] and entries(folder) == FILES
+    assert entries(tmp_path / "new") == BOTH and len(entries(folder)) == 6
     data, num_frame = np.load(folder / "train_data_joint.npy"), np.load(folder / "train_num_frame.npy")
-    assert (
-        data.dtype == np.float32
-        and data.shape == (3, *SAMPLE_SHAPE)
-        and (data[:, 0, 0, 0, 0] == [0, 1, 2]).all()
-    )
+    assert data.dtype == np.float32 and data.shape == (3, *SAMPLE_SHAPE)
+    assert (data[:, 0, 0, 0, 0] == [0, 1, 2]).all()
     assert num_frame.dtype == np.int64 and num_frame.tolist() == [100, 200, 300]
     assert pickle.loads((folder / "train_label.pkl").read_bytes()) == (["s0", "s1", "s2"], [4, 5, 6])
     assert np.load(folder / "val_data_joint.npy").shape == (0, *SAMPLE_SHAPE)
 
 
-def test_an_error_leaves_older_arrays_and_nothing_else(tmp_path):
+def test_an_error_leaves_the_older_arrays_and_nothing_else(tmp_path):
     write(tmp_path, 1)
     with pytest.raises(RuntimeError), write_splits(tmp_path, BOTH) as writer:
         writer.add({"xsub": "train"}, "a", 2, 9, sample(2))
         raise RuntimeError
-    assert [label_of(tmp_path / name) for name in BOTH] == [1, 1] and entries(tmp_path) == BOTH
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="file: a file exists where a folder is needed"):
-        write(tmp_path, 2, ["file"])
-    assert entries(tmp_path) == ["file", *BOTH]
+    with pytest.raises(ValueError, match="num_frame 301"), write_splits(tmp_path, BOTH) as writer:
+        writer.add({"xsub": "train"}, "a", 2, 301, sample(2))
+    assert labels_of(tmp_path) == [1, 1] and entries(tmp_path) == BOTH
 
 
-def test_foreign_files_and_other_parts_stay(tmp_path):
-    write(tmp_path, 1)
-    (tmp_path / "xsub/notes.txt").write_text("mine")
-    (tmp_path / "xsub/train_data_bone.npy").write_text("mine")
-    (tmp_path / "xsub/folder/below").mkdir(parents=True)
+def test_other_folders_stay_and_a_folder_may_be_a_link(tmp_path):
+    write(tmp_path / "disk", 1)
     for name in ("xsub.tmp-notes", "xsub.tmp-0123456", "xsub.old-012345678", "xsub2"):
-        (tmp_path / name).mkdir()
-    before = entries(tmp_path)
-    write(tmp_path, 2, ["xsub"])
-    assert entries(tmp_path) == before and entries(tmp_path / "xsub/folder") == ["below"]
-    assert (
-        (tmp_path / "xsub/notes.txt").read_text()
-        == (tmp_path / "xsub/train_data_bone.npy").read_text()
-        == "mine"
-    )
-    assert label_of(tmp_path / "xsub") == 2 and label_of(tmp_path / "xview") == 1
-
-
-def test_a_folder_may_be_a_link(tmp_path):
-    (tmp_path / "disk").mkdir()
-    write(tmp_path / "disk", 1, ["xsub"])
+        (tmp_path / "disk" / name).mkdir()
+    before = entries(tmp_path / "disk")
     (tmp_path / "data").mkdir()
     (tmp_path / "data/xsub").symlink_to(tmp_path / "disk/xsub")
     write(tmp_path / "data", 2, ["xsub"])
-    assert (tmp_path / "data/xsub").is_symlink() and entries(tmp_path / "disk") == ["xsub"]
-    assert label_of(tmp_path / "disk/xsub") == 2
+    assert (tmp_path / "data/xsub").is_symlink() and entries(tmp_path / "disk") == before
+    assert labels_of(tmp_path / "disk") == [2, 1]
 
 
-def kill_at(number, count, after):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_signal_before_or_after_each_rename(tmp_path, number, after):
+    """With older arrays of two splits there are four renames; the next run cleans up after each."""
+    write(tmp_path / "older", 1)
+    for count in range(4):
+        root = tmp_path / str(count)
+        shutil.copytree(tmp_path / "older", root)
+        if not (child := os.fork()):
+            signal_at_rename(number, count, after)
+            try:
+                write(root, 2)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        if number == signal.SIGINT:
+            assert None not in labels_of(root) and entries(root) == BOTH
+        for name in BOTH:  # what is not there can be restored
+            assert label_of(root / name) or label_of(next(root.glob(f"{name}.old-*"))) == 1
+        with pytest.raises(RuntimeError), write_splits(root, BOTH):
+            assert set(labels_of(root)) <= {1, 2}, "restored before anything is written"
+            raise RuntimeError
+        write(root, 3)
+        assert labels_of(root) == [3, 3] and entries(root) == BOTH
+
+
+def signal_at_rename(number, count, after):
     """Have the process send itself a signal before or after the call `count` (from 0) of os.rename."""
     rename, calls = os.rename, itertools.count()
 
-    def rename_and_kill(source, target):
+    def rename_and_signal(source, target):
         due = next(calls) == count
         if due and not after:
             os.kill(os.getpid(), number)
@@ -122,72 +123,159 @@ def kill_at(number, count, after):
         if due and after:
             os.kill(os.getpid(), number)
 
-    arrays.os.rename = rename_and_kill
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_signal_before_or_after_each_rename(tmp_path, number):
-    """With older arrays of both splits, one of them with notes, there are five renames."""
-    write(tmp_path / "older", 1)
-    (tmp_path / "older/xview/notes.txt").touch()
-    for count in range(5):
-        for after in (False, True):
-            root = tmp_path / f"{count}{after}"
-            shutil.copytree(tmp_path / "older", root)
-            if not (child := os.fork()):
-                signal.signal(signal.SIGTERM, signal.default_int_handler)
-                kill_at(number, count, after)
-                try:
-                    write(root, 2)
-                finally:
-                    os._exit(0)
-            os.waitpid(child, 0)
-            if number != signal.SIGKILL:  # deferred until all is done
-                assert [label_of(root / name) for name in BOTH] == [2, 2] and entries(root) == BOTH
-            for name in BOTH:  # killed: what is not there can be restored
-                assert label_of(root / name) or label_of(next(root.glob(f"{name}.old-*"))) == 1
-            with pytest.raises(RuntimeError), write_splits(root, BOTH):
-                assert {label_of(root / name) for name in BOTH} <= {
-                    1,
-                    2,
-                }  # restored before anything is written
-                raise RuntimeError
-            write(root, 3)
-            assert [label_of(root / name) for name in BOTH] == [3, 3] and entries(root) == BOTH
-            assert (root / "xview/notes.txt").exists()
-            shutil.rmtree(root)
+    arrays.os.rename = rename_and_signal
 
 
 def test_a_second_run_may_win_but_mixes_nothing(tmp_path):
-    with (
-        pytest.raises(UserError, match="another run removed the files"),
-        write_splits(tmp_path, ["xsub"]) as writer,
-    ):
-        for part in arrays.PARTS:
-            writer.add({"xsub": part}, "a", 1, 9, sample(1))
-        write(tmp_path, 2, ["xsub"])  # takes the first for one that was killed
-    assert label_of(tmp_path / "xsub") == 2 and entries(tmp_path) == ["xsub"]
+    with pytest.raises(FileNotFoundError), write_splits(tmp_path, BOTH) as writer:
+        writer.add(dict.fromkeys(BOTH, "train"), "a", 1, 9, sample(1))
+        write(tmp_path, 2)  # takes the first for one that was killed
+    assert labels_of(tmp_path) == [2, 2] and entries(tmp_path) == BOTH
 
 
 def test_too_small_a_disk_is_an_error_before(tmp_path):
-    check_space(tmp_path, 1)
+    arrays.check_space(tmp_path, 1)
     with pytest.raises(UserError, match=r"180000.00 GB needed, [\d.]+ GB free"):
-        check_space(tmp_path, 10**9)
+        arrays.check_space(tmp_path, 10**9)
+
+
+def store(folder, data=None, num_frame=(5, 300, 7), labels=(NAMES, [3, 0, 2]), protocol=2):
+    """Store the training part as another repository would."""
+    data = np.ones((3, *SAMPLE_SHAPE), np.float32) if data is None else data
+    np.save(path_of(folder, "train", DATA), data, allow_pickle=True)
+    np.save(path_of(folder, "train", NUM_FRAME), np.asarray(num_frame), allow_pickle=True)
+    labels = labels if isinstance(labels, bytes) else pickle.dumps(labels, protocol)
+    path_of(folder, "train", LABEL).write_bytes(labels)
+    return folder
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_label_pickles_of_all_protocols(tmp_path, protocol):
-    path = tmp_path / "label.pkl"
-    for labels in ([3, 0], [np.float64(3), np.float64(0)], [np.int32(3), np.array(0, ">i8")[()]]):
-        for content in ((["a", "b"], labels), [("a", "b"), tuple(labels)]):
-            path.write_bytes(pickle.dumps(content, protocol))
-            assert load_labels(path) == (["a", "b"], [3, 0])
+def test_label_pickles_that_people_have(tmp_path, protocol):
+    """Lists, tuples and arrays of Python's and NumPy's text and numbers."""
+    names = [NAMES, tuple(NAMES), [*map(np.str_, NAMES)], np.array(NAMES), np.array(NAMES, object)]
+    names += [[*map(np.bytes_, NAMES)], np.array(NAMES, "S")]
+    numbers = [[3, 0, 2], (3, 0, 2), [np.float64(3), np.int32(0), np.array(2, ">i8")[()]]]
+    numbers += [np.array([3, 0, 2], kind) for kind in ("i8", ">i4", "u1", "f4", object)]
+    store(tmp_path)
+    for pair in itertools.product(names, numbers):
+        path_of(tmp_path, "train", LABEL).write_bytes(pickle.dumps(pair, protocol))
+        split = open_split(tmp_path, "train")
+        assert (split.names, split.labels) == (NAMES, [3, 0, 2]), pair
+        assert {type(value) for value in split.names + split.labels} == {str, int}
 
 
 def test_label_pickle_of_python_2(tmp_path):
-    text = b"((lp0\nS'a.skeleton'\np1\naS'b.skeleton'\np2\na(lp3\nI3\naI0\natp4\n."
-    scalar = b"cnumpy.core.multiarray\nscalar\np5\n(cnumpy\ndtype\np6\n(S'f8'\nI0\nI1\ntRp7\n(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbS"
-    scalar += rb"'\x00\x00\x00\x00\x00\x00\x08@'" + b"\ntR"
+    text = b"((lp0\nS'a.skeleton'\np1\naS'b.skeleton'\naS'c.skeleton'\na(lp3\nI3\naI0\naI2\natp4\n."
+    scalar = b"cnumpy.core.multiarray\nscalar\np5\n(cnumpy\ndtype\np6\n(S'f8'\nI0\nI1\ntRp7\n(I3\nS'<'\n"
+    scalar += b"NNNI-1\nI-1\nI0\ntbS'" + rb"\x00\x00\x00\x00\x00\x00\x08@" + b"'\ntR"
     for content in (text, text.replace(b"I3\na", scalar + b"a", 1)):
-        (tmp_path / "label.pkl").write_bytes(content)
-        assert load_labels(tmp_path / "label.pkl") == (["a.skeleton", "b.skeleton"], [3, 0])
+        split = open_split(store(tmp_path, labels=content), "train")
+        assert (split.names, split.labels) == (NAMES, [3, 0, 2])
+
+
+class Trap:
+    """An object whose pickle calls a function."""
+
+    def __init__(self, *call):
+        self.call = call or (open, ("trap", "w"))
+
+    def __reduce__(self):
+        return self.call
+
+
+class TrapInArray(Trap):
+    """An array's pickle with a state that no array has."""
+
+    def __reduce__(self):
+        function, arguments, state = np.zeros(3).__reduce__()
+        return function, arguments, (1, (3,), Trap(np.dtype, ("O",)), False, [Trap()] * 3)
+
+
+REFUSED = [
+    (dict(data=np.zeros((3, 3, 50, 25, 2), np.float32)), r"\(3, 3, 50, 25, 2\), not float32 \(N, 3, 300"),
+    (dict(data=np.zeros((3, *SAMPLE_SHAPE), np.float16)), "float16"),
+    (dict(data=np.zeros((3, *SAMPLE_SHAPE), np.float32, order="F")), "in C order"),
+    (dict(data=np.float32(1)), r"float32 \(\)"),
+    (dict(data=np.array([Trap()] * 3)), "not a complete .npy array"),
+    (dict(num_frame=[5.0, 6, 7]), "float64"),
+    (dict(num_frame=[[5], [6], [7]]), r"int64 \(3, 1\), not integers \(N,\)"),
+    (dict(num_frame=[5, 0, 7]), "sample 1 has 0"),
+    (dict(num_frame=[5, -1, 7]), "sample 1 has -1"),
+    (dict(num_frame=["5", "6", "7"]), "<U1"),
+    (dict(num_frame=[5, Trap(), 7]), "not a complete .npy array"),
+    (dict(num_frame=[5, 6]), "3 in train_data_joint.npy, 2 in train_num_frame.npy, 3 in train_label.pkl"),
+    (dict(labels=(NAMES[:2], [0, 1])), "2 in train_label.pkl"),
+    (
+        dict(data=np.zeros((0, *SAMPLE_SHAPE), "f4"), num_frame=np.zeros(0, int), labels=([], [])),
+        "no samples",
+    ),
+    (dict(labels=b""), "not a readable label file"),
+    (dict(labels=b"\x80\x04garbage"), "not a readable label file"),
+    (dict(labels=(NAMES, [0, Trap(), 2])), "it contains _?io.open"),
+    (dict(labels=(NAMES, TrapInArray())), "it contains _?io.open"),
+    (dict(labels=(NAMES, Trap(np.dtype, ("i8", Trap())))), "it contains _?io.open"),
+    (dict(labels=(NAMES, Trap(np.ndarray, ((3,), "O")))), "not callable"),
+    (dict(labels=(NAMES, np.array([0, 1, 2j]))), "the data type c16"),
+    (dict(labels=(NAMES, np.zeros((3, 2)))), "not a pair"),
+    (dict(labels=(NAMES, pickle.PickleBuffer(b"123")), protocol=5), "not a pair"),
+    (dict(labels=[0, 1]), "not a pair"),
+    (dict(labels={"names": NAMES}), "not a pair"),
+    (dict(labels=(NAMES, [0, 1])), "3 names but 2 labels"),
+    *((dict(labels=(NAMES, [0, label, 2])), "sample 1: label") for label in (0.5, -1, "0", None, True, [1])),
+    *((dict(labels=(NAMES, [0, label, 2])), "sample 1: label") for label in (2**40, float("nan"))),
+    *((dict(labels=(["a", name, "c"], [0, 1, 2])), "sample 1: the name is") for name in (7, None, ["b"])),
+]
+
+
+@pytest.mark.parametrize("change, reason", REFUSED)
+def test_arrays_that_are_refused(tmp_path, monkeypatch, change, reason):
+    monkeypatch.chdir(tmp_path)
+    store(tmp_path, **change)
+    with pytest.raises(UserError, match=reason) as error:
+        open_split(tmp_path, "train")
+    assert "\n" not in str(error.value) and not (tmp_path / "trap").exists()
+
+
+@pytest.mark.parametrize("kind", [DATA, NUM_FRAME, LABEL])
+def test_truncated_lengthened_and_missing_files(tmp_path, kind):
+    path = path_of(store(tmp_path), "train", kind)
+    whole = path.read_bytes()
+    contents = [whole[:-1], whole[: len(whole) // 2], whole[:20], b"", b"\x93NUMPY" * 9]
+    contents += [b"PK\x05\x06" + bytes(18), *([whole + b"\0"] if kind.endswith("npy") else [])]
+    for content in contents:
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=kind) as error:
+            open_split(tmp_path, "train")
+        assert "\n" not in str(error.value)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=f"{kind}: no such file"):
+        open_split(tmp_path, "train")
+
+
+def test_arrays_of_related_repositories_open(tmp_path):
+    data = np.ones((3, *SAMPLE_SHAPE), np.float32)
+    data[0] = 0
+    split = open_split(store(tmp_path, data, (0, 400, 301)), "train")
+    assert split.num_frame.tolist() == [1, 300, 300] and split.data.shape == (3, *SAMPLE_SHAPE)
+    assert [note.split("counts ", 1)[1] for note in split.notes] == [
+        "above 300 are read as 300: 2 of 3",
+        "of 0 are read as 1: 1 of 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("ntu60_3danno.pkl", "run python ntu_gendata.py --data-path .*ntu60_3danno.pkl"),
+        ("NTU60_CS.npz", "convert it"),
+        ("notes", "set the folder of the data"),
+    ],
+)
+def test_a_file_in_place_of_a_folder(tmp_path, name, reason):
+    (tmp_path / name).touch()
+    for folder in (tmp_path / name, tmp_path / name / "NTU-RGB-D-60-AGCN" / "xsub"):
+        with pytest.raises(UserError, match=f"{name}: a file, not a folder; .*{reason}"):
+            open_split(folder, "train")
+    with pytest.raises(UserError, match="elsewhere/xsub: no such folder"):
+        open_split(tmp_path / "elsewhere" / "xsub", "train")
