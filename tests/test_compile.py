@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def test_compiled_encoders_equal_eager_ones():
-    """No graph break (fullgraph), no recompilation from the second step on; the same buffers and gradients."""
+    """No graph break (fullgraph), no recompilation in the second step; the same buffers and gradients."""
     torch._dynamo.reset()
     counters.clear()
     torch.manual_seed(0)

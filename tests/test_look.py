@@ -1,4 +1,4 @@
-"""What people look at: statistics of the contrast, class names, stick figures, TensorBoard, class accuracies."""
+"""What people look at: statistics of the contrast, class names, stick figures, TensorBoard, accuracies."""
 
 import math
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What the processes of a distributed test run: `torchrun --nproc_per_node 2 tests/two_processes.py MODE ARGS`.
+"""What the processes of a distributed test run: `torchrun --nproc_per_node 2 two_processes.py MODE ARGS`.
 
 steps OUT: three steps of pre-training on fixed views, each process on its rows; rank 0 saves the result to
     OUT. The encoders are compiled into one graph each, by the backend aot_eager.

@@ -1,0 +1,146 @@
+"""A trained model on clips: `engine.predict`, `--evaluate`, `engine.draw`."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import FIXED, GOLDENS, SIZES, failure, newest
+from PIL import Image
+
+import action_classification
+import action_retrieval
+import pretraining
+from engine import draw, predict
+from engine.draw import draw_frames
+from engine.results import RESULT, read_rows
+
+RAW = GOLDENS / "raw" / "S001C001P001R001A001.skeleton"
+TWO = "--finetune-skeleton-representation joint bone"
+
+
+def split_of(data):
+    return data / "NTU-RGB-D-60-AGCN" / "xsub"
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A folder with a pre-training, linear layers on two streams, and log folders of both evaluations."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run = f"--data-path {data} {FIXED}"
+        sizes = f"{SIZES} --encoder-k 16 --batch-size 8 --epochs 1 --checkpoint-path pretrain"
+        pretraining.main(f"{run} {sizes}".split())
+        linear = (
+            f"--pretrained pretrain pretrain {TWO} --epochs 3 --lr 0.1 --batch-size 8 --checkpoint-path two"
+        )
+        action_classification.main(f"{run} {linear} --checkpoint-path two".split())
+        shutil.copytree(newest(), "log_two")
+        action_retrieval.main(f"{run} --pretrained pretrain".split())
+        shutil.copytree(newest(), "log_retrieval")
+    return folder
+
+
+def run_predict(capsys, *flags):
+    """Return the lines that `engine.predict` writes with --json."""
+    predict.main([*map(str, flags), "--json", "out.json", "--device", "cpu"])
+    capsys.readouterr()
+    return [json.loads(line) for line in open("out.json", encoding="utf-8")]
+
+
+def test_a_prepared_split_has_the_predictions_of_the_evaluation(data, trained, here, capsys):
+    split, found = split_of(data), np.load(trained / "log_two" / "predictions.npz")
+    both = [f"--pretrained={trained / 'two' / stream}" for stream in ("joint", "bone")]
+    fused = run_predict(capsys, *both, split)
+    assert [line["clip"] for line in fused] == found["names"].tolist()
+    assert [line["labels"][0] for line in fused] == found["predictions"].tolist()
+    single = run_predict(capsys, both[1], split, "--top", "60")
+    assert [line["labels"][0] for line in single] == found["scores"][1].argmax(axis=1).tolist()
+    for line in single:
+        assert sum(line["probabilities"]) == pytest.approx(1, abs=1e-4)
+        assert (
+            line["probabilities"] == sorted(line["probabilities"], reverse=True) and len(line["labels"]) == 60
+        )
+    assert {name for line in fused for name in line["classes"]} <= set(single[0]["classes"])
+
+
+def test_raw_files_of_any_name_and_length(trained, here, capsys):
+    """A clip with each frame repeated until there are more than 300 has nearly the same scores."""
+    text = (GOLDENS / "raw" / "S005C003P014R001A060.skeleton").read_text()
+    head, *rest = text.split("\n", 1)
+    frames, size = int(head), rest[0].count("\n") // int(head)
+    lines = rest[0].splitlines(keepends=True)
+    blocks = ["".join(lines[i * size : (i + 1) * size]) for i in range(frames)]
+    (here / "mine.skeleton").write_text(f"{frames}\n" + "".join(blocks))
+    repeats = 301 // frames + 1
+    (here / "long.skeleton").write_text(
+        f"{frames * repeats}\n" + "".join(block * repeats for block in blocks)
+    )
+    one, other = run_predict(capsys, "--pretrained", trained / "two" / "joint", ".", "--top", 60)
+    assert (one["clip"], other["clip"]) == ("long.skeleton", "mine.skeleton")
+    np.testing.assert_allclose(sorted(one["probabilities"]), sorted(other["probabilities"]), atol=0.02)
+
+
+def test_neighbours_are_those_of_retrieval(data, trained, here, capsys):
+    split, found = split_of(data), np.load(trained / "log_retrieval" / "predictions.npz")
+    lines = run_predict(capsys, "--pretrained", trained / "pretrain", "--gallery", split, split, "--top", 1)
+    assert [line["labels"] for line in lines] == found["predictions"][:, None].tolist()
+    assert [line["neighbours"] for line in lines] == found["gallery_names"][found["neighbours"]].tolist()
+
+
+def test_evaluate_repeats_the_result_of_training(data, trained, here):
+    run = f"--data-path {data} {FIXED} --evaluate --pretrained"
+    action_classification.main(f"{run} {trained}/two/joint {trained}/two/bone {TWO}".split())
+    before, again = read_rows(trained / "log_two" / RESULT), read_rows(newest() / RESULT)
+    for one, other in zip(before, again, strict=True):
+        assert one | {"best_acc1": 0, "run": ""} == other | {"best_acc1": 0, "run": ""}
+    assert not (here / "checkpoints").exists()
+    action_classification.main(f"{run} {trained}/two/joint/model_best.pth.tar".split())
+    (row,) = read_rows(newest() / RESULT)
+    assert "best on the test set" in row["setup"] and row["acc1"] == before[0]["best_acc1"]
+
+
+def test_pictures_of_a_clip(data, here, capsys):
+    draw.main([str(RAW), "--out", "clip.png", "--views", "2"])
+    width, height = Image.open("clip.png").size
+    draw.main([str(RAW), "--out", "one.png"])
+    assert Image.open("one.png").size == (width, height // 3)
+    split = split_of(data)
+    draw.main([str(split / "S001C002P003R003A001"), "--out", "clip.gif"])
+    frames = int(capsys.readouterr().out.split()[-2])
+    assert Image.open("clip.gif").n_frames == -(-frames // 2)
+
+
+def test_a_bone_has_its_place_and_length():
+    """One bone, from the spine to the neck, one metre up and along x: a diagonal of the picture."""
+    clip = np.zeros((3, 1, 25, 1), np.float32)
+    clip[:, 0, 20, 0], clip[:, 0, 2, 0] = (0.5, 1, 0.5), (1.5, 1, 1.5)
+    (image,) = draw_frames(clip, (100, 100))
+    rows, columns = np.nonzero((image < 200).any(axis=2))
+    assert abs(rows + columns - 99).max() <= 3 and np.ptp(rows) > 40
+
+
+@pytest.mark.parametrize(
+    "module, flags, message",
+    [
+        (predict, "--pretrained {t}/pretrain {raw}", "it is not a classifier"),
+        (predict, "--pretrained {t}/two/joint nowhere.skeleton", "nowhere.skeleton: no such file"),
+        (predict, "--pretrained {t}/two/joint .", "no .skeleton files and no prepared split"),
+        (predict, "--pretrained none {raw}", "no checkpoint at none"),
+        (predict, "--pretrained {t}/pretrain --gallery nowhere {raw}", "nowhere"),
+        (draw, "{split} --out a.png", "choose one"),
+        (draw, "{split}/S009 --out a.png", "has no sample S009"),
+        (draw, "{raw} --out a.jpg", "--out is a .png or a .gif"),
+    ],
+)
+def test_mistakes_are_one_line(data, trained, here, capsys, module, flags, message):
+    words = flags.format(t=trained, raw=RAW, split=split_of(data)).split()
+    code, line = failure(capsys, module.main, words)
+    assert code in (1, 2) and message in line
+
+
+def test_the_names_of_classes_come_from_the_checkpoint(trained, here, capsys):
+    predict.main(["--pretrained", str(trained / "two" / "joint"), str(RAW), "--top", "60", "--device", "cpu"])
+    out = capsys.readouterr().out
+    assert out.startswith(RAW.name) and "0 drink water\n" in out and out.count(" %  ") == 60
