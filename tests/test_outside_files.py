@@ -55,7 +55,7 @@ def variants(raw, rng):
 
 
 def mutated(rng, raw):
-    """Return the bytes of a file after one to three accidents: bytes replaced, inserted, deleted or doubled."""
+    """Return the bytes of a file after one to three accidents: parts replaced, deleted or doubled."""
     raw = bytearray(raw)
     for _ in range(rng.randint(1, 3)):
         at, length = rng.randrange(len(raw) + 1), rng.choice((0, 1, rng.randint(2, 40)))
