@@ -13,25 +13,7 @@ from feeder.preparation import ntu, pku
 
 # MUTATIONS=2000 python -m pytest tests/test_outside_files.py
 MUTATIONS = int(os.environ.get("MUTATIONS", 200))
-WORDS = [
-    "",
-    "nan",
-    "-inf",
-    "1e999",
-    "-1",
-    "0",
-    "26",
-    "9" * 30,
-    "1_0",
-    "0x10",
-    "1.2.3",
-    "x",
-    "\u0663",
-    "\0",
-    "\n",
-    " 1 1 ",
-]
-NAMES = ["a.skeleton", "b.skeleton", "c.skeleton"]
+WORDS = [*"nan -inf 1e999 -1 0 26 1_0 0x10 1.2.3 x".split(), "", "9" * 30, "\u0663", "\0", "\n", " 1 1 "]
 VIDEO_LINE = " ".join(f"{number / 7:.6f}" for number in range(150))
 TEXTS = {  # kind: reader, check of what it returns, text of a whole file
     "skeleton": (
@@ -73,22 +55,19 @@ def variants(raw, rng):
 
 
 def mutated(rng, raw):
-    """Return the bytes of a file after one to three small accidents: something replaced, inserted, deleted or doubled."""
+    """Return the bytes of a file after one to three accidents: parts replaced, deleted or doubled."""
     raw = bytearray(raw)
     for _ in range(rng.randint(1, 3)):
         at, length = rng.randrange(len(raw) + 1), rng.choice((0, 1, rng.randint(2, 40)))
         words = (
             b"",
-            b"nan",
-            b"\n",
             b" ",
+            b"nan",
+            b"-",
             b"1e999",
             b"9" * 30,
-            b"-",
-            b"\n25\n",
-            b"\n1\n",
-            b"\n300\n",
-            b"\n-1\n",
+            b"\n",
+            *(b"\n%d\n" % n for n in (25, 1, 300, -1)),
         )
         doubled = raw[at : at + 40] * 2
         raw[at : at + length] = rng.choice(
