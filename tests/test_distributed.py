@@ -24,7 +24,7 @@ def run_two(mode, text):
 
 
 def test_two_processes_equal_one(here):
-    """Compiled, 4 of the same 8 clips in each: the same losses, weights, key encoder and queues; no warning."""
+    """Compiled, 4 of the same 8 clips in each: the same losses, weights, queues; no warning."""
     result = run_two("steps", "two.pt")
     assert Path("two.pt").exists(), result.stderr
     two, (net, losses) = torch.load("two.pt", weights_only=True), run_steps()

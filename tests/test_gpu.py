@@ -1,4 +1,4 @@
-"""The GPU path without a GPU: only driver calls replaced; steps on "meta", where each host read is an error."""
+"""The GPU path without a GPU: driver calls replaced; steps on "meta", where each host read is an error."""
 
 import contextlib
 from argparse import Namespace

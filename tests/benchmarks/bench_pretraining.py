@@ -18,9 +18,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import pretraining  # noqa: E402
-from engine.device import keep_freed_memory, peak_memory, pick_device, set_precision  # noqa: E402
+from engine.device import peak_memory, set_up  # noqa: E402
 from feeder.augmentations import PretrainingViews  # noqa: E402
 from feeder.cli import script  # noqa: E402
+from feeder.dataset import Batch  # noqa: E402
 from model import SCDNet  # noqa: E402
 
 STEP_FLOP = 4 * 13.2e9  # per sample
@@ -47,9 +48,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=3, help="timed ones; the median counts (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     parser.add_argument("--compile", action="store_true", help="torch.compile of the encoders")
-    parser.add_argument(
-        "--precision", nargs="+", choices=("fp32", "tf32", "bf16"), help="(all that the device has)"
-    )
+    names = ("fp32", "tf32", "bf16")
+    parser.add_argument("--precisions", nargs="+", choices=names, help="(all that the device has)")
+    parser.set_defaults(gpu=None, threads=None)
     return parser
 
 
@@ -57,9 +58,8 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Print the table."""
     args = get_parser().parse_args(argv)
-    keep_freed_memory()
-    device, n = pick_device(args.device), args.batch_size
-    precisions = args.precision or (["fp32", "tf32", "bf16"] if device.type == "cuda" else ["fp32", "bf16"])
+    device, n = set_up(args), args.batch_size
+    precisions = args.precisions or (["fp32", "tf32", "bf16"] if device.type == "cuda" else ["fp32", "bf16"])
     print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, batch {n}")
     views, generator = PretrainingViews(), torch.Generator().manual_seed(0)
     x, num_frames = torch.randn(n, 3, 90, 25, 2), torch.full((n,), 90)
@@ -68,11 +68,9 @@ def main(argv: list[str] | None = None) -> None:
     )
 
     for precision in precisions:
-        set_precision(precision, device)
-        size, dtype = (
-            8192 if device.type == "cuda" else 3072,
-            torch.bfloat16 if precision == "bf16" else torch.float32,
-        )
+        set_up(argparse.Namespace(**vars(args), precision=precision))
+        size = 8192 if device.type == "cuda" else 3072
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         a, b = torch.randn(2, size, size, device=device, dtype=dtype)
         rate = 2 * size**3 / seconds(lambda a=a, b=b: a @ b, device, 5)
         net = SCDNet({}).to(device).train()
@@ -82,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
         optimizer = torch.optim.SGD(
             net.encoder_q.parameters(), 0.01, 0.9, weight_decay=1e-4, fused=device.type == "cuda"
         )
-        inputs = (net, optimizer, views, x, num_frames, generator, device, precision)
+        inputs = (net, optimizer, views, Batch(x, num_frames, num_frames), generator, precision)
         took = seconds(functools.partial(pretraining.train_step, *inputs), device, args.steps)
         print(
             f"{precision}: matrix product {rate / 1e9:.0f} GFLOP/s; step {took:.3f} s, {n / took:.1f} samples/s,",

@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import pretraining  # noqa: E402
 from feeder.augmentations import PretrainingViews  # noqa: E402
+from feeder.dataset import Batch  # noqa: E402
 from model import SCDNet  # noqa: E402
 
 META = torch.device("meta")
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     views, generator = PretrainingViews(), torch.Generator().manual_seed(0)
     for _ in range(2):  # momentum and constants exist from the second step on
         with Count() as count, FlopCounterMode(display=False) as flops:
-            pretraining.train_step(net, optimizer, views, x, num_frames, generator, META)
+            pretraining.train_step(net, optimizer, views, Batch(x, num_frames, num_frames), generator)
     total, products = sum(count.bytes.values()) / 1e9, flops.get_total_flops() / 1e9
     print("| | ops | GB | GFLOP of products | copies from the host |\n|---|---|---|---|---|")
     print(
