@@ -60,10 +60,10 @@ def get_parser() -> Parser:
     add("--label-fraction", type=positive_fraction, default=1.0, metavar="F", help=share)
     repeats = "trainings with different seeds and labels"
     add("--repeats", type=positive_int, default=1, metavar="R", help=repeats)
-    crop = "share of a training clip that --finetune crops at random, smallest and largest (centre crop)"
+    crop = "share of a clip in the random crops of --finetune (none: centre crop)"
     add("--crop-ratio", type=positive_fraction, nargs=2, metavar=("LOW", "HIGH"), help=crop)
     flags.add_optimizer_flags(parser)
-    flags.add_checkpoint_flags(parser, save_freq=1)
+    flags.add_checkpoint_flags(parser, save_freq=20)
     flags.add_run_flags(parser)
     return parser
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, failure
 
+import action_classification
 from engine import fuse, results
-from engine.evaluation import describe_encoder, result_row
+from engine.evaluation import changed_flags, describe_encoder, result_row
 from engine.results import table, write_rows
 from engine.runlog import Run
 from feeder.cli import UserError
@@ -107,44 +108,57 @@ def test_a_damaged_result_is_left_out_in_one_line(tmp_path, capsys, text):
         table(tmp_path / "nowhere")
 
 
-ORIGIN = dict(
-    task="pretraining", pre_dataset="ntu60", protocol="cross_subject", skeleton_representation="joint"
-)
-ORIGIN |= dict(pairs=["ti", "si", "it", "is"], no_masks=False, digest="a", seed=0)
+OPTIONS = dict(pre_dataset="ntu60", protocol="cross_subject", skeleton_representation="joint", epochs=451)
+OPTIONS |= dict(pairs=["ti", "si", "it", "is"], no_masks=False)
+
+
+def origin(task="pretraining", epoch=451, **options):
+    """The origin of an encoder that was made by the paper's pre-training, but for these options."""
+    return dict(task=task, epoch=epoch, seed=0, digest="a" * 64, setup="", options=OPTIONS | options)
 
 
 def test_a_row_is_comparable_with_the_papers_method_on_the_whole_data_set():
-    def comparable(stream="joint", **options):
+    def comparable(stream="joint", encoder=None, train=40091, **options):
+        about = dict(seed=0, setup="", encoders=[encoder or origin()], options=options)
+        about["data"] = dict(train=train, test=16487, digest="d" * 32)
         run = Run("linear", "ntu60", "cross_subject", stream)
-        options = dict(seed=0, origins=[ORIGIN], data=dict(train=40091, test=16487, digest="d")) | options
-        return result_row(run, options, stream, "linear", acc1=1.0)["comparable"]
+        return result_row(run, about, stream, "linear", acc1=1.0)["comparable"]
 
     assert comparable() and not comparable("bone") and not comparable(label_fraction=0.1)
-    assert not comparable(data=dict(train=600, test=16487, digest="d"))
-    others = dict(
-        task="supervised", pre_dataset="ntu120", protocol="cross_view", skeleton_representation="motion"
-    )
-    for name, value in (others | dict(pairs=["tt"], no_masks=True)).items():
-        assert not comparable(origins=[ORIGIN | {name: value}]), name
-    assert not comparable(origins=[{"task": "random"}]) and not comparable(origins=[{}])
+    assert not comparable(train=600) and not comparable(encoder=origin(epoch=30))
+    for name, value in dict(pre_dataset="ntu120", protocol="cross_view", pairs=["tt"], no_masks=True).items():
+        assert not comparable(encoder=origin(**{name: value})), name
+    for task in ("random", "reference", "unknown"):
+        assert not comparable(encoder={"task": task, "seed": 0}), task
+
+
+def test_the_setup_tells_experiments_apart():
+    recipe = action_classification.get_parser().parse_args([])
+    args = action_classification.get_parser().parse_args("--lr 3 --schedule 9 --seed 4 --workers 0".split())
+    assert (changed_flags(recipe, recipe), changed_flags(args, recipe)) == ("", "--lr 3.0 --schedule 9")
+    about = dict(seed=0, setup="--lr 3", encoders=[origin() | {"setup": "--epochs 9"}], options={})
+    about["data"] = dict(train=2, test=1, digest="d" * 32)
+    row = result_row(Run("linear", "ntu60", "cross_subject", "joint"), about, "joint", "linear", acc1=1.0)
+    assert row["setup"] == "--epochs 9; --lr 3; 2 + 1 clips dddddddd"
 
 
 def test_the_encoder_column_says_how_the_encoder_was_made():
-    for expected, origin in [
-        ("pre-trained on ntu60", ORIGIN | {"epoch": 451, "epochs": 451}),
-        ("pre-trained on ntu60", {"task": "linear", "finetune_dataset": "pku_part1", "origins": [ORIGIN]}),
-        ("pre-trained on ntu60, cross_view: may have seen test clips", ORIGIN | {"protocol": "cross_view"}),
-        ("pre-trained on ntu60, unfinished: epoch 30 of 451", ORIGIN | {"epoch": 30, "epochs": 451}),
-        ("pre-trained on ntu60, bone stream", ORIGIN | {"skeleton_representation": "bone"}),
-        ("pre-trained on ntu60, without masks, pairs tt", ORIGIN | {"no_masks": True, "pairs": ["tt"]}),
-        ("supervised on ntu60", {"task": "supervised", "finetune_dataset": "ntu60"}),
-        ("fine-tuned on ntu60", {"task": "finetune", "finetune_dataset": "ntu60", "origins": [ORIGIN]}),
+    finetuned = dict(finetune_dataset="ntu60")
+    for expected, made in [
+        ("pre-trained on ntu60", origin()),
+        ("pre-trained on ntu60", {"task": "linear", "encoders": [origin()]}),
+        ("pre-trained on ntu60, cross_view: may have seen test clips", origin(protocol="cross_view")),
+        ("pre-trained on ntu60, unfinished: epoch 30 of 451", origin(epoch=30)),
+        ("pre-trained on ntu60, bone stream", origin(skeleton_representation="bone")),
+        ("pre-trained on ntu60, without masks, pairs tt", origin(no_masks=True, pairs=["tt"])),
+        ("supervised on ntu60", {"task": "supervised", "options": finetuned}),
+        ("fine-tuned on ntu60", {"task": "finetune", "options": finetuned, "encoders": [origin()]}),
         ("reference", {"task": "reference"}),
         ("random", {"task": "random"}),
         ("none (raw coordinates)", {"task": "raw"}),
-        ("unknown", {"digest": "x"}),
+        ("unknown", {"task": "unknown", "digest": "x"}),
     ]:
-        assert describe_encoder(origin, "cross_subject", "joint") == expected
+        assert describe_encoder(made, "cross_subject", "joint") == expected
 
 
 def test_fusion_takes_samples_by_name(tmp_path, capsys):
