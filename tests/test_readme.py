@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import GOLDENS, ROOT
 from torch.distributed.run import get_args_parser
 
 from model import SCDNet
@@ -100,6 +100,7 @@ def test_a_python_example_runs(here, page, block):
     (here / "checkpoints" / "pretrain").mkdir(parents=True)
     net = SCDNet(dict(hidden_size=16, num_head=2, channels=4), dim=8, K=24)
     torch.save({"epoch": 3, "state_dict": net.state_dict()}, "checkpoints/pretrain/checkpoint.pth.tar")
+    shutil.copy(GOLDENS / "raw" / "S001C001P001R001A001.skeleton", "clip.skeleton")
     exec(compile(block, page, "exec"), {})
 
 
