@@ -3,7 +3,7 @@
     python action_classification.py --pretrained checkpoints/pretrain --finetune-dataset ntu60
 
 The features of the frozen encoder are computed once, on a deterministic crop, and every epoch trains on them.
---finetune uses the recipe options/finetune.yaml and trains on random crops.
+--finetune uses the recipe options/finetune.yaml and trains on random crops. --evaluate tests trained classifiers.
 """
 
 import copy
@@ -32,13 +32,14 @@ from engine.features import (
     open_task,
     record,
     restore_classifier,
+    stream_of,
 )
 from engine.meters import Meter, progress_line
 from engine.results import RESULT
 from engine.runlog import Run, RunLog
 from engine.training import random_states, restore_random_states, seed_everything, set_learning_rate
 from feeder.augmentations import STREAMS
-from feeder.cli import script
+from feeder.cli import UserError, script
 from feeder.dataset import Batches, make_loader
 from model import DownstreamModel, Encoder
 from options import flags
@@ -217,13 +218,16 @@ def evaluate(args: Namespace, folder: Path, device: torch.device) -> None:
     streams = args.finetune_skeleton_representation
     classifiers = [restore_classifier(path) for path in args.pretrained]
     origins = [origin for _, origin in classifiers]
+    for path, origin, stream in zip(args.pretrained, origins, streams, strict=True):
+        if (origin["run"][1], stream_of(origin)) != (args.finetune_dataset, stream):
+            raise UserError(f"{path} is of {origin['run'][1]} and the {stream_of(origin)} stream: set both")
     run = Run(origins[0]["task"], args.finetune_dataset, args.protocol, "+".join(streams))
     task = open_task(run, folder, DATA_SETS[args.finetune_dataset].num_classes, device)
     encoders = [encoder for origin in origins for encoder in origin["encoders"]]
     facts = record(task, args, args, origins[0]["seed"], encoders)
-    facts |= dict(options=origins[0]["options"], setup=origins[0]["setup"])
-    if any("best_on_test" in origin for origin in origins):
-        facts["setup"] += "; weights of the epoch that is best on the test set"
+    chosen = " weights of the epoch that is best on the test set"
+    best = chosen if any("best_on_test" in origin for origin in origins) else ""
+    facts |= dict(options=origins[0]["options"], setup=f"{origins[0]['setup']} --evaluate{best}".strip())
     with RunLog(run, args, facts) as log:
         log.print(f"{len(task.test)} test samples of {folder}, {device}", f"log in {log.folder}", *task.notes)
         scores = []
@@ -244,8 +248,8 @@ def check_options(parser: Parser, args: Namespace) -> None:
         parser.error("--resume continues --finetune; a linear layer is trained again in seconds")
     if args.resume and several:
         parser.error("--resume continues a single training: omit it with several streams or --repeats")
-    if args.evaluate and not args.pretrained:
-        parser.error("--evaluate tests a trained classifier: set --pretrained")
+    if args.evaluate and (not args.pretrained or args.finetune or args.resume):
+        parser.error("--evaluate tests the classifiers of --pretrained: set it, omit --finetune and --resume")
 
 
 def trial_names(args: Namespace) -> list[tuple[str, int, str]]:

@@ -91,13 +91,16 @@ def report(
     """
     test, run, labels = task.test, task.run, torch.from_numpy(task.test.labels)
     fused, rows = fuse(scores, args.stream_weights), []  # (repeats, 2, N, classes)
-    parts = dict(zip(task.streams, scores, strict=True)) | {
-        run.stream: fused
-    }  # a single stream is its own fusion
+    parts = dict(zip(task.streams, scores, strict=True))
+    parts[run.stream] = fused  # a single stream is its own fusion
     for stream, found in parts.items():
-        row = result_row(run, log.about, stream, run.task, **summarise(found, labels))
+        figures = summarise(found, labels)
+        if args.evaluate:  # there are no epochs
+            figures |= {"best_acc1": None, "best_acc1_std": None}
+        row = result_row(run, log.about, stream, run.task, **figures)
         last, best = mean_of([row], "acc1", 3), mean_of([row], "best_acc1", 3)
-        log.print(f"{stream}: Acc@1 of the last epoch {last}; of the epoch best on the test set {best}")
+        text = f" of the last epoch {last}; of the epoch best on the test set {best}" if best else f" {last}"
+        log.print(f"{stream}: Acc@1{text}")
         rows.append(row)
 
     # the first repeat in detail

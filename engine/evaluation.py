@@ -100,7 +100,7 @@ def result_row(
     ]
     encoder, labels = "; ".join(dict.fromkeys(encoders)), about["options"].get("label_fraction", 1.0)
 
-    # what was trained and how; data and weights of unknown origin are told apart by their digests
+    # what was trained and how; digests identify the data, and weights of unknown origin
     parts = [
         origin.get("setup", "") or (origin["digest"][:8] if "seed" not in origin else "")
         for origin in origins

@@ -100,8 +100,8 @@ def open_encoder(path: str | Path, given: dict[str, int] | None = None) -> tuple
 
     Args:
         path: checkpoint of pre-training or of a classifier, ours or the reference's, or its folder.
-        given: sizes set by flags. A checkpoint that does not record its sizes has them in its shapes, except for
-            num_head.
+        given: sizes set by flags. A checkpoint that does not record its sizes has them in its shapes, except
+            for num_head.
 
     Raises:
         UserError: the checkpoint is damaged, or does not fit the given sizes.

@@ -28,6 +28,7 @@ from feeder.class_names import class_names
 from feeder.cli import CommandLine, UserError, script
 from feeder.clips import Clip, read_clips
 from feeder.dataset import Batches, SkeletonDataset, make_loader
+from options.datasets import DATA_SETS
 
 
 def get_parser() -> CommandLine:
@@ -99,7 +100,8 @@ def find_neighbours(args: Namespace, device: torch.device) -> Iterator[dict[str,
     with torch.no_grad():
         found = [torch.cat(encoder(x), dim=1) for x, _ in Clips(loader, stream, encoder.sizes, device)]
     features, labels = torch.cat(found), torch.from_numpy(gallery.labels).to(device)
-    names = class_names(origin.get("run", ["", ""])[1], int(labels.max()) + 1)
+    folders = {data_set.folder: name for name, data_set in DATA_SETS.items()}
+    names = class_names(folders.get(args.gallery.absolute().parent.name, ""), int(labels.max()) + 1)
     for clips in batches(args.clips):
         query = embed(lambda x: torch.cat(encoder(x), dim=1), stream, encoder.sizes, clips, device)
         votes = knn_predict(features, labels, query, args.top)

@@ -34,8 +34,8 @@ class RunLog:
     """The folder of a run, with what the run records about itself.
 
     log.txt has the printed lines, options.yaml all options with command line, commit and versions (a document
-    for each start), metrics.jsonl a line for each epoch and a last line with the result; TensorBoard's events
-    are next to them. `about` (run, options, facts) is also in the checkpoints.
+    for each start), metrics.jsonl a line for each epoch and, of an evaluation, a last line with the result;
+    TensorBoard's events are next to them. `about` (run, options, facts) is also in the checkpoints.
 
     Args:
         run: task and data; with the time, the name of a new folder in --log-dir.

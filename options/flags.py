@@ -132,7 +132,7 @@ def add_checkpoint_flags(parser: Parser, save_freq: int, save_minutes: float | N
     """Add the folder of a run's checkpoint, the checkpoint to resume, and how often to save."""
     add = parser.add_argument_group("checkpoints").add_argument
     add("--checkpoint-path", metavar="DIR", help="folder of checkpoint.pth.tar")
-    resume = "checkpoint to continue, ours or the reference's; auto: the one in --checkpoint-path, if any"
+    resume = "checkpoint to continue (fine-tuning, pre-training); auto: the one in --checkpoint-path, if any"
     add("--resume", metavar="PATH", help=resume)
     add("--save-freq", type=positive_int, default=save_freq, metavar="N", help="epochs between checkpoints")
     if save_minutes is not None:

@@ -94,7 +94,10 @@ def test_evaluate_repeats_the_result_of_training(data, trained, here):
     action_classification.main(f"{run} {trained}/two/joint {trained}/two/bone {TWO}".split())
     before, again = read_rows(trained / "log_two" / RESULT), read_rows(newest() / RESULT)
     for one, other in zip(before, again, strict=True):
-        assert one | {"best_acc1": 0, "run": ""} == other | {"best_acc1": 0, "run": ""}
+        assert other["setup"].replace(" --evaluate", "") == one["setup"] and other["best_acc1"] is None
+        assert [one[name] for name in ("encoder", "acc1", "seed")] == [
+            other[name] for name in ("encoder", "acc1", "seed")
+        ]
     assert not (here / "checkpoints").exists()
     action_classification.main(f"{run} {trained}/two/joint/model_best.pth.tar".split())
     (row,) = read_rows(newest() / RESULT)
@@ -129,13 +132,19 @@ def test_a_bone_has_its_place_and_length():
         (predict, "--pretrained {t}/two/joint .", "no .skeleton files and no prepared split"),
         (predict, "--pretrained none {raw}", "no checkpoint at none"),
         (predict, "--pretrained {t}/pretrain --gallery nowhere {raw}", "nowhere"),
+        (
+            action_classification,
+            "--evaluate --pretrained {t}/two/bone {data}",
+            "is of ntu60 and the bone stream",
+        ),
+        (action_classification, "--evaluate --random-encoder", "set it"),
         (draw, "{split} --out a.png", "choose one"),
         (draw, "{split}/S009 --out a.png", "has no sample S009"),
         (draw, "{raw} --out a.jpg", "--out is a .png or a .gif"),
     ],
 )
 def test_mistakes_are_one_line(data, trained, here, capsys, module, flags, message):
-    words = flags.format(t=trained, raw=RAW, split=split_of(data)).split()
+    words = flags.format(t=trained, raw=RAW, split=split_of(data), data=f"--data-path {data}").split()
     code, line = failure(capsys, module.main, words)
     assert code in (1, 2) and message in line
 

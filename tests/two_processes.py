@@ -4,8 +4,8 @@ steps OUT: three steps of pre-training on fixed views, each process on its rows;
     OUT. Its encoders are compiled into one graph each, by the backend aot_eager; those of rank 1 are not.
 signal FLAGS: pretraining.py, in which rank 1 receives SIGTERM in the sixth step, and rank 0 while it slowly
     writes.
-resume FLAGS: pretraining.py with --resume auto, then without, in other folders.
-fail FLAGS: pretraining.py, in which rank 1 ends with an error in the third step.
+resume FLAGS: pretraining.py with --resume auto, then from the start in whole/, then from the start in fail/,
+    where rank 1 ends with an error in the third step.
 """
 
 import functools
@@ -108,11 +108,10 @@ if __name__ == "__main__":
         distributed.close_processes = distributed.wait_for_all  # both runs share one connection
         pretraining.main([*rest, "--resume", "auto"])
         distributed.init_processes = lambda _device: None
-        pretraining.main([*rest, "--checkpoint-path", "whole/ck", "--log-dir", "whole/log"])
-    elif mode == "signal":
+        pretraining.main([*rest, "--checkpoint-path", "whole"])
+        at_step(2, fail)
+        pretraining.main([*rest, "--checkpoint-path", "fail"])
+    else:
         write_slowly()
         at_step(5, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        pretraining.main(rest)
-    else:
-        at_step(2, fail)
         pretraining.main(rest)
