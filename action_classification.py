@@ -3,7 +3,7 @@
     python action_classification.py --pretrained checkpoints/pretrain --finetune-dataset ntu60
 
 The features of the frozen encoder are computed once, on a deterministic crop, and every epoch trains on them.
---finetune uses the recipe options/finetune.yaml and trains on random crops. --evaluate tests trained classifiers.
+--finetune uses the recipe options/finetune.yaml and trains on random crops. --evaluate tests classifiers.
 """
 
 import copy
