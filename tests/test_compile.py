@@ -2,7 +2,6 @@
 
 import copy
 
-import pytest
 import torch
 import torch.distributed as dist
 from conftest import SMALL
@@ -41,8 +40,7 @@ def test_compiled_encoders_equal_eager_ones():
         assert graphs == 2, f"{graphs} graphs in step {step}"
 
 
-@pytest.mark.parametrize("world_size", [2, 8])
-def test_collectives_of_a_step(world_size, monkeypatch):
+def test_collectives_of_a_step(monkeypatch):
     """The keys in one gathering; the gradients in buckets, the first of which starts before backward ends."""
     events, gather = [], dist.all_gather
 
@@ -50,21 +48,18 @@ def test_collectives_of_a_step(world_size, monkeypatch):
         events.append(("keys", x.nbytes))
         return gather(parts, x)
 
-    def hook(_state, bucket):
-        """Do what DistributedDataParallel does; the futures of the fake group have no result."""
+    def reduce(_state, bucket):
         events.append(("gradients", bucket.buffer().nbytes))
-        dist.all_reduce(bucket.buffer())
         future = torch.futures.Future()
         future.set_result(bucket.buffer())
         return future
 
     monkeypatch.setattr(dist, "all_gather", all_gather)
-    monkeypatch.setattr(torch.optim.SGD, "step", lambda _: events.append(("step", 0)))
-    dist.init_process_group("fake", rank=0, world_size=world_size, store=FakeStore())
+    dist.init_process_group("fake", rank=0, world_size=8, store=FakeStore())
     try:
-        net = SCDNet(SMALL | {"hidden_size": 1024}, dim=8, K=64 * world_size).train()
+        net = SCDNet(SMALL | {"hidden_size": 1024}, dim=8, K=32).train()
         model = pretraining.prepare(net, pretraining.get_parser().parse_args([]), CPU)
-        model.register_comm_hook(None, hook)
+        model.register_comm_hook(None, reduce)
         first = net.encoder_q.encoder.backbone_t.data_bn.weight
         first.register_hook(lambda _: events.append(("first layer", 0)))
         optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.1)
@@ -74,9 +69,7 @@ def test_collectives_of_a_step(world_size, monkeypatch):
             pretraining.train_step(model, optimizer, fixed_views, batch, None)
     finally:
         dist.destroy_process_group()
-    names = [name for name, _ in events]
+    names, sizes = zip(*events, strict=True)
     assert events[0] == ("keys", 4 * 3 * 8 * 4), "keys of 4 clips in 3 domains of 8 float32 values"
-    assert names.count("keys") == 1 and names[-1] == "step"
-    sent = sum(size for name, size in events if name == "gradients")
-    assert sent == sum(p.nbytes for p in net.encoder_q.parameters())
-    assert names.index("gradients") < names.index("first layer"), "gradients travel during backward"
+    assert names.count("keys") == 1 and names.index("gradients") < names.index("first layer")
+    assert sum(sizes[1:]) == sum(p.nbytes for p in net.encoder_q.parameters())

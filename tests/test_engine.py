@@ -32,11 +32,7 @@ LOG = Namespace(log_dir="log")
     [
         ("--lr 2 --epochs 80 --schedule 50 70", (0, 49, 50, 69, 70), [2, 2, 0.2, 0.2, 0.02]),
         ("--lr 1 --epochs 40 --cos", (0, 20), [1, 0.5]),
-        (
-            "--lr 5 --schedule 9 --warmup-epochs 2 6 --warmup-lr 1",
-            (0, 2, 3, 5, 6, 8, 9),
-            [1, 1, 2, 4, 5, 5, 0.5],
-        ),
+        ("--lr 5 --schedule 9 --warmup-epochs 2 6 --warmup-lr 1", (0, 2, 3, 6, 8, 9), [1, 1, 2, 5, 5, 0.5]),
         ("--lr 4 --schedule --warmup-epochs 0 4 --warmup-lr 0", (0, 1, 4), [0, 1, 4]),
     ],
 )
@@ -109,44 +105,14 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path):
         load_checkpoint(tmp_path / "elsewhere")
 
 
-def test_which_checkpoint_is_continued(here):
-    options = dict(checkpoint_path="ck", resume=None, seed=None, lr=1.0)
-
-    def find(resume, run=RUN, replaceable=False, **changes):
-        return find_previous(
-            run, Namespace(**options | {"resume": resume} | changes), replaceable=replaceable
-        )
-
-    entries = dict(state_dict={"x": torch.ones(1)}, run=list(RUN), options=options, seed=0)
-    entries |= dict(folder=str(here / "ck"), log_folder="log/x")
-    Path("log/x").mkdir(parents=True)
-    save_checkpoint(Path("other.tar"), entries | {"epoch": 7})
-    for resume in (None, "auto"):
-        assert find(resume).path is None and not find(resume).checkpoint
-    assert find("other.tar").checkpoint["epoch"] == 7 and find("other.tar").log_folder is None
-
-    save_checkpoint(Path("ck/checkpoint.pth.tar"), entries | {"epoch": 1})
-    for resume in ("auto", "ck", str(here / "ck" / "." / "checkpoint.pth.tar")):
-        found = find(resume)
-        assert (found.checkpoint["epoch"], found.log_folder, found.notes) == (1, Path("log/x"), [])
-    assert find("auto", lr=2.0).notes == ["note: resumed with --lr 2.0, was 1.0"]
-    for resume in (None, "other.tar"):
-        with pytest.raises(UserError, match="exists: .*--resume auto continues a single one"):
-            find(resume)
-    assert find(None, replaceable=True).path is None
-    with pytest.raises(UserError, match="exists: "):
-        find(None, RUN._replace(task="finetune"), replaceable=True)
-
-
 def test_an_encoder_is_found_in_each_kind_of_checkpoint(tmp_path):
     encoder, path = Encoder(**SMALL), tmp_path / "x.tar"
     for net in (SCDNet(encoder, dim=8, K=4), DownstreamModel(encoder, 5)):
         for plain in (net.state_dict(), to_reference(net.state_dict())):
-            forms = [
-                {f"{start}{n}": t for n, t in plain.items()} for start in ("", "module.", "_orig_mod.module.")
-            ]
-            forms += [{n.replace("encoder.", "encoder._orig_mod.module."): t for n, t in plain.items()}]
-            for content in (plain, {"model": plain}, *({"state_dict": form} for form in forms)):
+            parallel, compiled = ({f"{x}{n}": t for n, t in plain.items()} for x in ("module.", "_orig_mod."))
+            inner = {n.replace("encoder.", "encoder._orig_mod.module."): t for n, t in plain.items()}
+            contents = [{"state_dict": weights} for weights in (plain, parallel, compiled, inner)]
+            for content in (plain, {"model": plain}, *contents):
                 save_checkpoint(path, content)
                 found, _ = open_encoder(path, {"num_head": 2})
                 assert_same(dict(found.state_dict()), dict(encoder.state_dict()))
@@ -193,28 +159,6 @@ def test_a_references_momentum_is_taken_over(tmp_path):
         assert torch.equal(resumed.state[p]["momentum_buffer"], buffers[name]), name
 
 
-def test_a_references_linear_layer_loads_with_its_momentum(tmp_path):
-    model = DownstreamModel(SMALL, 3)
-    state = {0: {"momentum_buffer": torch.ones(3, 32)}, 1: {"momentum_buffer": torch.ones(3)}}  # of fc alone
-    content = {"epoch": 2, "state_dict": to_reference(model.state_dict())}
-    save_checkpoint(tmp_path / "x.tar", content | {"optimizer": {"state": state, "param_groups": []}})
-    optimizer = torch.optim.SGD(model.fc.parameters(), 1.0, 0.9)
-    restore_optimizer(optimizer, model, load_checkpoint(tmp_path / "x.tar"))
-    assert torch.equal(optimizer.state[model.fc.weight]["momentum_buffer"], torch.ones(3, 32))
-
-
-def test_a_resumed_optimiser_keeps_the_flags_of_the_run():
-    layer = torch.nn.Linear(2, 1)
-    before = torch.optim.SGD(layer.parameters(), 0.1, 0.9, weight_decay=0.5)
-    layer(torch.ones(1, 2)).sum().backward()
-    before.step()
-    after = torch.optim.SGD(layer.parameters(), 0.2, 0.8, weight_decay=0.1)
-    restore_optimizer(after, layer, {"optimizer": before.state_dict()})
-    (group,) = after.param_groups
-    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.2, 0.8, 0.1)
-    assert_same(dict(after.state[layer.weight]), dict(before.state[layer.weight]))
-
-
 def test_a_run_folder(here):
     args = Namespace(log_dir="log", lr=2.0, pretrained=["x.tar"])
     with pytest.raises(ValueError), RunLog(RUN, args, {"seed": 3}) as log:
@@ -241,14 +185,6 @@ def test_runs_that_start_in_the_same_moment_have_their_own_folders(here):
 
     with ThreadPoolExecutor(2) as pool:
         assert len(set(pool.map(start, range(2)))) == 2
-
-
-def test_a_log_of_another_process_writes_nothing(here, capsys):
-    with RunLog(RUN, LOG, {}, enabled=False) as log:
-        log.print("a line")
-        log.metrics(0, acc1=50.0)
-        log.image("a/picture", np.zeros((4, 4, 3), np.uint8))
-    assert not capsys.readouterr().out and not os.listdir()
 
 
 @pytest.mark.parametrize("module", ["torch.utils.tensorboard", "PIL"])

@@ -1,6 +1,5 @@
 """The GPU path without a GPU: driver calls replaced; steps on "meta", where each host read is an error."""
 
-import contextlib
 from argparse import Namespace
 
 import pytest
@@ -18,10 +17,8 @@ from feeder.cli import UserError
 from feeder.dataset import Batch, Batches
 from model import SCDNet
 
-NET = dict(encoder=SMALL, dim=8, K=24)
-needs_no_gpu = pytest.mark.skipif(
-    torch.cuda.is_available(), reason="replaces the driver of a machine without a GPU"
-)
+reason = "replaces the driver of a machine without a GPU"
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason=reason)
 
 
 def batch_of(n):
@@ -39,17 +36,11 @@ def gpus(monkeypatch):
 
 
 @needs_no_gpu
-@pytest.mark.parametrize(
-    "name, gpu, index",
-    [("auto", None, 0), ("cuda", None, 0), ("cuda:5", None, 5), ("auto", 3, 3), ("cuda:3", 3, 3)],
-)
-def test_a_device_has_an_index_and_is_current(gpus, name, gpu, index):
-    assert pick_device(name, gpu) == torch.device("cuda", index)
-    assert gpus == [index]
-
-
-@needs_no_gpu
-def test_each_process_of_torchrun_has_its_own_gpu(gpus, monkeypatch):
+def test_a_device_has_an_index_and_is_current(gpus, monkeypatch):
+    choices = {("auto", None): 0, ("cuda", None): 0, ("cuda:5", None): 5, ("auto", 3): 3, ("cuda:3", 3): 3}
+    for (name, gpu), index in choices.items():
+        assert pick_device(name, gpu) == torch.device("cuda", index)
+        assert gpus.pop() == index and not gpus
     launcher = dict(RANK=2, LOCAL_RANK=2, WORLD_SIZE=8, MASTER_ADDR="localhost", MASTER_PORT=29500)
     for name, value in launcher.items():
         monkeypatch.setenv(name, str(value))
@@ -103,7 +94,7 @@ def test_a_step_never_waits_for_the_device(stream):
 def test_the_loop_reads_the_device_only_to_print_a_line():
     """Steps 1 and 2 print nothing. Step 3 is the last of its epoch: its line is the first to read a loss."""
     with META:
-        net = SCDNet(**NET)
+        net = SCDNet(SMALL, dim=8, K=24)
     optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.01)
     training = Training(net, optimizer, PretrainingViews(size=16), torch.Generator())
     training.step = 1
@@ -119,18 +110,3 @@ def test_the_loop_reads_the_device_only_to_print_a_line():
     with pytest.raises((RuntimeError, NotImplementedError), match="(?i)meta"):
         pretraining.train(training, Loader([batch_of(8)] * 3), options, log, None)
     assert training.step == 3 and training.meters["Loss"].count == 3 * 8
-
-
-def test_autocast_is_entered_only_for_bf16(monkeypatch):
-    entered, net = [], SCDNet(**NET)
-    optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.01)
-
-    def autocast(*args, **_):
-        entered.append(args)
-        return contextlib.nullcontext()
-
-    monkeypatch.setattr(torch, "autocast", autocast)
-    for precision, expected in (("fp32", []), ("bf16", [("cpu", torch.bfloat16)])):
-        inputs = PretrainingViews(size=16), batch_of(8), torch.Generator()
-        pretraining.train_step(net, optimizer, *inputs, precision)
-        assert entered == expected

@@ -109,16 +109,6 @@ def test_masked_and_absent_joints_frames_and_bodies_are_not_drawn():
     assert all((frame == 255).all() for frame in frames(0 * whole))
 
 
-@pytest.mark.parametrize("end, axis, length", [([1.0, 0, 4], 0, CELL[1]), ([4.0, 0, 1], 1, CELL[0])])
-def test_a_bone_has_its_place_and_length_in_pixels(end, axis, length):
-    """3 m up, 3 m to the right."""
-    clip = np.zeros((3, 16, 25, 1), np.float32)
-    clip[:, :, 5, 0] = np.array(end)[:, None]  # left elbow
-    clip[:, :, [1, 4], 0] = np.array([1.0, 0, 1])[:, None, None]  # spine, left shoulder
-    pixels = np.nonzero((frames(clip)[0] == COLOURS["left"]).all(axis=-1))
-    assert pixels[axis].min() <= 8 and pixels[axis].max() >= length - 9 and np.ptp(pixels[1 - axis]) <= 2
-
-
 def test_the_augmentations_of_a_sample_are_described():
     turned = torch.tensor([[0.5, 21.4, 0.2]])
     masks = [torch.ones(1, n, dtype=torch.bool) for n in (25, 16)]

@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import SMALL, assert_same
 
 from model import DownstreamModel, Encoder, SCDNet
+from model.backbone import GraphConvolution
+from model.graph import adjacency
 from model.reference import from_reference, is_reference, sizes, to_reference
-
-SMALL = dict(hidden_size=16, num_head=2, channels=4)
 
 
 def count(module):
@@ -18,7 +19,11 @@ def count(module):
 
 def small_net(**kwargs):
     torch.manual_seed(0)
-    return SCDNet(dict(SMALL, **kwargs), dim=8, K=12)
+    return SCDNet(SMALL | kwargs, dim=8, K=12)
+
+
+def views(n):
+    return torch.randn(2, n, 3, 16, 25, 2)
 
 
 def test_parameter_counts_at_full_size():
@@ -54,9 +59,33 @@ def test_initialisation_is_the_references():
         assert torch.equal(q, k) and not k.requires_grad
 
 
+def test_graph_convolution_is_the_plain_loop_over_subsets_and_joints():
+    torch.manual_seed(0)
+    joints, links = 5, [(0, 1), (1, 2), (3, 1), (4, 3)]
+    net, x = GraphConvolution(6, 4, adjacency(joints, links)).double(), torch.randn(2, 6, joints, 7).double()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter)
+    mixed, mean = torch.zeros(2, 4, joints, 7).double(), x.mean(dim=3)
+    for k in range(3):
+        conv1, conv2 = net.relation_weight[:, k]
+        a, b = (
+            conv1 @ mean + net.relation_bias[0, k, :, None],
+            conv2 @ mean + net.relation_bias[1, k, :, None],
+        )
+        value = torch.einsum("oc,ncvt->novt", net.value_weight[:, k], x) + net.value_bias[:, k, None, None]
+        for u in range(joints):
+            for v in range(joints):
+                conv4 = torch.tanh(a[..., u] - b[..., v]) @ net.topology_weight[k].T + net.topology_bias[k]
+                topology = net.alpha * conv4 + net.PA[k, u, v]  # (N, C)
+                mixed[:, :, u] += topology[..., None] * value[:, :, v]
+    expected = F.relu(net.bn(mixed) + net.down(x))
+    assert expected.any() and net.alpha.abs() > 0.1
+    torch.testing.assert_close(net(x), expected, rtol=1e-10, atol=1e-10)
+
+
 def test_other_pairs_contrast_what_they_name():
     torch.manual_seed(0)
-    net, x = SCDNet(dict(SMALL, dropout=0.0), dim=8, K=12, pairs=("tt", "is")), torch.randn(4, 3, 64, 25, 2)
+    net, x = SCDNet(SMALL | {"dropout": 0.0}, dim=8, K=12, pairs=("tt", "is")), views(4)[0]
     queues = {domain: queue.clone() for domain, queue in net.queues.items()}
     logits = net(x, x)  # both encoders are equal at the start: so are query and key
     assert list(net.loss(logits)) == ["tt", "is"]
@@ -70,11 +99,7 @@ def test_other_pairs_contrast_what_they_name():
 
 def test_loss_against_plain_numpy_form():
     net = small_net()
-    q, k, queue = (
-        F.normalize(torch.randn(5, 8)),
-        F.normalize(torch.randn(5, 8)),
-        F.normalize(torch.randn(8, 12), dim=0),
-    )
+    (q, k), queue = F.normalize(torch.randn(2, 5, 8), dim=2), F.normalize(torch.randn(8, 12), dim=0)
     expected = 0.0
     for n in range(5):
         exps = [math.exp(float(q[n] @ key) / net.T) for key in (k[n], *queue.T)]
@@ -99,17 +124,14 @@ def test_evaluation_changes_nothing_and_the_momentum_update_only_key_parameters(
         for p in net.encoder_q.parameters():
             p.add_(1.0)
     before = {name: t.clone() for name, t in net.state_dict().items()}
-    net(
-        torch.randn(5, 3, 64, 25, 2), torch.randn(5, 3, 64, 25, 2)
-    )  # K = 12 is not a multiple of 5: only training needs that
-    assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
+    net(*views(5))  # K = 12 is not a multiple of 5: only training needs that
+    assert_same(dict(net.state_dict()), before)
     net.update_key_encoder()
-    moved = {f"encoder_k.{name}" for name, _ in net.encoder_k.named_parameters()}
-    for name, t in net.state_dict().items():
+    expected = dict(before)
+    for name in (f"encoder_k.{name}" for name, _ in net.encoder_k.named_parameters()):
         q = before[name.replace("encoder_k", "encoder_q")]
-        torch.testing.assert_close(
-            t, net.m * before[name] + (1 - net.m) * q if name in moved else before[name], msg=name
-        )
+        expected[name] = net.m * before[name] + (1 - net.m) * q
+    torch.testing.assert_close(dict(net.state_dict()), expected)
 
 
 def test_wrong_sizes_are_named():
@@ -121,13 +143,13 @@ def test_wrong_sizes_are_named():
     ]:
         with pytest.raises(ValueError, match=message):
             Encoder(**SMALL | wrong)
-    with pytest.raises(ValueError, match=r"clips are \(N, 3, 64, 25, 2\)"):
+    with pytest.raises(ValueError, match=r"clips are \(N, 3, 16, 25, 2\)"):
         Encoder(**SMALL)(torch.randn(2, 3, 60, 25, 2))
     net = small_net().train()
     before = {name: t.clone() for name, t in net.state_dict().items()}
     with pytest.raises(ValueError, match="K = 12 is not a multiple of the batch of 5"):
-        net(torch.randn(5, 3, 64, 25, 2), torch.randn(5, 3, 64, 25, 2))
-    assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
+        net(*views(5))
+    assert_same(dict(net.state_dict()), before)
 
 
 @pytest.mark.parametrize(
@@ -148,8 +170,7 @@ def test_reference_round_trip():
         theirs = to_reference(ours)
         assert is_reference(theirs) and not is_reference(ours)
         back = from_reference({f"module.{name}": tensor for name, tensor in theirs.items()})
-        assert back.keys() == ours.keys()
-        assert all(torch.equal(back[name], ours[name]) for name in ours)
+        assert_same(back, dict(ours))
 
 
 def test_bad_reference_is_named():

@@ -7,9 +7,11 @@ import torch
 from conftest import SMALL
 from torch.nn.utils import parameters_to_vector
 
-from engine.device import autocast, set_up
+import pretraining
+from engine.device import set_up
 from engine.retrieval import knn_predict
 from feeder.cli import UserError
+from feeder.dataset import Batch
 from model import SCDNet
 
 
@@ -17,19 +19,18 @@ def train(precision, steps=12):
     """Return the losses of a few steps on one seed's numbers, and the network."""
     torch.manual_seed(0)
     sizes = dict(hidden_size=32, num_head=4, channels=8, dropout=0.0, frames=32, bodies=1)
-    net = SCDNet(sizes, dim=16, K=64, m=0.9)
+    net, losses = SCDNet(sizes, dim=16, K=64, m=0.9), []
     optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.005, 0.9)
-    clips, losses = torch.randn(32, 3, 32, 25, 1).cumsum(dim=2) / 8, []
+    clips = torch.randn(4, 8, 3, 32, 25, 1).cumsum(dim=3) / 8
+
+    def views(x, *_):
+        return x, x + 0.05 * torch.randn_like(x)
+
     for step in range(steps):
-        q = clips[torch.arange(8) + 8 * (step % 4)]
-        with autocast(precision, torch.device("cpu")):
-            logits = net(q, q + 0.05 * torch.randn_like(q))
-            loss = sum(net.loss(logits).values())
-        assert all(x.dtype == torch.float32 for x in logits.values()) and loss.dtype == torch.float32
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+        batch = Batch(clips[step % 4], None, None)
+        logits, found = pretraining.train_step(net, optimizer, views, batch, None, precision)
+        assert {x.dtype for x in (*logits.values(), *found.values())} == {torch.float32}
+        losses.append(sum(found.values()).item())
     return torch.tensor(losses), net
 
 
@@ -50,19 +51,15 @@ def test_logits_are_float32_and_similarities_exact_with_bf16_weights_and_feature
     q = torch.randn(2, 3, 16, 25, 2).bfloat16()
     net = SCDNet(SMALL, dim=8, K=4).bfloat16()
     assert all(x.dtype == torch.float32 for x in net(q, q).values())
-    gallery, labels, query = (
-        torch.randn(500, 32).bfloat16(),
-        torch.arange(500),
-        torch.randn(300, 32).bfloat16(),
-    )
+    labels, (gallery, query) = torch.arange(300), torch.randn(2, 300, 32).bfloat16()
     exact = knn_predict(gallery.float(), labels, query.float(), 1)
     assert torch.equal(knn_predict(gallery, labels, query, 1), exact)
 
 
 def test_tf32_is_refused_on_a_cpu_and_forbidden_elsewhere():
-    args = Namespace(device="cpu", gpu=None, threads=None)
+    args = dict(device="cpu", gpu=None, threads=None)
     with pytest.raises(UserError, match="choose fp32 or bf16"):
-        set_up(Namespace(**vars(args), precision="tf32"))
+        set_up(Namespace(**args, precision="tf32"))
     for precision in ("fp32", "bf16"):
-        assert set_up(Namespace(**vars(args), precision=precision)) == torch.device("cpu")
+        assert set_up(Namespace(**args, precision=precision)) == torch.device("cpu")
         assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cudnn.allow_tf32
