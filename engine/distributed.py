@@ -1,6 +1,7 @@
 """Processes started by torchrun, one per GPU. In a single process every function here is a no-op."""
 
 import os
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -40,6 +41,8 @@ def close_processes() -> None:
     """Disconnect the processes after success, once all are done: torchrun ends them together."""
     if dist.is_initialized():
         wait_for_all()
+        # torch 2.6 and 2.7 end gloo's threads with the GIL held, and hang if one still needs it to free a tensor
+        time.sleep(0.5)
         dist.destroy_process_group()
 
 

@@ -35,7 +35,7 @@ def seed_everything(seed: int | None) -> int:
 
 def process_seed(seed: int, rank: int) -> int:
     """Return the seed of dropout and views in one process; no two runs or processes share it."""
-    return int(np.random.SeedSequence([seed, rank]).generate_state(1, np.uint64)[0] >> 1)  # below 2^63
+    return int(np.random.SeedSequence([seed, rank]).generate_state(1, np.uint64)[0]) >> 1  # below 2^63
 
 
 def random_states(generator: torch.Generator) -> dict:
