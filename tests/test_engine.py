@@ -5,7 +5,6 @@ import random
 import sys
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ import yaml
 from conftest import SMALL, assert_same, metrics
 
 import pretraining
-from engine.checkpoint import find_previous, load_checkpoint, restore_optimizer, save_checkpoint
+from engine.checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
 from engine.features import open_encoder
 from engine.meters import Meter, progress_line
 from engine.runlog import Run, RunLog

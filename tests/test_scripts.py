@@ -41,7 +41,7 @@ def test_from_arrays_to_accuracies(data, whole, here):
     assert last == {"best_acc1": max(line["acc1"] for line in epochs), "last_acc1": epochs[-1]["acc1"]}
     assert torch.load("checkpoints/linear/checkpoint.pth.tar", weights_only=True)["epoch"] == 3
 
-    # lines, and TensorBoard's scalars, images and embeddings
+    # lines; TensorBoard's scalars and images
     texts = [(folder / "log.txt").read_text() for folder in folders]
     assert re.search(r"^Epoch: \[1\]\[0/\d\]\tTime .*\tData .*\tLoss \S+ \(\S+\)\tAcc@1 ", texts[0], re.M)
     assert re.search(r"^ \* epoch 2 loss \d\.\d{4}e.\d\d Acc@1 \d+\.\d{3} Acc@5 \d+\.\d{3}$", texts[1], re.M)
@@ -49,10 +49,8 @@ def test_from_arrays_to_accuracies(data, whole, here):
     images = ["views/pretraining", "confusion/test", "confusion/test"]
     assert [found.Tags()["images"] for found in events] == [[image] for image in images]
     assert {"similarity/positive_it", "queue/mean_norm_s", "epoch/lr"} <= set(events[0].Tags()["scalars"])
-    first = [events[0].Scalars(f"loss/{pair}")[0].value for pair in ("ti", "si", "it", "is")]
-    assert 0.5 < sum(first) / steps[0]["loss"] < 2
 
-    # predictions
+    # predictions and embeddings
     accuracies = epochs[-1]["acc1"], metrics(retrieval)[-1]["knn_acc1"]
     for folder, text, acc1 in zip(folders[1:], texts[1:], accuracies, strict=True):
         saved = np.load(folder / "predictions.npz", allow_pickle=False)
@@ -76,14 +74,9 @@ def test_an_ablation_is_known_downstream(data, here, capsys):
     assert encoder in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        "pku_part1 --protocol cross_view --skeleton-representation motion",
-        "pku_part2 --protocol cross_subject --skeleton-representation joint",
-    ],
-)
+@pytest.mark.parametrize("flags", ["pku_part1 --protocol cross_view", "pku_part2 --protocol cross_subject"])
 def test_pku_works_in_all_scripts(data, here, flags):
+    flags += " --skeleton-representation motion"
     pretrain(data, f"--pre-dataset {flags}")
     run(action_classification, data, f"--finetune-dataset {flags} --pretrained ck --epochs 1")
     folder = run(action_retrieval, data, f"--finetune-dataset {flags} --pretrained ck")

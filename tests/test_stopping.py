@@ -75,7 +75,7 @@ def test_only_a_second_ctrl_c_ends_at_once():
 
 def test_kills_at_random_moments(data, here):
     """SIGKILL; the script says what it checks."""
-    command = [sys.executable, ROOT / "tests" / "kill_pretraining.py", "--data-path", data, "--kills", "4"]
+    command = [sys.executable, ROOT / "tests" / "kill_pretraining.py", data, "4"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0 and "4 kills, no broken checkpoint" in result.stdout, result.stderr
 

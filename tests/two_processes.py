@@ -71,16 +71,11 @@ def at_step(number: int, act) -> None:
     pretraining.train_step = train_step
 
 
-def write_slowly() -> None:
+def write_slowly(*args, inside=pretraining.checkpoints.save_checkpoint) -> None:
     """Signal the process that writes a checkpoint, as torchrun does; take longer than the other's end."""
-    inside = pretraining.checkpoints.save_checkpoint
-
-    def save_checkpoint(*args):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(1)
-        inside(*args)
-
-    pretraining.checkpoints.save_checkpoint = save_checkpoint
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1)
+    inside(*args)
 
 
 def fail() -> None:
@@ -112,6 +107,6 @@ if __name__ == "__main__":
         at_step(2, fail)
         pretraining.main([*rest, "--checkpoint-path", "fail"])
     else:
-        write_slowly()
+        pretraining.checkpoints.save_checkpoint = write_slowly
         at_step(5, lambda: os.kill(os.getpid(), signal.SIGTERM))
         pretraining.main(rest)
