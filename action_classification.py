@@ -11,6 +11,7 @@ import itertools
 import time
 from argparse import Namespace
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,16 @@ from engine.checkpoint import find_previous, lock_folder, restore_optimizer, res
 from engine.classification import Epoch, Trial, follow, report
 from engine.device import set_up
 from engine.evaluation import balanced_subset, describe_encoder, repeat_seed
-from engine.features import BATCH_SIZE, Clips, Task, both_features, open_encoders, open_task, record
+from engine.features import (
+    BATCH_SIZE,
+    Clips,
+    Task,
+    both_features,
+    open_encoders,
+    open_task,
+    record,
+    restore_classifier,
+)
 from engine.meters import Meter, progress_line
 from engine.results import RESULT
 from engine.runlog import Run, RunLog
@@ -41,6 +51,8 @@ def get_parser() -> Parser:
     parser = Parser("linear", __doc__, variants=("finetune",))
     flags.add_data_flags(parser, "--finetune-dataset", STREAMS, several=True)
     flags.add_encoder_flags(parser)
+    evaluate = "test the classifiers of --pretrained, train nothing"
+    parser.add_argument("--evaluate", action="store_true", help=evaluate)
     add = parser.add_argument_group("training").add_argument
     finetune = "train the encoder too; with --random-encoder: supervised, from scratch"
     add("--finetune", action="store_true", help=finetune)
@@ -64,7 +76,7 @@ def linear_probe(
     batches: Batches,
     args: Namespace,
 ) -> Iterator[Epoch]:
-    """Train a linear layer on the features of a frozen encoder; yield each epoch, whose weights are in the layer.
+    """Train a linear layer on the features of a frozen encoder; yield each epoch, its weights in the layer.
 
     Args:
         layer: on the device of the features.
@@ -147,54 +159,49 @@ def class_scores(model: DownstreamModel, clips: Clips) -> Tensor:
 
 @script
 def main(argv: list[str] | None = None) -> None:
-    """Train and evaluate a classifier for each stream and repeat; report their accuracies and their fusion."""
+    """Train and evaluate a classifier for each stream and repeat; report accuracies and the fusion."""
     # options
     parser = get_parser()
     args = parser.parse_args(argv)
     check_options(parser, args)
-    folder = flags.given_folder(parser, args, args.finetune_dataset)
+    folder, device = flags.given_folder(parser, args, args.finetune_dataset), set_up(args)
+    if args.evaluate:
+        return evaluate(args, folder, device)
     streams = args.finetune_skeleton_representation
     kind = "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
     run = Run(kind, args.finetune_dataset, args.protocol, "+".join(streams))
 
     # what to continue, data and encoders: checked before anything is written
-    device, names = set_up(args), trial_names(args)
+    names = trial_names(args)
     found = [find_previous(run, args, name, replaceable=not args.finetune) for _, _, name in names]
     previous = found[0]  # the only one with --resume
     start = previous.checkpoint.get("epoch", args.start_epoch)
     reported = previous.log_folder and (previous.log_folder / RESULT).is_file()
     if start >= args.epochs and (reported or not previous.path):
-        return print(
-            f"nothing to do: epoch {start} of --epochs {args.epochs} ({previous.path or '--start-epoch'})"
-        )
+        where = previous.path or "--start-epoch"
+        return print(f"nothing to do: epoch {start} of --epochs {args.epochs} ({where})")
     task = open_task(run, folder, DATA_SETS[args.finetune_dataset].num_classes, device)
     seed = seed_everything(previous.checkpoint.get("seed", args.seed))
     encoders = dict(zip(streams, open_encoders(args, seed), strict=True))
-    trials = []
+    trials: dict[str, list[Trial]] = {stream: [] for stream in streams}
     for (stream, repeat, name), continued in zip(names, found, strict=True):
         own_seed = repeat_seed(seed, repeat)
         rows = balanced_subset(task.train.labels, args.label_fraction, own_seed)
-        trials.append(Trial(stream, name, own_seed, rows, continued))
+        trials[stream].append(Trial(stream, name, own_seed, rows, encoders[stream][1], continued))
     recipe = get_parser().parse_args(["--finetune"] if args.finetune else [])
-    about = record(task, args, recipe, seed, [origin for _, origin in encoders.values()], previous)
+    facts = record(task, args, recipe, seed, [origin for _, origin in encoders.values()], previous)
 
     # for each stream: features once, then a classifier for each repeat
-    with lock_folder(args.checkpoint_path), RunLog(run, args, about, previous.log_folder, start) as log:
-        log.print(
-            f"{len(task.train)} training and {len(task.test)} test samples of {folder}, {device}, seed {seed}"
-        )
-        log.print(f"log in {log.folder}", *task.train.notes, *task.test.notes, *previous.notes)
+    with lock_folder(args.checkpoint_path), RunLog(run, args, facts, previous.log_folder, start) as log:
+        samples = f"{len(task.train)} training and {len(task.test)} test samples of {folder}"
+        log.print(f"{samples}, {device}, seed {seed}", f"log in {log.folder}", *task.notes, *previous.notes)
         scores, kept = [], {}
         for stream, (encoder, origin) in encoders.items():
             log.print(f"{stream} stream, encoder: {describe_encoder(origin, args.protocol, stream)}")
             features = None
-            for trial in trials:
-                if trial.stream != stream:
-                    continue
+            for trial in trials[stream]:
                 seed_everything(trial.seed)
-                own = (
-                    copy.deepcopy(encoder) if args.pretrained else Encoder(**encoder.sizes)
-                )  # random: one each
+                own = copy.deepcopy(encoder) if args.pretrained else Encoder(**encoder.sizes)  # one for each
                 model = DownstreamModel(own, task.num_classes).to(device)
                 if not args.finetune and (features is None or args.random_encoder):
                     features = both_features(own, task, stream, args, log)
@@ -205,23 +212,48 @@ def main(argv: list[str] | None = None) -> None:
         report(task, torch.stack(scores).unflatten(0, (len(streams), args.repeats)), kept, args, log)
 
 
+def evaluate(args: Namespace, folder: Path, device: torch.device) -> None:
+    """Test a trained classifier for each stream; report as after training."""
+    streams = args.finetune_skeleton_representation
+    classifiers = [restore_classifier(path) for path in args.pretrained]
+    origins = [origin for _, origin in classifiers]
+    run = Run(origins[0]["task"], args.finetune_dataset, args.protocol, "+".join(streams))
+    task = open_task(run, folder, DATA_SETS[args.finetune_dataset].num_classes, device)
+    encoders = [encoder for origin in origins for encoder in origin["encoders"]]
+    facts = record(task, args, args, origins[0]["seed"], encoders)
+    facts |= dict(options=origins[0]["options"], setup=origins[0]["setup"])
+    if any("best_on_test" in origin for origin in origins):
+        facts["setup"] += "; weights of the epoch that is best on the test set"
+    with RunLog(run, args, facts) as log:
+        log.print(f"{len(task.test)} test samples of {folder}, {device}", f"log in {log.folder}", *task.notes)
+        scores = []
+        for stream, (model, _) in zip(streams, classifiers, strict=True):
+            loader = make_loader(task.test, Batches(len(task.test), BATCH_SIZE), args.workers)
+            scores.append(class_scores(model.to(device), Clips(loader, stream, model.encoder.sizes, device)))
+        report(task, torch.stack(scores)[:, None, None].expand(-1, 1, 2, -1, -1), {}, args, log)
+
+
 def check_options(parser: Parser, args: Namespace) -> None:
     """Exit with status 2 if options contradict each other."""
     flags.check_encoder_flags(parser, args)
     flags.check_warmup(parser, args)
+    several = len(args.finetune_skeleton_representation) > 1 or args.repeats > 1
     if args.crop_ratio and (not args.finetune or args.crop_ratio[0] > args.crop_ratio[1]):
         parser.error("--crop-ratio LOW HIGH is for --finetune, with LOW at most HIGH")
     if args.resume and not args.finetune:
         parser.error("--resume continues --finetune; a linear layer is trained again in seconds")
-    if args.resume and (len(args.finetune_skeleton_representation) > 1 or args.repeats > 1):
+    if args.resume and several:
         parser.error("--resume continues a single training: omit it with several streams or --repeats")
+    if args.evaluate and not args.pretrained:
+        parser.error("--evaluate tests a trained classifier: set --pretrained")
 
 
 def trial_names(args: Namespace) -> list[tuple[str, int, str]]:
     """Return stream, repeat and name of each training; the name is "" if there is only one."""
     streams, names = args.finetune_skeleton_representation, []
     for stream, repeat in itertools.product(streams, range(args.repeats)):
-        parts = [stream] * (len(streams) > 1) + [f"repeat{repeat}"] * (args.repeats > 1)
+        parts = [stream] if len(streams) > 1 else []
+        parts += [f"repeat{repeat}"] if args.repeats > 1 else []
         names.append((stream, repeat, "/".join(parts)))
     return names
 
@@ -239,9 +271,8 @@ def train(
     Return the scores of the test set after the last and after the best epoch, (2, N, classes), on the CPU.
     """
     if trial.name or args.label_fraction < 1:
-        log.print(
-            f"{trial.name or trial.stream}: {len(trial.rows)} of {len(task.train)} labels, seed {trial.seed}"
-        )
+        share = f"{len(trial.rows)} of {len(task.train)} labels"
+        log.print(f"{trial.name or trial.stream}: {share}, drawn with seed {trial.seed}")
     trained = model if args.finetune else model.fc
     optimizer = SGD(trained.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
     generator = torch.Generator().manual_seed(trial.seed)  # of random crops
@@ -257,10 +288,8 @@ def train(
         entries = dict(state_dict=model.state_dict(), optimizer=optimizer.state_dict())
         return entries | dict(sizes={"encoder": model.encoder.sizes}, random=random_states(generator))
 
-    labels, batches = (
-        torch.from_numpy(task.test.labels),
-        Batches(len(trial.rows), args.batch_size, trial.seed),
-    )
+    labels = torch.from_numpy(task.test.labels)
+    batches = Batches(len(trial.rows), args.batch_size, trial.seed)
     if features:
         rows = torch.from_numpy(trial.rows).to(task.device)
         y = torch.from_numpy(task.train.labels[trial.rows]).to(task.device)

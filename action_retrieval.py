@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
 
     with RunLog(run, args, about) as log:
         log.print(f"{len(task.train)} gallery and {len(task.test)} query samples of {folder}, {task.device}")
-        log.print(f"log in {log.folder}", *task.train.notes, *task.test.notes)
+        log.print(f"log in {log.folder}", *task.notes)
         labels = [torch.from_numpy(part.labels).to(task.device) for part in (task.train, task.test)]
 
         # features of each stream

@@ -65,7 +65,8 @@ def train_step(
         net: an `SCDNet` in training mode, or its `DistributedDataParallel`.
         optimizer: of the query encoder.
         views: the augmentation.
-        batch: clips x (N, 3, T, V, M) in metres, on the CPU (pinned for a GPU) or on the device, and their num_frames (N,).
+        batch: clips x (N, 3, T, V, M) in metres, on the CPU (pinned for a GPU) or on the device, and their
+            num_frames (N,).
         generator: random numbers of the views, on the CPU.
         precision: fp32, tf32 or bf16.
 
@@ -125,7 +126,8 @@ def train(
                     training.add_statistics(meters.contrast_statistics(logits, losses, net.queues, net.T))
                 training.step += 1
 
-                # stop if signalled, save if due: all processes after the same step, so they ask each other every few
+                # stop if signalled, save if due: all processes after the same step, so they ask each other
+                # every few
                 due = training.step < steps and time.monotonic() - saved > 60 * args.save_minutes
                 asked = distributed.world_size() == 1 or training.step % min(args.print_freq, 10) == 0
                 stopping, due = distributed.any_process(bool(caught), due) if asked else (False, False)
@@ -153,7 +155,7 @@ def train(
 
 @script
 def main(argv: list[str] | None = None) -> None:
-    """Pre-train with the options of the command line; exit with status 143 or 130 if a signal ended the run."""
+    """Pre-train with the options of the command line; exit with status 143 or 130 after a signal."""
     # options, device, processes
     parser = get_parser()
     args = parser.parse_args(argv)
@@ -265,7 +267,7 @@ def build(args: Namespace, seed: int, device: torch.device) -> Training:
 
 
 def prepare(net: SCDNet, args: Namespace, device: torch.device) -> nn.Module:
-    """Move the network to its device; return it, or its `DistributedDataParallel` if there are several processes."""
+    """Move the network to its device; return it, or its `DistributedDataParallel` for several processes."""
     net.to(device)
     parallel = distributed.world_size() > 1
     synchronised = parallel and args.sync_batchnorm

@@ -1,6 +1,7 @@
-"""Draw the figures of the documents: `pip install -r docs/requirements.txt`, then `python -m docs.figures` after `make demo`.
+"""Draw the figures of the documents, after `make demo`: `python -m docs.figures`.
 
-`docs/images/reference.png` comes from `docs/beside_reference.json`, `docs/images/views.png` from the arrays of the demo.
+`docs/images/reference.png` comes from `docs/beside_reference.json`, `docs/images/views.png` from the arrays
+of the demo.
 """
 
 import json

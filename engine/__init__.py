@@ -1,1 +1,1 @@
-"""Code that the training scripts share, one topic in each module; `results` and `fuse` are commands of their own."""
+"""Code that the scripts share, one topic in each module; `results` and `fuse` are commands of their own."""

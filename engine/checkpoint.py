@@ -32,7 +32,7 @@ REPORTED += "crop_ratio precision sync_batchnorm".split()
 
 
 def save_checkpoint(path: Path, checkpoint: dict) -> None:
-    """Write a checkpoint of plain types and tensors atomically; raise `UserError` and keep the old file on failure."""
+    """Write a checkpoint atomically; if that fails, raise `UserError` and keep the old file."""
     try:
         with atomic_write(path) as file:
             torch.save(checkpoint, file)
@@ -69,8 +69,9 @@ def restoring(path: str | Path | None) -> Iterator[None]:
 def load_checkpoint(path: str | Path) -> dict:
     """Load a checkpoint onto the CPU; its `state_dict` has our names.
 
-    Reads ours, the reference's, a bare state dict and one under "model", also of a compiled or parallel model. The
-    state dict of the reference is kept as `reference`, because its optimiser numbers the parameters in that order.
+    Reads ours, the reference's, a bare state dict and one under "model", also of a compiled or parallel
+    model. The state dict of the reference is kept as `reference`, because its optimiser numbers the
+    parameters in that order.
 
     Raises:
         UserError: there is no checkpoint at `path`, it is damaged, or loading it would run code.
@@ -102,7 +103,7 @@ def load_checkpoint(path: str | Path) -> dict:
 
 
 def _plain_name(name: str) -> str:
-    """Return the name of a parameter without the parts that DistributedDataParallel and torch.compile insert."""
+    """Return a parameter's name without what DistributedDataParallel and torch.compile insert."""
     return ".".join(part for part in name.split(".") if part not in ("module", "_orig_mod"))
 
 
@@ -122,8 +123,8 @@ def find_previous(run: Run, args: Namespace, name: str = "", replaceable: bool =
     """Return what --resume continues in the folder `name` of --checkpoint-path.
 
     Raises:
-        UserError: the checkpoint belongs to another run, or --checkpoint-path has one that would be overwritten; if
-            `replaceable`, one of the same task may be.
+        UserError: the checkpoint belongs to another run, or --checkpoint-path has one that would be
+            overwritten; if `replaceable`, one of the same task may be.
     """
     own = Path(args.checkpoint_path, name, NAME)
     path = None if args.resume is None else own if args.resume == "auto" else Path(args.resume)
@@ -145,7 +146,7 @@ def find_previous(run: Run, args: Namespace, name: str = "", replaceable: bool =
 
 
 def _compare(checkpoint: dict, path: Path, run: Run, args: Namespace) -> list[str]:
-    """Return a line for each option that has changed; raise `UserError` if the checkpoint is of another run."""
+    """Return a line for each option that has changed; `UserError` if the checkpoint is of another run."""
     before, now, differences = checkpoint["options"], vars(args), []
     if checkpoint["run"] != list(run):
         differences.append(f"{' '.join(checkpoint['run'])}, not {' '.join(run)}")
@@ -171,7 +172,7 @@ def _flag(name: str, options: dict[str, Any]) -> str:
 
 
 def lock_folder(folder: str | Path) -> TextIO:
-    """Create a checkpoint folder and lock it until the returned file is closed; `UserError` if another run holds it."""
+    """Create a folder and lock it until the returned file is closed; `UserError` if another run holds it."""
     import fcntl  # not on Windows, where feeder.cli says so first
 
     folder = Path(folder)
@@ -192,7 +193,7 @@ def lock_folder(folder: str | Path) -> TextIO:
 
 
 def restore_optimizer(optimizer: Optimizer, module: nn.Module, checkpoint: dict) -> None:
-    """Load the momentum buffers of a checkpoint; learning rate, momentum and weight decay are options of this run."""
+    """Load the momentum buffers of a checkpoint; learning rate and weight decay are options of this run."""
     if "reference" in checkpoint:
         momentum = momentum_from_reference(checkpoint["reference"], checkpoint.get("optimizer", {}))
         for name, parameter in module.named_parameters():

@@ -36,6 +36,7 @@ class Trial(NamedTuple):
     name: str  # its folder in --checkpoint-path and the prefix of its metrics; "" if there is only one
     seed: int
     rows: np.ndarray  # the training samples whose labels are used, sorted
+    origin: dict  # of the encoder
     previous: Previous  # what it continues
 
 
@@ -47,7 +48,7 @@ def follow(
     log: RunLog,
     state: Callable[[], dict],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Report each epoch, save the last model and the best one; return the scores (N, classes) of both epochs."""
+    """Report each epoch, save the last and the best model; return the scores (N, classes) of both."""
     prefix, folder = f"{trial.name}/" if trial.name else "", Path(args.checkpoint_path, trial.name)
     last, best = None, {name: trial.previous.checkpoint.get(name) for name in ("best_acc1", "best_scores")}
     best_state: dict = {}  # since it was saved
@@ -60,13 +61,14 @@ def follow(
         if best["best_acc1"] is None or acc1 > best["best_acc1"]:
             best = dict(best_acc1=acc1, best_scores=last)
             weights = {name: tensor.clone() for name, tensor in state()["state_dict"].items()}
-            best_state = dict(epoch=number + 1, state_dict=weights, optimizer={})  # for --pretrained
+            best_state = dict(epoch=number + 1, state_dict=weights, optimizer={}, best_on_test=True)
         log.print(f" * epoch {number} loss {loss:.4e} Acc@1 {acc1:.3f} Acc@5 {acc5:.3f}")
         log.metrics(
             number, **{f"{prefix}loss": loss, f"{prefix}acc1": acc1, f"{prefix}acc5": acc5, f"{prefix}lr": lr}
         )
         if (number + 1) % args.save_freq == 0 or number + 1 == args.epochs:
-            entries = log.about | state() | best | dict(epoch=number + 1)
+            entries = log.about | state() | best
+            entries |= dict(epoch=number + 1, stream=trial.stream, encoders=[trial.origin])
             save_checkpoint(folder / NAME, entries)
             if best_state:
                 save_checkpoint(folder / BEST, entries | best_state)
@@ -77,12 +79,13 @@ def follow(
 def report(
     task: Task, scores: Tensor, features: dict[str, list[Tensor] | None], args: Namespace, log: RunLog
 ) -> None:
-    """Print the accuracies of the streams, of their fusion and of the classes; write the scores, then the result.
+    """Print the accuracies of streams, fusion and classes; write the scores, then the result.
 
     Args:
         task: what was evaluated.
         scores: (streams, repeats, 2, N, classes), of the last and of the best epoch.
-        features: of training and test set of each stream and its first repeat, for --save-features and TensorBoard.
+        features: of training and test set of each stream and its first repeat, for --save-features and
+            TensorBoard.
         args: all options.
         log: of the run.
     """

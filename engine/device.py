@@ -1,6 +1,7 @@
 """The device of a run, its precision and its memory.
 
-Normalisation, loss, similarities and queues are computed in float32 at every precision (products in tf32 with "tf32").
+Normalisation, loss, similarities and queues are computed in float32 at every precision (products in tf32 with
+"tf32").
 """
 
 import contextlib
@@ -20,8 +21,8 @@ def pick_device(name: str = "auto", gpu: int | None = None) -> torch.device:
     """Return a device, with an index if it is a GPU, and make that GPU torch's current device.
 
     Args:
-        name: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one and the CPU otherwise. "cuda" is the first GPU that
-            torch sees, or the GPU of this process under torchrun.
+        name: "cpu", "cuda", "cuda:N", or "auto" for a GPU if there is one and the CPU otherwise. "cuda" is
+            the first GPU that torch sees, or the GPU of this process under torchrun.
         gpu: N, the same as "cuda:N".
     """
     if gpu is not None:
@@ -42,9 +43,8 @@ def pick_device(name: str = "auto", gpu: int | None = None) -> torch.device:
             f"under torchrun each process uses its own GPU: omit {name!r}, set CUDA_VISIBLE_DEVICES"
         )
     if device.index >= torch.cuda.device_count():
-        raise UserError(
-            f"no device {device}: torch sees {torch.cuda.device_count()} GPUs; use --device cpu to run without"
-        )
+        found = f"torch sees {torch.cuda.device_count()} GPUs"
+        raise UserError(f"no device {device}: {found}; use --device cpu to run without")
     torch.cuda.set_device(device)
     return device
 
@@ -71,8 +71,8 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 def _keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next step, which allocates the same large blocks.
 
-    Otherwise the kernel maps and clears them in each step: steps on a CPU are 1.3 to 1.6 times faster. Not for GPUs,
-    where the memory of a loaded checkpoint would never be freed; no effect with other C libraries.
+    Otherwise the kernel maps and clears them in each step: steps on a CPU are 1.3 to 1.6 times faster. Not
+    for GPUs, where the memory of a loaded checkpoint would never be freed; no effect with other C libraries.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt

@@ -19,9 +19,8 @@ def launched() -> int:
     if text == "1":
         return 1
     if not text.isdecimal() or int(text) < 1 or not all(os.environ.get(name) for name in LAUNCHER):
-        raise UserError(
-            f"WORLD_SIZE={text} without {', '.join(LAUNCHER)}: start several processes with torchrun, or unset it"
-        )
+        remedy = "start several processes with torchrun, or unset it"
+        raise UserError(f"WORLD_SIZE={text} without {', '.join(LAUNCHER)}: {remedy}")
     return int(text)
 
 
@@ -38,7 +37,7 @@ def init_processes(device: torch.device) -> None:
 
 
 def close_processes() -> None:
-    """Disconnect the processes after success; it waits until all of them are done, since torchrun ends them together."""
+    """Disconnect the processes after success, once all are done: torchrun ends them together."""
     if dist.is_initialized():
         wait_for_all()
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Figures of evaluations: accuracy, fusion of streams, balanced label subsets, and the rows of a run's result.json."""
+"""Figures of evaluations: accuracy, fusion of streams, label subsets, and the rows of result.json."""
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -15,13 +15,14 @@ from options.datasets import DATA_SETS
 
 TOLERANCE = 0.002  # of the samples of a whole data set, which depend slightly on the script for PKU-MMD
 # Options that do not change a result, and options that have columns of their own.
-INCIDENTAL = """seed config data_path log_dir checkpoint_path pretrained resume save_freq print_freq save_minutes
-    workers device gpu threads compile save_features pre_dataset finetune_dataset protocol skeleton_representation
-    finetune finetune_skeleton_representation label_fraction knn_neighbours random_encoder raw_coordinates""".split()
+INCIDENTAL = """seed config data_path log_dir checkpoint_path pretrained resume save_freq print_freq
+    save_minutes workers device gpu threads compile save_features pre_dataset finetune_dataset protocol
+    skeleton_representation finetune finetune_skeleton_representation label_fraction knn_neighbours
+    random_encoder raw_coordinates evaluate""".split()
 
 
 def accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
-    """Return the top-k accuracy in percent of scores (N, classes) and labels (N,); k is at most the number of classes."""
+    """Return the top-k accuracy in percent of scores (N, classes) and labels (N,); k at most classes."""
     top = scores.topk(min(k, scores.shape[1]), dim=1).indices  # (N, k)
     return (top == labels[:, None]).any(dim=1).double().mean().item() * 100
 
@@ -32,7 +33,7 @@ def fuse(scores: Tensor, weights: Sequence[float] | None = None) -> Tensor:
 
 
 def summarise(scores: Tensor, labels: Tensor) -> dict[str, float | None]:
-    """Return mean and standard deviation over repeats of the accuracies of the last and the best epoch, by column.
+    """Return the accuracies of the last and the best epoch, mean and standard deviation over repeats.
 
     `scores` are (repeats, 2, N, classes), of the last epoch and of the epoch with the best test accuracy.
     """
@@ -45,7 +46,7 @@ def summarise(scores: Tensor, labels: Tensor) -> dict[str, float | None]:
 
 
 def changed_flags(args: Namespace, recipe: Namespace) -> str:
-    """Return the flags of a run that differ from those of a recipe and may change the result, as on a command line."""
+    """Return the flags of a run that differ from a recipe and may change the result, as one text."""
     flags = []
     for name, value in vars(args).items():
         if name not in INCIDENTAL and value != getattr(recipe, name):
@@ -55,9 +56,10 @@ def changed_flags(args: Namespace, recipe: Namespace) -> str:
 
 
 def describe_encoder(origin: dict[str, Any], protocol: str, stream: str) -> str:
-    """Return the origin of an encoder and how it differs from the paper's pre-training with this protocol and stream.
+    """Return the origin of an encoder, and how it differs from the paper's for this protocol and stream.
 
-    `origin` is the record of the run that made the encoder: "task", "options", and the "epoch" it has reached.
+    `origin` is the record of the run that made the encoder: "task", "options", and the "epoch" it has
+    reached.
     """
     task, options = origin["task"], origin.get("options", {})
     if task == "linear":  # its encoder was frozen
@@ -85,7 +87,8 @@ def result_row(
 
     Args:
         run: task and data of the run.
-        about: what the run records: "options", "seed", "setup", "data" and "encoders", the origin of each stream's encoder.
+        about: what the run records: "options", "seed", "setup", "data" and "encoders", the origin of each
+            stream's encoder.
         stream: the stream of this row, or "joint+motion" etc. for their fusion.
         task: such as "linear" or "1-NN retrieval".
         figures: accuracies in percent.
@@ -116,15 +119,16 @@ def result_row(
 
 
 def repeat_seed(seed: int, repeat: int) -> int:
-    """Return the seed of a repeat: `seed` for the first, then one derived from both, so that no two runs share a seed."""
+    """Return the seed of a repeat: `seed` for the first, then one derived from both."""
     return int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0]) if repeat else seed
 
 
 def balanced_subset(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Return the sorted rows (n,) of round(fraction * N) samples, the same number of each class as far as possible.
+    """Return the sorted rows (n,) of round(fraction * N) samples, as equally many of each class as possible.
 
-    In turn, each class contributes a random sample until the number is reached; the order of the classes is random, and a
-    class without further samples is left out. Raise `UserError` if a class of `labels` (N,) would be empty.
+    In turn, each class contributes a random sample until the number is reached; the order of the classes is
+    random, and a class without further samples is left out. Raise `UserError` if a class of `labels` (N,)
+    would be empty.
     """
     total, classes = round(fraction * len(labels)), np.unique(labels)
     if total < len(classes):

@@ -1,4 +1,4 @@
-"""Input of the downstream tasks: both parts of a split, an encoder for each stream, features of frozen encoders."""
+"""Input of the downstream tasks: data, an encoder for each stream, features of frozen encoders."""
 
 import hashlib
 from argparse import Namespace
@@ -21,7 +21,7 @@ from feeder.augmentations import STREAMS, centre_crop, crop_resize, draw_crop
 from feeder.cli import UserError
 from feeder.dataset import Batches, SkeletonDataset, make_loader
 from feeder.skeleton import NUM_BODIES, NUM_JOINTS
-from model import Encoder
+from model import DownstreamModel, Encoder
 from model.reference import sizes
 from options import flags
 
@@ -42,6 +42,11 @@ class Task(NamedTuple):
         """The streams that are evaluated."""
         return self.run.stream.split("+")
 
+    @property
+    def notes(self) -> list[str]:
+        """A line for each correction made while opening the data."""
+        return [*self.train.notes, *self.test.notes]
+
 
 def open_task(run: Run, folder: Path, num_classes: int, device: torch.device) -> Task:
     """Open both parts of the split in `folder`; raise `UserError` if a label is outside the classes."""
@@ -57,7 +62,7 @@ def open_task(run: Run, folder: Path, num_classes: int, device: torch.device) ->
 def record(
     task: Task, args: Namespace, recipe: Namespace, seed: int, encoders: list[dict], previous: Previous = NEW
 ) -> dict[str, Any]:
-    """Return what a run records in addition to its options; raise `UserError` if it continues one with other data."""
+    """Return what a run records besides its options; `UserError` if it continues one with other data."""
     digest = task.train.digest() + task.test.digest()
     data = {"train": len(task.train), "test": len(task.test), "digest": digest}
     found = dict(seed=seed, data=data, encoders=encoders, setup=changed_flags(args, recipe))
@@ -72,46 +77,47 @@ def record(
 
 
 def open_encoders(args: Namespace, seed: int) -> list[tuple[Encoder | None, dict[str, Any]]]:
-    """Return an encoder for each stream, and its origin: "task", "digest" of the weights, and what its run recorded.
+    """Return an encoder for each stream, and its origin: "task", "digest", and what its run recorded.
 
     With --random-encoder it is drawn from the seed; with --raw-coordinates it is None.
     """
     found: list[tuple[Encoder | None, dict[str, Any]]] = []
     for path in args.pretrained or [None] * len(args.finetune_skeleton_representation):
+        seed_everything(seed)  # a random encoder does not depend on the other streams of the run
         if getattr(args, "raw_coordinates", False):
             found.append((None, {"task": "raw", "seed": seed}))
-            continue
-        seed_everything(seed)  # a random encoder does not depend on the other streams of the run
-        if path is None:
-            with restoring("random encoder"):
-                encoder, origin = Encoder(**flags.given_sizes(args)), {"task": "random", "seed": seed}
+        elif path:
+            found.append(open_encoder(path, flags.given_sizes(args)))
         else:
-            checkpoint = load_checkpoint(path)
-            with restoring(path):
-                encoder = restore_encoder(
-                    checkpoint["state_dict"], checkpoint.get("sizes", {}), flags.given_sizes(args)
-                )
-                origin = origin_of(checkpoint)
-        digest = hashlib.sha256()
-        for name, tensor in encoder.state_dict().items():
-            digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
-        found.append((encoder, origin | {"digest": digest.hexdigest()}))
+            with restoring("random encoder"):
+                encoder = Encoder(**flags.given_sizes(args))
+            found.append((encoder, {"task": "random", "seed": seed, "digest": _digest(encoder)}))
     return found
 
 
-def restore_encoder(
-    state_dict: dict[str, Tensor], recorded: dict[str, Any], given: dict[str, int]
-) -> Encoder:
-    """Return the (query) encoder of a state dict; raise ValueError or RuntimeError if it does not fit.
+def open_encoder(path: str | Path, given: dict[str, int] | None = None) -> tuple[Encoder, dict[str, Any]]:
+    """Return the (query) encoder of a checkpoint, on the CPU, and its origin.
 
     Args:
-        state_dict: of a network of pre-training or of a classifier.
-        recorded: the "sizes" of the checkpoint; if it has none, they are read from the shapes, except for the heads.
-        given: sizes set by flags.
+        path: checkpoint of pre-training or of a classifier, ours or the reference's, or its folder.
+        given: sizes set by flags. A checkpoint that does not record its sizes has them in its shapes, except for
+            num_head.
+
+    Raises:
+        UserError: the checkpoint is damaged, or does not fit the given sizes.
     """
+    checkpoint, given = load_checkpoint(path), given or {}
+    with restoring(path):
+        encoder = _restore(checkpoint["state_dict"], checkpoint.get("sizes", {}).get("encoder"), given)
+        return encoder, origin_of(checkpoint) | {"digest": _digest(encoder)}
+
+
+def _restore(
+    state_dict: dict[str, Tensor], recorded: dict[str, int] | None, given: dict[str, int]
+) -> Encoder:
     prefix = "encoder_q.encoder." if any(name.startswith("encoder_q.") for name in state_dict) else "encoder."
     weights = {name.removeprefix(prefix): t for name, t in state_dict.items() if name.startswith(prefix)}
-    found = given | (recorded.get("encoder") or sizes(weights))
+    found = given | (recorded or sizes(weights))
     for name, value in given.items():
         if found[name] != value:
             raise ValueError(f"it has {name} {found[name]}, not {value}: omit the flag")
@@ -121,17 +127,43 @@ def restore_encoder(
     encoder.load_state_dict(weights)
     if "num_head" not in found:
         heads = encoder.sizes["num_head"]
-        print(
-            f"note: the checkpoint does not record the number of heads: using {heads} (set it with --num-head)"
-        )
+        print(f"note: the checkpoint does not record its number of heads: using --num-head {heads}")
     return encoder
+
+
+def _digest(encoder: Encoder) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in encoder.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def restore_classifier(path: str | Path) -> tuple[DownstreamModel, dict[str, Any]]:
+    """Return the network of a linear evaluation or of fine-tuning, on the CPU, and its origin.
+
+    Raises:
+        UserError: the checkpoint at `path` has no linear layer, or is not ours.
+    """
+    checkpoint = load_checkpoint(path)
+    with restoring(path):
+        if "fc.weight" not in checkpoint["state_dict"] or "run" not in checkpoint:
+            raise ValueError("it is not a classifier of action_classification.py")
+        encoder = _restore(checkpoint["state_dict"], checkpoint["sizes"]["encoder"], {})
+        model = DownstreamModel(encoder, len(checkpoint["state_dict"]["fc.weight"]))
+        model.load_state_dict(checkpoint["state_dict"])
+        return model.eval(), origin_of(checkpoint)
+
+
+def stream_of(origin: dict[str, Any]) -> str:
+    """Return the stream that a network was trained on; joint for a network of others."""
+    return origin.get("stream") or origin.get("options", {}).get("skeleton_representation", "joint")
 
 
 def origin_of(checkpoint: dict) -> dict[str, Any]:
     """Return what identifies the encoder of a checkpoint; "reference" or "unknown" if it is not ours."""
     if "run" not in checkpoint:
         return {"task": "reference" if "reference" in checkpoint else "unknown"}
-    kept = ("epoch", "seed", "options", "setup", "encoders")
+    kept = ("run", "epoch", "seed", "options", "setup", "encoders", "best_on_test", "stream")
     return {"task": checkpoint["run"][0]} | {name: checkpoint[name] for name in kept if name in checkpoint}
 
 
@@ -139,8 +171,8 @@ def origin_of(checkpoint: dict) -> dict[str, Any]:
 class Clips:
     """Batches of a stream on a device: crops (N, 3, frames, V, bodies) and labels (N,).
 
-    They are centre crops or, with `crop_ratio`, random crops of a share of the clip between these two, as in CMD's
-    fine-tuning, drawn from `generator`.
+    They are centre crops or, with `crop_ratio`, random crops of a share of the clip between these two, as in
+    CMD's fine-tuning, drawn from `generator`.
     """
 
     loader: DataLoader
@@ -184,9 +216,9 @@ def extract_features(
 ) -> Tensor:
     """Return [v_t, v_s] of all clips of a part, (N, 2 d), on the device, in the order of the part.
 
-    The encoder is in evaluation mode and the crop deterministic, so a clip has the same features in every epoch. Without
-    an encoder, return the cropped clips themselves, (N, 3 * 64 * V * M) in metres. Raise `UserError` if a feature is not
-    finite.
+    The encoder is in evaluation mode and the crop deterministic, so a clip has the same features in every
+    epoch. Without an encoder, return the cropped clips themselves, (N, 3 * 64 * V * M) in metres. Raise
+    `UserError` if a feature is not finite.
     """
     sizes = {"frames": 64, "bodies": NUM_BODIES} if encoder is None else encoder.eval().to(device).sizes
     batches = Batches(len(dataset), args.batch_size if "knn_neighbours" in args else BATCH_SIZE)
@@ -206,7 +238,7 @@ def extract_features(
 
 
 def save_features(folder: Path, task: Task, stream: str, features: Sequence[Tensor]) -> None:
-    """Write features_STREAM_train.npz and features_STREAM_val.npz: names (N,), labels (N,), features (N, D)."""
+    """Write features_STREAM_train.npz and _val.npz: names (N,), labels (N,), features (N, D)."""
     for dataset, x in zip((task.train, task.test), features, strict=True):
         path = folder / f"features_{stream}_{dataset.part}.npz"
         save_npz(path, names=np.array(dataset.names), labels=dataset.labels, features=x.cpu().numpy())

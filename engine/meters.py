@@ -34,13 +34,13 @@ class Meter:
 
 
 def progress_line(epoch: int, step: int, steps: int, meters: dict[str, Meter]) -> str:
-    """Return `Epoch: [0][ 0/40]\\tTime ...\\tLoss ...`: the latest value and the mean of each meter, separated by tabs."""
+    """Return `Epoch: [0][ 0/40]\\tTime ...`: latest value and mean of each meter, separated by tabs."""
     position = f"Epoch: [{epoch}][{step:{len(str(steps))}d}/{steps}]"
     return "\t".join([position, *(f"{name} {meter}" for name, meter in meters.items())])
 
 
 def top1(logits: dict[str, Tensor]) -> Tensor:
-    """Return the percentage of queries whose positive key ranks first, averaged over the pairs; a scalar on the device."""
+    """Return the percentage of queries whose positive key ranks first, mean over the pairs; on the device."""
     return 100 * torch.stack([(x.detach().argmax(dim=1) == 0).float().mean() for x in logits.values()]).mean()
 
 
@@ -52,14 +52,15 @@ def contrast_statistics(
 
     - loss/ti etc.: cross-entropy of a pair; ln(K + 1) is chance.
     - accuracy/ti: percentage of queries whose positive key ranks first.
-    - similarity/positive_ti, negative_ti, hardest_ti: cosine of a query with its positive key, with the keys of the queue, and
-      with the nearest of these; mean over the queries.
+    - similarity/positive_ti, negative_ti, hardest_ti: cosine of a query with its positive key, with the keys
+      of the queue, and with the nearest of these; mean over the queries.
     - queue/mean_norm_t: norm of the mean key, 0 .. 1; 1 if all keys are equal (collapse).
     - queue/spread_t: root mean squared distance from the mean key, 0 .. 1.
-    - queue/dimensions_t: (sum of variances)^2 / sum of squared variances along the principal axes, 1 .. dim: the number of
-      directions that the keys use.
+    - queue/dimensions_t: (sum of variances)^2 / sum of squared variances along the principal axes, 1 .. dim:
+      the number of directions that the keys use.
 
-    `logits` are those of each pair, (N, 1 + K) with the positive at 0 and temperature T; `queues` are (dim, K).
+    `logits` are those of each pair, (N, 1 + K) with the positive at 0 and temperature T; `queues` are (dim,
+    K).
     """
     statistics = {f"loss/{pair}": loss.detach().float() for pair, loss in losses.items()}
     for pair, x in logits.items():

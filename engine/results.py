@@ -122,9 +122,8 @@ def get_parser() -> CommandLine:
     parser = CommandLine(prog="python -m engine.results", description=__doc__, formatter_class=form)
     add = parser.add_argument
     add("log_dir", nargs="?", type=Path, default=Path("log"), help="folder of runs (%(default)s)")
-    add(
-        "--mean", action="store_true", help="one line for runs that differ only in the seed, mean ± deviation"
-    )
+    mean = "one line for runs that differ only in the seed, mean ± deviation"
+    add("--mean", action="store_true", help=mean)
     return parser
 
 

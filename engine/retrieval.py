@@ -8,12 +8,12 @@ CHUNK = 256  # queries compared with the gallery at a time: 40 MB of similaritie
 
 
 def normalise(features: Tensor) -> Tensor:
-    """Return features (N, D) of length 1, in at least float32: bfloat16 similarities rank neighbours differently."""
+    """Return features (N, D) of length 1, in at least float32: bfloat16 ranks neighbours differently."""
     return F.normalize(features if features.dtype == torch.float64 else features.float(), dim=1)
 
 
 def nearest(gallery: Tensor, query: Tensor, k: int) -> Tensor:
-    """Return the k most similar samples of gallery (n_gallery, D) for each of query (n_query, D), best first: (n_query, k)."""
+    """Return the k most similar rows of gallery (G, D) for each of query (Q, D), best first: (Q, k)."""
     if not 1 <= k <= len(gallery):
         raise ValueError(f"k = {k} is not in 1 .. {len(gallery)}, the size of the gallery")
     gallery, query = normalise(gallery), normalise(query)
@@ -42,8 +42,8 @@ def mean_average_precision(
 ) -> Tensor:
     """Return the mean average precision in percent, as a 0-d tensor; ties are ranked in gallery order.
 
-    The average precision of a query is the mean, over the gallery samples with its label, of the precision at the rank of the
-    sample; it is 0 if there are none.
+    The average precision of a query is the mean, over the gallery samples with its label, of the precision at
+    the rank of the sample; it is 0 if there are none.
     """
     gallery, query = normalise(gallery), normalise(query)
     rank = torch.arange(1, len(gallery) + 1, device=gallery.device)

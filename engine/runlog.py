@@ -136,7 +136,7 @@ def _git(*command: str) -> str | None:
 
 
 def _new_folder(log_dir: Path, run: Run) -> Path:
-    """Create a folder named after a run and the second; a run that started in the same second waits for the next."""
+    """Create a folder named after a run and the second; a second run waits for the next second."""
     while True:
         folder = log_dir / f"{'_'.join(run)}_{time.strftime('%Y%m%d-%H%M%S')}"
         try:

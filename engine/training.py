@@ -1,4 +1,4 @@
-"""Shared parts of the training loops: seeds, learning-rate schedule, stop signals; the state of a pre-training."""
+"""Shared parts of the training loops: seeds, learning rate, stop signals; the state of a pre-training."""
 
 import contextlib
 import math
@@ -39,7 +39,7 @@ def process_seed(seed: int, rank: int) -> int:
 
 
 def random_states(generator: torch.Generator) -> dict:
-    """Return the states of torch's global generators in this process and of `generator`; no other is drawn from."""
+    """Return the states of torch's global generators and of `generator`; no other is drawn from."""
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,  # of the current GPU
@@ -56,9 +56,10 @@ def restore_random_states(states: dict, generator: torch.Generator) -> None:
 
 
 def set_learning_rate(optimizer: Optimizer, args: Namespace, epoch: int) -> float:
-    """Set and return the learning rate of an epoch: times 0.1 at each milestone of --schedule, or half a cosine to 0.
+    """Set and return the learning rate of an epoch: --lr, a tenth at each --schedule milestone, or a cosine.
 
-    With --warmup-epochs A B, it is --warmup-lr until epoch A, from where it rises linearly to --lr at epoch B.
+    With --warmup-epochs A B, it is --warmup-lr until epoch A, from where it rises linearly to --lr at epoch
+    B.
     """
     cosine = 0.5 * (1 + math.cos(math.pi * epoch / args.epochs))
     start, end = args.warmup_epochs or (0, 0)
@@ -74,8 +75,8 @@ def set_learning_rate(optimizer: Optimizer, args: Namespace, epoch: int) -> floa
 def stop_signals() -> Iterator[list[int]]:
     """Collect SIGTERM and SIGINT in the list that is yielded, for a training loop to read.
 
-    A second Ctrl-C ends a single process at once. Other repeated signals are ignored: torchrun and clusters send
-    several, which must not interrupt the last checkpoint.
+    A second Ctrl-C ends a single process at once. Other repeated signals are ignored: torchrun and clusters
+    send several, which must not interrupt the last checkpoint.
     """
     caught: list[int] = []
 

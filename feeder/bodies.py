@@ -8,7 +8,7 @@ from feeder.skeleton import SPINE_MID
 
 # The limits are far from real data: the 2,495 clips of UI-PRMD, NW-UCLA and our goldens have sizes of 0.88 to
 # 2.8 m (median 1.7), a smallest extent of at least 0.05 of the largest, and offsets up to 0.32 of the size.
-SIZE = (0.3, 4.0)  # metres; a child of 0.9 m, or one that curls up, is larger
+SIZE = (0.3, 8.0)  # metres; a child of 0.9 m that curls up is larger, 0.5 m in inches are 20
 SHARE = 0.2  # of the clips; a fault of fewer may be an error of the sensor
 FRAMES = 8  # of a clip that are measured
 
@@ -53,11 +53,11 @@ def body_faults(sample: np.ndarray, num_frame: int) -> dict[str, str] | None:
 
     faults = {}
     if not SIZE[0] <= size <= SIZE[1]:
-        faults[WRONG_SIZE] = f"{size:.3g} m across"
+        faults[WRONG_SIZE] = f"{size:,.2f} m across"
     if depth < 0.01:
-        faults[FLAT] = f"{depth:.1g} of its extent deep"
+        faults[FLAT] = f"{depth:.1%} as deep as wide"
     if offset > 0.5 * size:
-        faults[OFFSET] = f"{offset:.3g} m away"
+        faults[OFFSET] = f"{offset:,.2f} m away"
     if zero:
         faults[ZERO] = f"joints {zero}"
     if padding:

@@ -161,6 +161,8 @@ def check_folder(folder: Path) -> list[str]:
             splits[part] = open_split(folder, part)
         except UserError as error:
             problems.append(str(error))
+    if not splits:
+        return problems
     labels = {label for split in splits.values() for label in split.labels}
     data_set = find_data_set([name for split in splits.values() for name in split.names], folder.name)
     for part, split in splits.items():

@@ -20,13 +20,6 @@ def class_names(data_set: str, num_classes: int) -> tuple[str, ...]:
         data_set: a name of `options.datasets.DATA_SETS`.
         num_classes: number of labels.
     """
-    names: list[str] = []
-    if data_set in FILES:
-        names = (
-            Path(__file__)
-            .with_name("classes")
-            .joinpath(f"{FILES[data_set]}.txt")
-            .read_text("utf-8")
-            .splitlines()
-        )
+    path = Path(__file__).with_name("classes") / f"{FILES.get(data_set)}.txt"
+    names = path.read_text("utf-8").splitlines() if data_set in FILES else []
     return (*names[:num_classes], *(f"class {label}" for label in range(len(names), num_classes)))

@@ -1,8 +1,9 @@
 """Graph-convolution backbone: channel-wise topologies over joints, multi-scale convolutions over frames.
 
-The arithmetic is the reference's, the layout is not. Tensors are (N * M, C, V, T), written (N, C, V, T) below, so that 1x1
-convolutions and the mixing of joints are matrix products. Layers of the reference that read the same input (the three
-subsets, the four temporal branches) are one parameter here; `model.reference` joins and splits them.
+The arithmetic is the reference's, the layout is not. Tensors are (N * M, C, V, T), written (N, C, V, T)
+below, so that 1x1 convolutions and the mixing of joints are matrix products. Layers of the reference that
+read the same input (the three subsets, the four temporal branches) are one parameter here; `model.reference`
+joins and splits them.
 """
 
 from collections.abc import Sequence
@@ -17,9 +18,10 @@ from model.graph import NUM_SUBSETS, adjacency
 class GraphConvolution(nn.Module):
     """Mix joints by topologies that depend on the channel and the sample.
 
-    For each subset k (self, inward, outward), with 1x1 convolutions a = conv1(x) and b = conv2(x), both averaged over frames:
-    topology_k[c, u, v] = alpha * conv4(tanh(a[u] - b[v])) + PA_k[u, v]; the output is relu(BN(sum_k topology_k conv3(x)) +
-    down(x)). Here conv1 and conv2 of all subsets are `relation_weight`, conv3 `value_weight`, conv4 `topology_weight`.
+    For each subset k (self, inward, outward), with 1x1 convolutions a = conv1(x) and b = conv2(x), both
+    averaged over frames: topology_k[c, u, v] = alpha * conv4(tanh(a[u] - b[v])) + PA_k[u, v]; the output is
+    relu(BN(sum_k topology_k conv3(x)) + down(x)). Here conv1 and conv2 of all subsets are `relation_weight`,
+    conv3 `value_weight`, conv4 `topology_weight`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, graph: Tensor):
@@ -48,9 +50,9 @@ class GraphConvolution(nn.Module):
         return F.relu(self.bn(y) + self.down(x))
 
     def topology(self, x: Tensor) -> Tensor:
-        """Return the mixing matrices (N * C_out, 3 * V, V) of x; transposed, because the product is faster."""
+        """Return the mixing matrices (N * C_out, 3 * V, V) of x, transposed: the product is then faster."""
         n, _, v, _ = x.shape
-        # a 1x1 convolution commutes with the mean over frames: average first, then convolve V instead of V T columns
+        # a 1x1 convolution commutes with the mean over frames: average first, convolve V columns, not V T
         weight, bias = self.relation_weight.flatten(0, 2), self.relation_bias.flatten()[:, None]
         ab = torch.einsum("oc,ncv->nov", weight, x.mean(dim=-1))  # (N, 2 * 3 * r, V)
         a, b = (ab + bias).unflatten(1, self.relation_bias.shape).unbind(dim=1)  # (N, 3, r, V) each
@@ -75,7 +77,10 @@ class GraphConvolution(nn.Module):
 
 
 class TemporalConvolution(nn.Module):
-    """Apply four branches over frames to a quarter of the channels each: kernel 5, dilated by 2, max-pool 3, identity."""
+    """Apply four branches over frames, each to a quarter of the channels.
+
+    Kernel 5, kernel 5 dilated by 2, max-pool 3, identity.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -100,7 +105,7 @@ class TemporalConvolution(nn.Module):
 
 
 class Projection(nn.Module):
-    """1x1 convolution and BatchNorm; `fan_out` is that of a single layer if this joins several layers of the reference."""
+    """1x1 convolution and BatchNorm; `fan_out` is of one layer if this joins several of the reference."""
 
     def __init__(self, in_channels: int, out_channels: int, fan_out: int | None = None):
         super().__init__()
@@ -127,7 +132,7 @@ class Unit(nn.Module):
 
 
 class Backbone(nn.Module):
-    """BatchNorm over each (body, joint, coordinate), then three units 3 -> c, c -> 4 c, 4 c -> c, with c = `channels`."""
+    """BatchNorm of each (body, joint, coordinate), then units 3 -> c, c -> 4 c, 4 c -> c; c is `channels`."""
 
     def __init__(self, channels: int, joints: int, bodies: int, links: Sequence[tuple[int, int]]):
         super().__init__()
@@ -147,10 +152,11 @@ class Backbone(nn.Module):
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return the 1x1 convolution (N, C_out, V, T) of x (N, C_in, V, T) by weight (C_out, C_in) and bias (C_out,).
+    """Return the 1x1 convolution (N, C_out, V, T) of x (N, C_in, V, T); weight (C_out, C_in), bias (C_out,).
 
-    One batched product instead of a convolution, which may reorder its input: the full-size step in bfloat16 on a CPU takes
-    4.0 instead of 5.3 s of CPU time (float32: 8.8 instead of 9.0 s; batch 16, one thread, AMX).
+    One batched product instead of a convolution, which may reorder its input: the full-size step in bfloat16
+    on a CPU takes 4.0 instead of 5.3 s of CPU time (float32: 8.8 instead of 9.0 s; batch 16, one thread,
+    AMX).
     """
     n, _, v, t = x.shape
     y = torch.baddbmm(bias[:, None].expand(n, -1, 1), weight.expand(n, -1, -1), x.flatten(2))

@@ -32,9 +32,9 @@ class PretrainingEncoder(nn.Module):
 class SCDNet(nn.Module):
     """Contrast the domains of two views: L = nce(z_t, k_i) + nce(z_s, k_i) + nce(z_i, k_t) + nce(z_i, k_s).
 
-    z_* are the query encoder's embeddings of view q, k_* the key encoder's embeddings of view k. The key encoder's weights
-    follow the query encoder's by momentum; view k is never the query. nce is the cross-entropy of [z . k, z . queue] / T, where
-    the queue has the last K keys.
+    z_* are the query encoder's embeddings of view q, k_* the key encoder's embeddings of view k. The key
+    encoder's weights follow the query encoder's by momentum; view k is never the query. nce is the
+    cross-entropy of [z . k, z . queue] / T, where the queue has the last K keys.
 
     Args:
         encoder: an `Encoder` or its arguments.
@@ -42,7 +42,8 @@ class SCDNet(nn.Module):
         K: number of keys in each queue, a multiple of the batch size.
         m: momentum of the key encoder.
         T: temperature.
-        pairs: domain of the query and of the key of each loss term; pairs other than the paper's four are ablations.
+        pairs: domain of the query and of the key of each loss term; pairs other than the paper's four are
+            ablations.
     """
 
     queue_pointer: Tensor  # (1,) int, the first column that the next keys replace
@@ -77,7 +78,7 @@ class SCDNet(nn.Module):
         return {domain: getattr(self, f"queue_{domain}") for domain in DOMAINS}
 
     def forward(self, q: Tensor, k: Tensor) -> dict[str, Tensor]:
-        """Return the logits (N, 1 + K) of each pair, positive at 0; in training also update the key encoder and the queues.
+        """Return the logits (N, 1 + K) of each pair, positive at 0; in training, update keys and queues.
 
         Args:
             q: first view, (N, 3, T, V, M) in metres.
@@ -110,7 +111,7 @@ class SCDNet(nn.Module):
         return {domain: F.normalize(z, dim=1) for domain, z in zip(DOMAINS, embeddings, strict=True)}
 
     def logits(self, z: Tensor, key: Tensor, queue: Tensor) -> Tensor:
-        """Return [z . key, z . queue] / T, (N, 1 + K), of z and key (N, dim) and queue (dim, K), all normalised."""
+        """Return [z . key, z . queue] / T, (N, 1 + K), of z and key (N, dim) and queue (dim, K)."""
         positive = (z * key).sum(dim=1, keepdim=True)  # (N, 1)
         device_type = z.device.type
         # float32 also with --precision bf16; torch cannot be asked about autocast on "meta"
@@ -121,17 +122,17 @@ class SCDNet(nn.Module):
 
     @staticmethod
     def loss(logits: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the InfoNCE loss of each pair, a scalar: cross-entropy against index 0. Their sum is the training loss."""
+        """Return the InfoNCE loss of each pair, cross-entropy against index 0; the loss is their sum."""
         return {pair: F.cross_entropy(x, x.new_zeros(len(x), dtype=torch.long)) for pair, x in logits.items()}
 
     @torch.no_grad()
     def update_key_encoder(self) -> None:
-        """Update the key encoder: k = m k + (1 - m) q. Parameters only; it has its own BatchNorm statistics."""
+        """Update the key encoder, k = m k + (1 - m) q; parameters only, not BatchNorm statistics."""
         torch._foreach_lerp_(list(self.encoder_k.parameters()), list(self.encoder_q.parameters()), 1 - self.m)
 
     @torch.no_grad()
     def enqueue(self, keys: dict[str, Tensor]) -> None:
-        """Replace the oldest keys of each queue by `keys`, each (N, dim) and normalised, of all processes in rank order."""
+        """Replace the oldest keys of each queue by `keys` (N, dim) of all processes, in rank order."""
         rows = _gather(torch.cat([keys[domain] for domain in DOMAINS], dim=1))  # (world_size * N, 3 * dim)
         columns = (
             self.queue_pointer + torch.arange(len(rows), device=rows.device)

@@ -11,8 +11,8 @@ from model.backbone import Backbone
 class Encoder(nn.Module):
     """Map a clip to a temporal and a spatial feature, v_t and v_s.
 
-    Temporal tokens are frames, spatial tokens are joints of all bodies. The embedded tokens attend to each other, without
-    positional encoding or class token; the feature is their maximum.
+    Temporal tokens are frames, spatial tokens are joints of all bodies. The embedded tokens attend to each
+    other, without positional encoding or class token; the feature is their maximum.
 
     Args:
         hidden_size: d, width of tokens and features, a multiple of num_head.

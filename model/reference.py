@@ -1,7 +1,7 @@
 """State dicts of the reference implementation <-> ours, by name and shape.
 
-Names differ, and layers of the reference that read the same input are one parameter of ours. Joining and splitting only
-move values, so gradients and momentum buffers are converted by the same functions.
+Names differ, and layers of the reference that read the same input are one parameter of ours. Joining and
+splitting only move values, so gradients and momentum buffers are converted by the same functions.
 """
 
 import re
@@ -29,7 +29,8 @@ JOINS: dict[str, tuple[Callable, Callable]] = {
         lambda tensor, _: tensor.flatten(0, 1).unbind(0),
     ),
 }
-# Our name, the reference's names, how they are joined. "*" is weight and bias, of a BatchNorm ("bn") all of `NORM`.
+# Our name, the reference's names, how they are joined. "*" is weight and bias, of a BatchNorm ("bn") all of
+# `NORM`.
 UNIT = (
     ("gcn.PA", ["gcn1.PA"], "one"),
     ("gcn.alpha", ["gcn1.alpha"], "one"),
@@ -75,7 +76,7 @@ def encoder_rules(prefix: str, layers: Iterable[int]) -> Iterator[Rule]:
 
 
 def rules(state_dict: dict[str, Tensor]) -> Iterator[Rule]:
-    """Yield (our name, the reference's names, how) of each tensor of `state_dict`, which has our names or the reference's."""
+    """Yield (our name, the reference's names, how) of each tensor of a state dict of either kind."""
     found: list[Rule] = []
     if {"t_queue", "queue_t"} & state_dict.keys():
         found += [(f"queue_{d}", [f"{d}_queue"], "one") for d in DOMAINS]
@@ -101,7 +102,7 @@ def rules(state_dict: dict[str, Tensor]) -> Iterator[Rule]:
 
 
 def join(parts: list[Tensor], how: str) -> Tensor:
-    """Return our tensor of the reference's `parts`; our 1x1 convolutions are (out, in), our temporal ones (..., V, T)."""
+    """Return our tensor of the reference's `parts`; 1x1 convolutions are (out, in), others (..., V, T)."""
     parts = [
         p if p.dim() != 4 else p.flatten(1) if p.shape[2:] == (1, 1) else p.transpose(2, 3) for p in parts
     ]
@@ -153,7 +154,8 @@ def to_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 def momentum_from_reference(state_dict: dict[str, Tensor], optimizer: dict) -> dict[str, Tensor]:
     """Return the momentum buffers of the reference's SGD by the names of our parameters.
 
-    Its optimiser numbers the parameters in the order of `state_dict`, the reference's. Raise ValueError if one does not match.
+    Its optimiser numbers the parameters in the order of `state_dict`, the reference's. Raise ValueError if
+    one does not match.
     """
     names = [name for name in state_dict if name.rsplit(".", 1)[-1] not in NORM[2:] and "_queue" not in name]
     if (

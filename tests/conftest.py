@@ -1,4 +1,4 @@
-"""Shared by the tests: the goldens, measured on the reference implementation, and small inputs."""
+"""Shared by the tests: the goldens, measured on the reference, and small inputs."""
 
 import json
 import os
@@ -12,17 +12,21 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from engine.checkpoint import load_checkpoint  # noqa: E402  the root is on the path by now
+import pretraining  # noqa: E402  the root is on the path by now
+from engine.checkpoint import load_checkpoint  # noqa: E402
 
 GOLDENS = ROOT / "tests" / "goldens"
 torch.set_num_threads(1)  # small tensors: threads wait for each other
 os.environ["OMP_NUM_THREADS"] = "1"  # the same in the processes that tests start
 
-SIZES = "--hidden-size 16 --num-head 2 --channels 4".split()
+SMALL = dict(hidden_size=16, num_head=2, num_layer=1, channels=4, frames=16)  # of an encoder
+SIZES = "--hidden-size 16 --num-head 2 --channels 4 --frames 16"
+FIXED = "--workers 0 --device cpu --seed 1"
+CONTRAST = f"{SIZES} {FIXED} --encoder-dim 8 --encoder-k 24 --batch-size 8 --checkpoint-path ck"
 
 
 class Golden:
-    """A golden file: arrays by key, `meta` decoded, and the weights and inputs that follow from name, shape and seed."""
+    """A golden file: arrays by key, `meta` decoded, weights and inputs that follow from name, shape and seed."""
 
     def __init__(self, name: str):
         self.arrays = np.load(GOLDENS / f"{name}.npz")
@@ -56,6 +60,21 @@ class Golden:
         return u.float()
 
 
+def pretrain(data, flags=""):
+    """Pre-train a small network in the current folder: 4 steps per epoch, one epoch unless set."""
+    pretraining.main(f"--data-path {data} {CONTRAST} --epochs 1 {flags}".split())
+
+
+def newest():
+    """The run folder in ./log that was written last."""
+    return max(Path("log").iterdir(), key=lambda folder: folder.stat().st_mtime_ns)
+
+
+def metrics(folder):
+    """The lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
 def failure(capsys, run, *args):
     """The exit status of `run` and the one line that it leaves on standard error."""
     with pytest.raises(SystemExit) as stop:
@@ -65,20 +84,16 @@ def failure(capsys, run, *args):
     return stop.value.code, lines[0]
 
 
-def assert_same_training(a, b):
-    """Two checkpoints of pre-training are equal bit for bit: weights, buffers, momentum, generators, position."""
-    a, b = load_checkpoint(a), load_checkpoint(b)
-    assert (a["epoch"], a["step"]) == (b["epoch"], b["step"])
-    for name, tensor in a["state_dict"].items():
-        assert torch.equal(tensor, b["state_dict"][name]), name
-    for number, state in a["optimizer"]["state"].items():
-        assert torch.equal(state["momentum_buffer"], b["optimizer"]["state"][number]["momentum_buffer"]), (
-            number
-        )
-    for ours, theirs in zip(a["random"], b["random"], strict=True):
-        assert torch.equal(ours["torch"], theirs["torch"]) and torch.equal(
-            ours["generator"], theirs["generator"]
-        )
+def assert_same(one, other):
+    """Tensors and numbers, also in dicts and lists, are equal bit for bit."""
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def assert_same_training(one, other):
+    """Two checkpoints have the same weights, buffers, momentum, generators and position."""
+    one, other = load_checkpoint(one), load_checkpoint(other)
+    for name in ("epoch", "step", "state_dict", "optimizer", "random"):
+        assert_same(one.get(name), other.get(name))
 
 
 @pytest.fixture(scope="session")
@@ -88,20 +103,32 @@ def model_golden() -> Golden:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """A root of array folders in the NTU-60 layout: 4 classes, 6 subjects, made by the generator script."""
-    import ntu_gendata  # the root is on the path by now
+    """A root of array folders: NTU-60 with 32 and 16 clips of 4 classes, also as PKU-MMD I and II."""
+    import ntu_gendata
     from feeder.synthetic import write_ntu
 
     root = tmp_path_factory.mktemp("root")
     write_ntu(root / "raw", classes=4, subjects=6, repetitions=2)
     out = root / "data" / "NTU-RGB-D-60-AGCN"
-    ntu_gendata.main(
-        ["--data-path", str(root / "raw"), "--out-folder", str(out), "--benchmark", "xsub", "--workers", "1"]
-    )
+    paths = f"--data-path {root / 'raw'} --out-folder {out}"
+    ntu_gendata.main(f"{paths} --benchmark xsub --workers 1".split())
+    for folder in ("pku_v1/xsub", "pku_v1/xview", "pku_v2/xsub"):
+        path = root / "data" / folder
+        path.parent.mkdir(exist_ok=True)
+        path.symlink_to(out / "xsub")
     return root / "data"
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
+    """An empty current folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def whole(data, tmp_path_factory):
+    """The folder of an uninterrupted pre-training of 3 epochs: its ck/ and log/."""
+    folder = tmp_path_factory.mktemp("whole")
+    pretrain(data, f"--epochs 3 --checkpoint-path {folder / 'ck'} --log-dir {folder / 'log'}")
+    return folder

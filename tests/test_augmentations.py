@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -75,7 +76,7 @@ def test_each_joint_is_masked_as_often_as_with_random_ties():
 
 
 def test_drawn_crops_keep_their_bounds():
-    """Length between the two shares, at least `size` frames or the whole clip; start uniform over the rest."""
+    """Length between the two shares, at least `size` frames or the whole clip; uniform start."""
     num_frames, generator = torch.tensor([40, 64, 200] * 20_000), torch.Generator().manual_seed(0)
     start, length = A.draw_crop(num_frames, (0.5, 0.8), 64, generator)
     assert (start >= 0).all() and (start + length <= num_frames).all()
@@ -97,6 +98,24 @@ def test_crop_is_interpolate_of_the_slice(seed):
         part = x[i, :, start[i] : start[i] + length[i]].flatten(2).permute(2, 0, 1)  # (V M, C, L)
         theirs = F.interpolate(part, size=64, mode="linear")
         close(ours[i].flatten(2).permute(2, 0, 1), theirs)
+
+
+def test_against_plain_numpy():
+    x, generator = random_clips(0)
+    degrees = torch.rand(3, 3, generator=generator) * 60 - 30
+    coefficients = torch.rand(3, 6, generator=generator) * 2 - 1
+    rotated, sheared = A.rotate(x, degrees).numpy(), A.shear(x, coefficients).numpy()
+    for n in range(3):
+        angles = -np.deg2rad(degrees[n].double().numpy())
+        (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
+        rx = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+        ry = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+        rz = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+        a, b, c, d, e, f = coefficients[n].double().numpy()
+        points = x[n].double().numpy().reshape(3, -1)
+        np.testing.assert_allclose(rotated[n].reshape(3, -1), rz @ ry @ rx @ points, atol=1e-5)
+        matrix = np.array([[1, a, b], [c, 1, d], [e, f, 1]])
+        np.testing.assert_allclose(sheared[n].reshape(3, -1), matrix @ points, atol=1e-5)
 
 
 def test_invariants_of_flip_rotation_shear_bone_and_motion():

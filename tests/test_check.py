@@ -170,6 +170,8 @@ def test_samples_in_both_parts(folder, capsys):
     for kind in (DATA, NUM_FRAME, LABEL):
         shutil.copy(path_of(folder, "train", kind), path_of(folder, "val", kind))
     assert "samples in both parts: 32, such as S0" in check(folder, capsys)[1][-1]
+    change(folder, LABELS, lambda labels: labels[1:], PARTS)
+    assert len(check(folder, capsys)[1]) == 2  # neither part opens
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,134 @@
+"""Print the class of clips.
+
+    python -m engine.predict --pretrained checkpoints/linear CLIP [CLIP ...]
+
+A CLIP is a `.skeleton` file of any length, a folder of them, or a prepared split, whose test part is used.
+The checkpoint is that of a linear evaluation or of fine-tuning; --pretrained can be repeated, to add the
+scores of several streams. With a checkpoint of pre-training, --gallery FOLDER, a prepared split, gives the
+nearest training clips.
+"""
+
+import argparse
+import itertools
+import json
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.device import set_up
+from engine.features import BATCH_SIZE, Clips, open_encoder, restore_classifier, stream_of
+from engine.retrieval import knn_predict, nearest
+from feeder.augmentations import STREAMS, centre_crop
+from feeder.class_names import class_names
+from feeder.cli import CommandLine, UserError, script
+from feeder.clips import Clip, read_clips
+from feeder.dataset import Batches, SkeletonDataset, make_loader
+
+
+def get_parser() -> CommandLine:
+    """Return the command line."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = CommandLine(prog="python -m engine.predict", description=__doc__, formatter_class=form)
+    add = parser.add_argument
+    add("clips", nargs="+", type=Path, metavar="CLIP", help="file, folder of files, or prepared split")
+    add("--pretrained", action="append", required=True, metavar="CHECKPOINT", help="a file, or its folder")
+    add("--gallery", type=Path, metavar="FOLDER", help="prepared split of the training clips")
+    add("--top", type=int, default=5, metavar="K", help="classes or neighbours to print (%(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write a line for each clip")
+    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
+    parser.set_defaults(gpu=None, threads=None)
+    return parser
+
+
+@script
+def main(argv: list[str] | None = None) -> None:
+    """Print, and with --json write, the most probable classes of each clip."""
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    if args.top < 1:
+        parser.error("--top must be at least 1")
+    device = set_up(args)
+    lines = []
+    for prediction in find_neighbours(args, device) if args.gallery else classify(args, device):
+        print(prediction["clip"])
+        rows = zip(prediction["probabilities"], prediction["labels"], prediction["classes"], strict=True)
+        for share, label, name in rows:
+            print(f"  {100 * share:5.1f} %  {label} {name}")
+        for name in prediction.get("neighbours", ()):
+            print(f"           {name}")
+        lines.append(json.dumps(prediction) + "\n")
+    if args.json:
+        args.json.write_text("".join(lines), encoding="utf-8")
+
+
+def classify(args: Namespace, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Yield the most probable classes of each clip: the softmax of the scores, added over the checkpoints."""
+    found = [restore_classifier(path) for path in args.pretrained]
+    data_set, outputs = found[0][1]["run"][1], found[0][0].fc.out_features
+    for path, (model, origin) in zip(args.pretrained, found, strict=True):
+        if (origin["run"][1], model.to(device).fc.out_features) != (data_set, outputs):
+            raise UserError(f"{path} and {args.pretrained[0]} have different classes")
+    names = class_names(data_set, outputs)
+    for clips in batches(args.clips):
+        scores = sum(
+            embed(model, stream_of(origin), model.encoder.sizes, clips, device) for model, origin in found
+        )
+        for clip, probabilities in zip(clips, scores.softmax(dim=1), strict=True):
+            shares, labels = probabilities.topk(min(args.top, outputs))
+            top = {"labels": labels.tolist(), "classes": [names[label] for label in labels.tolist()]}
+            yield (
+                {"clip": clip.name} | top | {"probabilities": [round(share, 6) for share in shares.tolist()]}
+            )
+
+
+def find_neighbours(args: Namespace, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Yield the majority class of the nearest training clips, its share of them, and their names."""
+    if len(args.pretrained) > 1:
+        raise UserError("--gallery takes one --pretrained")
+    encoder, origin = open_encoder(args.pretrained[0])
+    encoder, stream = encoder.to(device).eval(), stream_of(origin)
+    gallery = SkeletonDataset(args.gallery, "train")
+    if args.top > len(gallery):
+        raise UserError(f"--top {args.top} is more than the {len(gallery)} training clips of {args.gallery}")
+    loader = make_loader(gallery, Batches(len(gallery), BATCH_SIZE), workers=0)
+    with torch.no_grad():
+        found = [torch.cat(encoder(x), dim=1) for x, _ in Clips(loader, stream, encoder.sizes, device)]
+    features, labels = torch.cat(found), torch.from_numpy(gallery.labels).to(device)
+    names = class_names(origin.get("run", ["", ""])[1], int(labels.max()) + 1)
+    for clips in batches(args.clips):
+        query = embed(lambda x: torch.cat(encoder(x), dim=1), stream, encoder.sizes, clips, device)
+        votes = knn_predict(features, labels, query, args.top)
+        for clip, vote, rows in zip(clips, votes, nearest(features, query, args.top), strict=True):
+            share = (labels[rows] == vote).double().mean().item()
+            found = {"labels": [int(vote)], "classes": [names[vote]], "probabilities": [share]}
+            yield {"clip": clip.name} | found | {"neighbours": [gallery.names[row] for row in rows.tolist()]}
+
+
+def batches(paths: Sequence[Path]) -> Iterator[list[Clip]]:
+    """Yield the clips of the paths, some at a time."""
+    clips = read_clips(paths)
+    while batch := list(itertools.islice(clips, BATCH_SIZE)):
+        yield batch
+
+
+@torch.no_grad()
+def embed(
+    network: Callable[[Tensor], Tensor],
+    stream: str,
+    sizes: dict[str, int],
+    clips: Sequence[Clip],
+    device: torch.device,
+) -> Tensor:
+    """Return the output (N, D) of a network for centre crops of clips; `sizes` are those of its encoder."""
+    x = torch.from_numpy(np.stack([clip.x for clip in clips]))[..., : sizes["bodies"]].to(device)
+    num_frames = torch.tensor([clip.num_frames for clip in clips])
+    return network(STREAMS[stream](centre_crop(x, num_frames, size=sizes["frames"])))
+
+
+if __name__ == "__main__":
+    main()

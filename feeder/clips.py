@@ -1,0 +1,68 @@
+"""Clips for `engine.predict` and `engine.draw`: raw files of any length, and samples of prepared splits."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from feeder.arrays import DATA, PARTS, open_split, path_of
+from feeder.cli import UserError
+from feeder.preparation.normalize import to_sample
+from feeder.preparation.ntu import SUFFIX, read_bodies
+from feeder.skeleton import MAX_FRAMES
+
+
+class Clip(NamedTuple):
+    """A normalised clip."""
+
+    name: str
+    x: np.ndarray  # (3, 300, 25, 2) float32 in metres, looped
+    num_frames: int  # valid frames, 1..300
+
+
+def read_clips(paths: Sequence[Path]) -> Iterator[Clip]:
+    """Yield the clips of `.skeleton` files, of folders of them, and of the test parts of prepared splits.
+
+    FOLDER/NAME is one sample of the prepared split in FOLDER, of either part. Raise `UserError` for any other path.
+    """
+    for path in paths:
+        if path.is_file():
+            yield read_raw(path)
+        elif path.is_dir() and path_of(path, "val", DATA).is_file():
+            split = open_split(path, "val")
+            rows = zip(split.names, split.data, split.num_frame.tolist(), strict=True)
+            yield from (Clip(name, np.array(x), frames) for name, x, frames in rows)
+        elif path.is_dir() and (files := sorted(path.glob(f"*{SUFFIX}"))):
+            yield from map(read_raw, files)
+        elif path_of(path.parent, "val", DATA).is_file():
+            yield read_sample(path)
+        else:
+            what = (
+                f"no {SUFFIX} files and no prepared split in it"
+                if path.is_dir()
+                else "no such file or folder"
+            )
+            raise UserError(f"{path}: {what}")
+
+
+def read_raw(path: Path) -> Clip:
+    """Return the clip of a `.skeleton` file; of more than 300 frames, 300 at equal distances are kept."""
+    bodies = read_bodies(path)
+    frames = bodies.shape[1]
+    if frames > MAX_FRAMES:
+        bodies = bodies[:, np.linspace(0, frames - 1, MAX_FRAMES).round().astype(int)]
+    x = to_sample(bodies)
+    if not x[:, 0].any():
+        raise UserError(f"{path}: there is no body in it")
+    return Clip(path.name, x, bodies.shape[1])
+
+
+def read_sample(path: Path) -> Clip:
+    """Return the sample FOLDER/NAME of a prepared split."""
+    for part in PARTS:
+        split = open_split(path.parent, part)
+        for row, name in enumerate(split.names):
+            if path.name in (name, name.removesuffix(SUFFIX)):
+                return Clip(name, np.array(split.data[row]), int(split.num_frame[row]))
+    raise UserError(f"{path.parent} has no sample {path.name}; names are like {split.names[0]}")
