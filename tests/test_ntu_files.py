@@ -110,15 +110,11 @@ JOINT = TEXT.split("\n")[4]
 YZ = JOINT.split(" ", 1)[1]
 DAMAGED = [
     (" \n\n", "line 1: the file is empty"),
-    (TEXT.encode().replace(b"0.3", b"\xff\xfe", 1), "not ASCII text"),
     (changed(6, f"\u0663 {YZ}"), "line 6: not ASCII text"),
     (changed(1, "0"), "line 1: 0 frames"),
-    (changed(1, "9" * 5000), "line 1: '99999999999999999999' is not a number of frames"),
     (changed(1, "2"), "line 112: unexpected text after the last of 2 frames"),
     (changed(1, "4"), "line 166: the file ends before its last frame"),
-    (TEXT[: len(TEXT) // 2], "line 84: "),
     (TEXT[:-30], "line 166: 5 numbers, expected 12"),
-    (changed(2, "999999999"), "line 58: '72057594037930000 0 ' is not a number of joints"),
     (changed(2, "1"), "line 30: '72057594037930001 0 ' is not a number of bodies"),
     (
         TEXT.replace("\n25\n", "\n20\n"),
@@ -126,12 +122,8 @@ DAMAGED = [
     ),
     (changed(5, " ".join(JOINT.split()[:7])), "line 5: 7 numbers, expected 12"),
     (changed(6, f"1_0 {YZ}"), "line 6: could not convert string to float: '1?0'"),
-    (changed(6, f"0x1 {YZ}"), "line 6: could not convert string to float: '0x1'"),
     (changed(7, f"nan {YZ}"), "line 7: nan is not a position in metres"),
-    (changed(7, f"-1e999 {YZ}"), "line 7: -inf is not a position in metres"),
-    (changed(7, f"1e30 {YZ}"), "line 7: 1e+30 is not a position in metres"),
     (changed(8, "\n" + JOINT), "line 31: '72057594037930001 0 ' is not a number of joints"),
-    (TEXT + "1 2 3\n", "line 167: unexpected text after the last of 3 frames"),
 ]
 
 
