@@ -1,56 +1,40 @@
 """Raw NTU RGB+D skeletons -> arrays. Running the command again replaces them.
 
-    python ntu_gendata.py                      # NTU-60  -> data/NTU-RGB-D-60-AGCN/{xsub,xview}
-    python ntu_gendata.py --dataset ntu120     # NTU-120 -> data/NTU-RGB-D-120-AGCN/{xsub,xsetup}
+    python ntu_gendata.py                                  # NTU-60  -> data/NTU-RGB-D-60-AGCN/{xsub,xview}
+    python ntu_gendata.py --dataset ntu120                 # NTU-120 -> data/NTU-RGB-D-120-AGCN/{xsub,xsetup}
+    python ntu_gendata.py --data-path ntu60_3danno.pkl     # from the annotations of pyskl or MMAction2
 
-Deliberate differences from the reference's data_gen/ntu_gendata.py: samples are in the order of
-their names, not of the file system; a file without any body is skipped, where the reference keeps
-a sample of zeros; a damaged file is an error. The computed values are the same.
+Deliberate differences from the reference's data_gen/ntu_gendata.py: samples are in the order of their names,
+not of the file system; a file without any body is skipped, where the reference keeps a sample of zeros; a
+damaged file is an error. The computed values are the same.
 """
 
+import functools
 from pathlib import Path
 
 from feeder.check import print_report
 from feeder.cli import script
-from feeder.preparation import ntu
-from feeder.preparation.generate import default_workers, generate
-from options.parser import Parser, positive_int
+from feeder.preparation import ntu, pyskl
+from feeder.preparation.generate import add_flags, check_replaced, generate
+from options.datasets import DATA_SETS
+from options.parser import Parser
 
 RAW = {"ntu60": "data/nturgbd_raw/nturgb+d_skeletons", "ntu120": "data/nturgbd_raw_120/nturgb+d_skeletons"}
-ARRAYS = {"ntu60": "data/NTU-RGB-D-60-AGCN", "ntu120": "data/NTU-RGB-D-120-AGCN"}
 
 
 def get_parser() -> Parser:
     """Return the parser of the command line."""
     parser = Parser(description=__doc__)
     add = parser.add_argument
-    add(
-        "--dataset",
-        choices=ntu.BENCHMARKS,
-        default="ntu60",
-        metavar="NAME",
-        help="ntu60 or ntu120 (%(default)s)",
-    )
-    folders = "folders of .skeleton files (data/nturgbd_raw[_120]/nturgb+d_skeletons)"
-    add("--data-path", type=Path, nargs="+", metavar="DIR", help=folders)
+    names = "ntu60 or ntu120 (%(default)s)"
+    add("--dataset", choices=ntu.BENCHMARKS, default="ntu60", metavar="NAME", help=names)
+    raw = "folders of .skeleton files, or a .pkl of annotations (data/nturgbd_raw[_120]/nturgb+d_skeletons)"
+    add("--data-path", type=Path, nargs="+", metavar="PATH", help=raw)
     names = "names of samples to skip, one per line, in addition to the built-in list of missing skeletons"
     add("--ignored-sample-path", type=Path, metavar="FILE", help=names)
-    add("--skip-bad", action="store_true", help="skip damaged files instead of failing at the end")
-    add(
-        "--out-folder",
-        type=Path,
-        metavar="DIR",
-        help="output folder (data/NTU-RGB-D-60-AGCN or data/NTU-RGB-D-120-AGCN)",
-    )
     protocols = "protocols to write (ntu60: xsub xview; ntu120: xsub xsetup)"
     add("--benchmark", nargs="+", choices=("xsub", "xview", "xsetup"), metavar="NAME", help=protocols)
-    add(
-        "--workers",
-        type=positive_int,
-        default=default_workers(),
-        metavar="N",
-        help="processes (all cores, 12 at most)",
-    )
+    add_flags(parser, "data/NTU-RGB-D-60-AGCN or data/NTU-RGB-D-120-AGCN")
     return parser
 
 
@@ -62,24 +46,29 @@ def main(argv: list[str] | None = None) -> None:
     allowed = ntu.BENCHMARKS[args.dataset]
     benchmarks = [name for name in allowed if name in (args.benchmark or allowed)]
     if set(args.benchmark or ()) - set(allowed):
-        parser.error(f"argument --benchmark: {args.dataset} has {' and '.join(allowed)}")
-    folders = args.data_path or [Path(RAW[args.dataset])]
-    out_folder = args.out_folder or Path(ARRAYS[args.dataset])
+        parser.error(f"--benchmark: {args.dataset} has {' and '.join(allowed)}")
+    out_folder = args.out_folder or Path("data", DATA_SETS[args.dataset].folder)
 
     # list the files, read, normalise, write
-    missing = ntu.missing_samples(args.dataset)
-    ignored = ntu.read_names(args.ignored_sample_path) if args.ignored_sample_path else set()
-    files = [path for folder in folders for path in ntu.list_files(folder)]
-    wanted = [path for path in files if path.stem not in missing | ignored]
-    sources, bad = ntu.list_sources(wanted, args.dataset, benchmarks)
-    report = generate(sources, ntu.read_clips, out_folder, benchmarks, args.workers, args.skip_bad, bad)
+    paths, workers = args.data_path or [Path(RAW[args.dataset])], args.workers
+    if len(paths) == 1 and paths[0].suffix == ".pkl":
+        annotations = pyskl.read_annotations(paths[0], benchmarks)
+        files, read = dict.fromkeys(annotations, paths[0]), functools.partial(pyskl.read_clips, annotations)
+        workers = 1  # others would need the annotations
+    else:
+        files, read = ntu.find_files(paths), ntu.read_clips
+    missing = ntu.missing_samples(args.dataset) & files.keys()
+    ignored = ntu.read_names(args.ignored_sample_path) & files.keys() if args.ignored_sample_path else set()
+    wanted = {name: path for name, path in files.items() if name not in missing | ignored}
+    sources = ntu.list_sources(wanted, args.dataset, benchmarks)
+    if not args.overwrite:
+        check_replaced(out_folder, benchmarks, sources)
+    report = generate(sources, read, out_folder, benchmarks, workers, args.skip_bad)
 
     # report
-    listed = sum(path.stem in missing for path in files)
-    skipped = f"{listed} listed as missing skeletons, {len(files) - len(wanted) - listed} listed by --ignored-sample-path"
-    print(
-        f"{len(files):,} files; skipped: {skipped}, {len(report.empty)} without any body, {len(report.bad)} damaged"
-    )
+    print(f"{len(files):,} files; skipped: {len(missing)} listed as missing skeletons", end=", ")
+    print(f"{len(ignored - missing)} listed by --ignored-sample-path", end=", ")
+    print(f"{len(report.empty)} without any body, {len(report.bad)} damaged")
     for kind, lines in (("damaged", report.bad), ("without any body", report.empty)):
         for line in lines:
             print(f"{kind}: {line}")

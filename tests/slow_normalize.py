@@ -50,7 +50,7 @@ def centre(people):
 
 
 def turn(people, start, end, target):
-    """Turn everybody so that the first body's joint `end`, seen from joint `start`, lies towards `target` in frame 0."""
+    """Turn everybody so that the first body's bone from `start` to `end` points to `target` in frame 0."""
     if people[0] is None:
         return
     bone = (people[0][0][end] - people[0][0][start]).astype(np.float64)

@@ -6,7 +6,7 @@ from conftest import GOLDENS
 from slow_normalize import slow_sample
 
 from feeder.preparation import ntu
-from feeder.preparation.normalize import rank_bodies, to_sample
+from feeder.preparation.normalize import to_sample
 
 RAW = sorted((GOLDENS / "raw").glob("*.skeleton"))
 
@@ -25,23 +25,17 @@ def test_equals_the_reference(path):
 
 
 def random_case(rng):
-    """Return bodies (B, T, 25, 3) with gaps anywhere, absent joints, still bodies, and now and then no direction."""
+    """Return bodies (B, T, 25, 3) with gaps anywhere, absent joints, still bodies, sometimes no direction."""
     count, frames = (
         int(rng.integers(1, 5)),
-        int(rng.choice((1, 2, 7, 30, 299, 300), p=(0.1, 0.2, 0.4, 0.26, 0.02, 0.02))),
+        int(rng.choice((1, 2, 7, 30, 300), p=(0.1, 0.2, 0.4, 0.27, 0.03))),
     )
     bodies = rng.normal(0, 0.5, (count, 1, 25, 3)) + rng.normal(0, 1, (count, 1, 1, 3)) + (0, 0, 3)
     bodies = bodies + rng.normal(0, rng.choice((0, 0.01, 0.1)), (count, frames, 25, 3)).cumsum(1)
     for body in bodies:
         late, early = sorted(rng.integers(0, frames + 1, 2))
-        gaps = (
-            ...,
-            slice(late),
-            slice(early, None),
-            slice(late, early),
-            rng.random(frames) < 0.4,
-            rng.random((frames, 25)) < 0.1,
-        )
+        places = (slice(late), slice(early, None), slice(late, early), rng.random(frames) < 0.4)
+        gaps = (..., *places, rng.random((frames, 25)) < 0.1)
         if (kind := rng.integers(8)) < len(gaps):
             body[gaps[kind]] = 0
         elif kind == 6:
@@ -69,11 +63,8 @@ def test_late_second_body_moves_to_frame_0_and_has_its_own_period():
     second[:4] = 0
     sample = to_sample(np.stack((first, second)))
     moved = to_sample(np.stack((first, np.concatenate((second[4:], np.zeros((4, 25, 3)))))))
-    assert np.array_equal(sample, moved)
-    raw = np.linalg.norm(
-        sample[:, 6, 0, 1] - sample[:, 0, 0, 1]
-    )  # frame 6 is its frame 0 again, centred elsewhere
-    assert raw > 1e-3 and np.array_equal(sample[:, 10, :, 0], sample[:, 0, :, 0])
+    assert np.array_equal(sample, moved) and np.array_equal(sample[:, 10, :, 0], sample[:, 0, :, 0])
+    assert np.linalg.norm(sample[:, 6, 0, 1] - sample[:, 0, 0, 1]) > 1e-3  # its frame 0, centred elsewhere
 
 
 def test_second_body_is_not_centred_where_the_first_is_absent():
@@ -82,24 +73,3 @@ def test_second_body_is_not_centred_where_the_first_is_absent():
     sample = to_sample(bodies)
     assert not sample[:, 4, :, 0].any()
     assert abs(np.linalg.norm(sample[:, 4, :, 1], axis=0) - np.linalg.norm(bodies[1, 4], axis=1)).max() < 1e-5
-
-
-def test_spine_first_then_shoulders():
-    sample = to_sample(person(5)[None])
-    shoulders = sample[:, 0, 8, 0] - sample[:, 0, 4, 0]
-    assert not sample[:, :, 1, 0].any()
-    assert shoulders[0] > 0 and np.abs(shoulders[1:]).max() < 1e-5
-    assert abs(sample[:2, 0, 0, 0]).max() > 1e-3  # the second turn took the spine off z
-
-
-def test_ranking_keeps_the_two_most_active():
-    bodies = np.stack([person(6, seed) * scale for seed, scale in enumerate((0.1, 0.9, 0.0, 0.5))])
-    assert np.array_equal(rank_bodies(bodies), bodies[[1, 3]])
-    bodies[3, 2] = np.nan
-    assert np.isnan(rank_bodies(bodies)[0]).any()  # as in the reference, NaN counts as most
-
-
-def test_nobody_and_single_body():
-    assert not to_sample(np.zeros((4, 9, 25, 3))).any()
-    one = to_sample(person(3)[None])
-    assert one[..., 0].any() and not one[..., 1].any()

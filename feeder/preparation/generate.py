@@ -1,12 +1,13 @@
-"""Raw files -> the arrays of several splits at once: list, read, normalise, write. The readers are in `ntu.py` and `pku.py`."""
+"""Recordings -> the arrays of several splits at once: read, normalise, write. Readers: `ntu.py`, `pku.py`."""
 
+import argparse
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -16,8 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from feeder.arrays import PARTS, check_space, write_splits
-from feeder.cli import UserError, signals_deferred
+from feeder.arrays import LABEL, PARTS, check_space, load_labels, path_of, write_splits
+from feeder.bodies import body_faults, body_problems
+from feeder.cli import UserError
+from feeder.preparation.normalize import to_sample
+from feeder.skeleton import MAX_FRAMES
 
 tqdm.monitor_interval = 0  # no monitor thread, because the processes are forked
 
@@ -38,7 +42,8 @@ class Source(NamedTuple):
     samples: tuple[Sample, ...]
 
 
-# A reader's result for a sample: (array (3, 300, 25, 2), frames before looping), None if it has no body, or why it is damaged.
+# A reader's result for a sample: (array (3, 300, 25, 2), frames before looping), None if it has no body, or
+# a line that says why it is damaged.
 Result = tuple[np.ndarray, int] | str | None
 Reader = Callable[[Source], list[Result]]
 
@@ -46,122 +51,151 @@ Reader = Callable[[Source], list[Result]]
 class Report(NamedTuple):
     """What `generate` did."""
 
-    written: dict[
-        tuple[str, str], list[tuple[Sample, int]]
-    ]  # (benchmark, part) -> samples and their numbers of frames
+    written: dict[tuple[str, str], list[tuple[Sample, int]]]  # (benchmark, part) -> samples and frame counts
     empty: list[str]  # names of samples without any body
     bad: list[str]  # a line for each file or sample that was skipped as damaged
 
 
+def to_result(where: str | Path, bodies: np.ndarray) -> Result:
+    """Return the clip of a recording (B, T, 25, 3) in metres, None if it has no body.
+
+    Raises:
+        UserError: it has more than 300 frames, or none.
+    """
+    frames = bodies.shape[1]
+    if not 1 <= frames <= MAX_FRAMES:
+        remedy = "cut or resample it (the network sees 64 frames)"
+        raise UserError(f"{where}: {frames} frames; a sample has 1 to {MAX_FRAMES}: {remedy}")
+    sample = to_sample(bodies)
+    return (sample, frames) if sample[:, 0].any() else None
+
+
 def default_workers() -> int:
-    """Return the number of cores that this process may use, at most 12, which read videos in less than 1 GiB."""
-    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 12)
+    """Return the number of cores of this process, at most 12, which read PKU-MMD in less than 1 GiB."""
+    return min(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1, 12)
+
+
+def add_flags(parser: argparse.ArgumentParser, out_folder: str) -> None:
+    """Add the flags that the commands of data preparation share; `out_folder` is the default as text."""
+    add = parser.add_argument
+    add("--out-folder", type=Path, metavar="DIR", help=f"output folder ({out_folder})")
+    add("--overwrite", action="store_true", help="replace arrays of other recordings too")
+    add("--skip-bad", action="store_true", help="skip damaged files instead of failing at the end")
+    workers = "processes (all cores, 12 at most)"
+    add("--workers", type=int, choices=range(1, 13), default=default_workers(), metavar="N", help=workers)
+
+
+def check_replaced(folder: Path, benchmarks: Iterable[str], sources: Iterable[Source | str]) -> None:
+    """Raise `UserError` if FOLDER/{benchmarks} has arrays of other recordings.
+
+    Arrays may be replaced if at least half of their samples are prepared again, or if they cannot be read.
+    """
+    new = {sample.name for source in sources if isinstance(source, Source) for sample in source.samples}
+    for split in (folder / benchmark for benchmark in benchmarks):
+        old: set[str] = set()
+        for part in PARTS:
+            with contextlib.suppress(UserError, OSError):
+                old.update(load_labels(path_of(split, part, LABEL))[0])
+        if 2 * len(old & new) < len(old):
+            others = f"{len(old - new):,} samples of other recordings, such as {min(old - new)}"
+            raise UserError(f"{split}: has {others}; set another --out-folder, or --overwrite")
 
 
 def generate(
-    sources: Iterable[Source],
+    sources: Iterable[Source | str],
     read: Reader,
     folder: Path,
     benchmarks: Iterable[str],
     workers: int = 1,
     skip_bad: bool = False,
-    bad: Iterable[str] = (),
 ) -> Report:
     """Write FOLDER/{benchmarks}/{train,val}_*, samples sorted by name; on failure, existing arrays are kept.
 
     Args:
-        sources: files with their samples; sample names are unique, and the samples of a source stay together when sorted.
-        read: a top-level function of a module, run in `workers` processes; raises `UserError` for a damaged file.
+        sources: files with their samples, or lines about files that cannot be used. Names are unique; the
+            samples of a source are sorted and stay together when all are sorted.
+        read: a top-level function of a module, run in `workers` processes; `UserError` if a file is damaged.
         skip_bad: skip damaged samples instead of failing at the end.
-        bad: a line for each file that is already known to be damaged.
     """
-    benchmarks, bad, empty = list(benchmarks), list(bad), []
-    sources = [Source(path, tuple(sorted(samples))) for path, samples in sources if samples]
-    sources.sort(key=lambda source: source.samples[0].name)
-    written: dict = {(benchmark, part): [] for benchmark in benchmarks for part in PARTS}
+    sources, benchmarks = list(sources), list(benchmarks)
+    bad = [source for source in sources if isinstance(source, str)]
+    files = [source for source in sources if isinstance(source, Source) and source.samples]
+    files.sort(key=lambda file: file.samples[0].name)
+    report = Report({(benchmark, part): [] for benchmark in benchmarks for part in PARTS}, [], bad)
+    faults: dict[str, dict[str, str] | None] = {}  # of the first samples
     with (
         write_splits(folder, benchmarks) as writer,
-        contextlib.closing(_read_all(read, sources, workers)) as results,
+        contextlib.closing(_read_all(read, files, workers)) as results,
     ):
-        check_space(folder, sum(len(sample.parts) for source in sources for sample in source.samples))
-        for source, clips in zip(
-            sources, tqdm(results, total=len(sources), unit="file", disable=None), strict=True
-        ):
-            for sample, clip in zip(source.samples, clips, strict=True):
+        check_space(folder, sum(len(sample.parts) for file in files for sample in file.samples))
+        progress = tqdm(results, total=len(files), unit="file", disable=None)
+        for file, clips in zip(files, progress, strict=True):
+            for sample, clip in zip(file.samples, clips, strict=True):
                 if clip is None:
-                    empty.append(sample.name)
+                    report.empty.append(sample.name)
                 elif isinstance(clip, str):
-                    bad.append(clip)
+                    report.bad.append(clip)
                 else:
                     data, num_frame = clip
                     writer.add(sample.parts, sample.name, sample.label, num_frame, data)
                     for key in sample.parts.items():
-                        written[key].append((sample, num_frame))
-        bad = list(dict.fromkeys(bad))  # a damaged file may have many samples
-        if bad and not skip_bad:
-            if len(bad) == 1:
-                raise UserError(bad[0])
-            print(*bad, sep="\n", file=sys.stderr)
-            raise UserError(
-                f"{len(bad)} files or samples cannot be used (above); fix them, or set --skip-bad"
-            )
-        if not any(written.values()):
-            raise UserError(f"{folder}: no samples to write: {len(bad)} damaged, {len(empty)} empty")
-    return Report(written, empty, bad)
+                        report.written[key].append((sample, num_frame))
+                    if len(faults) < 100:
+                        faults[sample.name] = body_faults(data, num_frame)
+        report.bad[:] = dict.fromkeys(report.bad)  # a damaged file may have many samples
+        _check(report, folder, skip_bad)
+    for problem in body_problems(list(faults), list(faults.values()))[0]:
+        print(f"WARNING: {problem}")
+    return report
 
 
-def _read_all(read: Reader, sources: list[Source], workers: int) -> Iterator[list[Result]]:
-    """Yield the results of each source in order, read by several processes a few files ahead."""
-    _keep_memory()
+def _check(report: Report, folder: Path, skip_bad: bool) -> None:
+    """Raise `UserError` if nothing was written, or if damaged samples should not be skipped."""
+    if report.bad and not skip_bad:
+        for line in report.bad[1:20]:
+            print(line, file=sys.stderr)
+        others = f" (and {len(report.bad) - 1} more, see above or --skip-bad)" if len(report.bad) > 1 else ""
+        raise UserError(report.bad[0] + others)
+    if not any(report.written.values()):
+        counts = f"{len(report.bad)} damaged, {len(report.empty)} empty"
+        raise UserError(f"{folder}: no samples to write: {counts}")
+
+
+def _read_all(read: Reader, files: list[Source], workers: int) -> Iterator[list[Result]]:
+    """Yield the results of each file in order, read by several processes."""
+    read = functools.partial(_read, read)
+    np.empty(2**24, np.uint8)  # glibc then keeps the memory of read files: a sixth less CPU time
     if workers == 1:
-        for source in sources:
-            yield from _read_sources(read, [source])
+        yield from map(read, files)
         return
-    # a task has about 8 samples: one for each file of NTU RGB+D would cost twice as much
-    size = max(1, 8 * len(sources) // max(1, sum(len(source.samples) for source in sources)))
+    # about 8 samples at a time: single files of NTU RGB+D would cost twice as much
+    chunk = max(1, 8 * len(files) // max(1, sum(len(file.samples) for file in files)))
+    batch = 4 * workers * chunk  # a map over all files would collect results that wait for the writer
     # fork starts at once; on other systems it is not safe
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker)
-    pending: deque = deque()
     try:
-        for start in range(0, len(sources), size):
-            with signals_deferred():  # Python loses the exception of a signal that arrives within a fork
-                pending.append(pool.submit(_read_sources, read, sources[start : start + size]))
-            if len(pending) > workers + 1:  # more would only use memory
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
+        with ProcessPoolExecutor(workers, context, _start_worker) as pool:
+            for start in range(0, len(files), batch):
+                yield from pool.map(read, files[start : start + batch], chunksize=chunk)
     except BrokenProcessPool:
-        raise UserError(
-            "a worker process was killed, probably because memory ran out: use fewer --workers"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+        reason = "a worker process was killed, probably because memory ran out"
+        raise UserError(f"{reason}: use fewer --workers") from None
 
 
-def _read_sources(read: Reader, sources: list[Source]) -> list[list[Result]]:
-    results: list[list[Result]] = []
-    for source in sources:
-        try:
-            results.append(read(source))
-        except UserError as error:
-            results.append([str(error)] * len(source.samples))
-    return results
+def _read(read: Reader, file: Source) -> list[Result]:
+    try:
+        return read(file)
+    except UserError as error:
+        return [str(error)] * len(file.samples)
 
 
 def _start_worker() -> None:
+    """Leave Ctrl-C, which goes to all processes, to the parent; end when the parent is killed."""
+
     def end_with_parent() -> None:
         multiprocessing.parent_process().join()
-        os._exit(1)  # the parent was killed
+        os._exit(1)
 
-    _keep_memory()
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C goes to the whole group; the parent ends the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def _keep_memory() -> None:
-    """Have glibc keep freed blocks of up to 16 MiB, as it does once a larger one was freed: a third less time."""
-    np.empty(2**24, np.uint8)  # never touched, so it takes no memory

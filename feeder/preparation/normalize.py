@@ -1,7 +1,7 @@
-"""Recorded bodies -> the array that the networks read: two bodies ranked, looped to 300 frames, centred and rotated.
+"""Recorded bodies -> the array of a sample: two bodies ranked, looped to 300 frames, centred and rotated.
 
-The arithmetic, oddities included, is that of the reference's `data_gen/ntu_gendata.py`, `preprocess.py` and `rotation.py`,
-because published results depend on it. A joint or frame is empty if its coordinates sum to exactly 0.
+The arithmetic, oddities included, is that of the reference's `data_gen/ntu_gendata.py`, `preprocess.py` and
+`rotation.py`, because published results depend on it. A joint or frame is empty if its coordinates sum to 0.
 """
 
 import numpy as np
@@ -20,8 +20,8 @@ from feeder.skeleton import (
 def to_sample(bodies: np.ndarray) -> np.ndarray:
     """Return the array of one recording: the two most active bodies, looped, centred and rotated.
 
-    Oddities kept: all empty frames of a body whose first frame is empty are removed, so it starts at frame 0; each body is
-    looped with its own period; the second body is not centred in frames where the first is empty.
+    Oddities kept: all empty frames of a body whose first frame is empty are removed, so it starts at frame 0;
+    each body is looped with its own period; the second body is not centred where the first is empty.
 
     Args:
         bodies: (B, T, 25, 3) in metres, zeros where a body is absent; T in 1..300.
@@ -52,7 +52,7 @@ def to_sample(bodies: np.ndarray) -> np.ndarray:
         there = x + y + z != 0  # joints.sum(0) takes ten times as long
         joints -= centre
         joints *= there
-    # align the spine of frame 0 with +z, then the shoulders with +x, which moves the spine off +z again by some degrees
+    # align the spine of frame 0 with +z, then the shoulders with +x, which moves the spine off +z again
     posture = main[:, 0].astype(np.float64)  # (3, 25)
     turn = _turn(posture[:, SPINE_MID] - posture[:, SPINE_BASE], (0, 0, 1))
     turn = _turn(turn @ (posture[:, RIGHT_SHOULDER] - posture[:, LEFT_SHOULDER]), (1, 0, 0)) @ turn
@@ -62,13 +62,13 @@ def to_sample(bodies: np.ndarray) -> np.ndarray:
 
 
 def rank_bodies(bodies: np.ndarray) -> np.ndarray:
-    """Return the two bodies of (B, T, 25, 3) that move most, the most active first; ties go to the later one."""
+    """Return the two bodies of (B, T, 25, 3) that move most, the most active first; ties go to the later."""
     order = np.argsort([_energy(body) for body in bodies], kind="stable")[::-1]
     return bodies[order[:NUM_BODIES]]
 
 
 def _energy(body: np.ndarray) -> float:
-    """Return std(x) + std(y) + std(z) over all joints of the frames (T, 25, 3) in which the body is present."""
+    """Return std(x) + std(y) + std(z) over all joints of the frames (T, 25, 3) that are not empty."""
     there = body.sum((1, 2)) != 0
     if not there.any():
         return 0.0
@@ -85,7 +85,7 @@ def _turn(source: np.ndarray, target: tuple[float, float, float]) -> np.ndarray:
     axis = _skew_matrix(source) @ target
     if np.abs(source).sum() < 1e-6 or np.abs(axis).sum() < 1e-6:
         return np.eye(3)
-    cosine = np.clip(source @ target / np.sqrt(source @ source), -1, 1)
+    cosine = max(-1, min(1, source @ target / np.sqrt(source @ source)))
     skew = _skew_matrix(axis / np.sqrt(axis @ axis))
     # Rodrigues: 1 + sin(a) K + (1 - cos(a)) K^2
     return np.eye(3) + np.sqrt(1 - cosine**2) * skew + (1 - cosine) * (skew @ skew)

@@ -1,9 +1,7 @@
-"""Raw text files: checked text and strictly parsed numbers; errors name file, line and reason."""
+"""Raw text files: ASCII text and positions in metres; errors name file, line and reason."""
 
 import gzip
-import stat
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,34 +9,23 @@ import numpy as np
 from feeder.cli import UserError
 
 MAX_METRES = 1e6
-MAX_MIB = 128  # the longest video of PKU-MMD, some 7,000 frames, takes 10
 
 
 def read_text(path: Path) -> str:
-    """Return an ASCII file without blank lines at its end; a byte-order mark and CR LF line ends are accepted.
-
-    A file named .gz is decompressed.
-    """
+    """Return an ASCII file, decompressed if named .gz, without byte-order mark and blank lines at its end."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path}: not a regular file")  # opening a FIFO or a device could block
-        if status.st_size > MAX_MIB * 2**20:
-            raise UserError(f"{path}: larger than {MAX_MIB} MiB: not a file of this data set")
-        raw = path.read_bytes()
-        if path.suffix == ".gz":
-            raw = gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:  # EOFError, zlib.error and BadGzipFile have no strerror
-        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    if b"\r" in raw:
-        raw = raw.replace(b"\r\n", b"\n")
-    raw = raw.removeprefix(b"\xef\xbb\xbf").rstrip().replace(b"_", b"?")  # float() would accept 1_0
-    if not raw:
-        raise UserError(f"{path}: line 1: the file is empty")
-    try:
-        return raw.decode("ascii")
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        text = raw.removeprefix(b"\xef\xbb\xbf").decode("ascii").rstrip()
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: line {raw.count(10, 0, error.start) + 1}: not ASCII text") from None
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}: line {line}: not ASCII text") from None
+    except (OSError, EOFError, zlib.error) as error:  # the last two are of damaged .gz files
+        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if not text:
+        raise UserError(f"{path}: line 1: the file is empty")
+    if "\r" in text:  # of Windows
+        text = text.replace("\r\n", "\n")
+    return text.replace("_", "?")  # float() would accept 1_0
 
 
 def parse_numbers(path: Path, line: int, words: list[str]) -> list[float]:
@@ -49,10 +36,27 @@ def parse_numbers(path: Path, line: int, words: list[str]) -> list[float]:
         raise UserError(f"{path}: line {line}: {str(error)[:80]}") from None
 
 
-def check_positions(path: Path, positions: np.ndarray, lines: Sequence[int]) -> None:
-    """Raise `UserError` if a position, in metres and from line lines[row], is not finite or exceeds `MAX_METRES`."""
-    if (
-        positions.size and not -MAX_METRES <= positions.min() <= positions.max() <= MAX_METRES
-    ):  # false for NaN too
-        row, column = np.argwhere(~(np.abs(positions) <= MAX_METRES))[0]
-        raise UserError(f"{path}: line {lines[row]}: {positions[row, column]:g} is not a position in metres")
+def read_positions(path: Path, lines: list[str], blocks: list[range], columns: int, width: int) -> np.ndarray:
+    """Return the first `columns` numbers, in metres, of each line in blocks of lines of a file, (N, columns).
+
+    The lines must have `width` numbers.
+    """
+    rows: list[str] = []
+    for block in blocks:
+        rows += lines[block.start : block.stop]
+    used = sorted({*range(columns), width - 1})  # the last one only shows that the line is complete
+    try:
+        positions = np.loadtxt(rows, comments=None, usecols=used, ndmin=2)[:, :columns]
+        if len(positions) == len(rows) and np.abs(positions).max() <= MAX_METRES:
+            return positions
+    except ValueError:
+        pass
+    # find the line that is wrong
+    for number in (number for block in blocks for number in block):
+        words = lines[number].split()
+        if len(words) < width:
+            raise UserError(f"{path}: line {number + 1}: {len(words)} numbers, expected {width}")
+        for value in parse_numbers(path, number + 1, [words[column] for column in used])[:columns]:
+            if not abs(value) <= MAX_METRES:
+                raise UserError(f"{path}: line {number + 1}: {value:g} is not a position in metres")
+    raise UserError(f"{path}: numbers are separated by something other than blanks")
