@@ -1,7 +1,7 @@
 """Synthetic actions as a depth camera records them, in raw files of NTU RGB+D.
 
 Classes differ in which limbs move, how, and how fast. All else is drawn for each clip, whatever its class:
-posture, side, tempo, phase, direction and distortion of the view, limbs that the tracker loses.
+posture, side, tempo, phase, direction and distortion of the view, joints that the tracker does not find.
 """
 
 import tempfile
@@ -16,6 +16,9 @@ from feeder.skeleton import JOINT_NAMES, NUM_JOINTS
 from feeder.synthetic.bodies import make_body, pose, rotation
 
 FPS = 30
+# the tracker: noise of each joint in metres; probability that it does not find a joint, which is then zero
+NOISE = [[0.05 if name.endswith(("tip", "thumb", "foot")) else 0.003] for name in JOINT_NAMES]
+LOST = [[0 if "spine" in name or "shoulder" in name else 0.2] for name in JOINT_NAMES]
 CAMERAS = {2: 0, 3: 45, 1: -45}  # yaw in degrees; the cross-view protocol trains on 2 and 3
 
 # Hz, limbs of a pair that move ("alternate": both, half a cycle apart), swing of each (part, axis): degrees,
@@ -78,7 +81,7 @@ def make_clip(seed: list[int], action: int, subject: int, camera: int = 2) -> np
     """Return a recording of one person, (T, 25, 3) metres in the camera's frame.
 
     Args:
-        seed: seed of all that varies; each camera records the same performance, with noise of its own.
+        seed: seed of all that varies; each camera records the same performance, with errors of its own.
         action: index into `ACTIONS`.
         subject: number of the person.
         camera: 1, 2 or 3.
@@ -89,7 +92,9 @@ def make_clip(seed: list[int], action: int, subject: int, camera: int = 2) -> np
     skew = np.eye(3) + rng.uniform(-0.8, 0.8, (3, 3)) * (1 - np.eye(3))  # a camera that is not calibrated
     place = rng.uniform((-0.5, -1.1, 2.6), (0.5, -0.6, 3.8))
     joints = pose(make_body(subject), degrees) @ rotation(np.array((0, yaw, 0))).T @ skew.T + place
-    return joints + np.random.default_rng([*seed, camera]).normal(0, 0.003, joints.shape)
+    rng = np.random.default_rng([*seed, camera])
+    joints += rng.normal(0, NOISE, joints.shape)
+    return joints * (rng.random((NUM_JOINTS, 1)) >= LOST)
 
 
 def draw_motion(rng: np.random.Generator, hertz: float, limbs: str, swings: dict) -> np.ndarray:
@@ -110,6 +115,5 @@ def draw_motion(rng: np.random.Generator, hertz: float, limbs: str, swings: dict
 
 def sides(part: str) -> list[int]:
     """Return the joints of a part of the body: left and right of "elbow", one of "neck"."""
-    return [
-        joint for joint, name in enumerate(JOINT_NAMES) if name in (part, f"left {part}", f"right {part}")
-    ]
+    names = (part, f"left {part}", f"right {part}")
+    return [joint for joint, name in enumerate(JOINT_NAMES) if name in names]
