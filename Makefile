@@ -4,15 +4,17 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# as in options/demo_pretraining.yaml
+DEMO_SIZES := --hidden-size 64 --num-head 4 --num-layer 1 --channels 4 --frames 16 --bodies 1
 
 .PHONY: demo test lint clean
 
 demo: $(VENV)/installed
 	rm -rf demo
-	$(BIN)/python -m feeder.synthetic demo/raw --repetitions 10
+	$(BIN)/python -m feeder.synthetic demo/raw --subjects 20
 	$(BIN)/python ntu_gendata.py --data-path demo/raw --out-folder demo/data/demo --benchmark xsub
 	$(BIN)/python pretraining.py --config options/demo_pretraining.yaml
-	for encoder in "--pretrained demo/checkpoints/pretrain" "--random-encoder --hidden-size 128 --channels 4 --frames 32 --bodies 1"; do \
+	for encoder in "--pretrained demo/checkpoints/pretrain" "--random-encoder $(DEMO_SIZES)"; do \
 	    $(BIN)/python action_classification.py --config options/demo_linear.yaml $$encoder && \
 	    $(BIN)/python action_retrieval.py --config options/demo_retrieval.yaml $$encoder || exit 1; \
 	done

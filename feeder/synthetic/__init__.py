@@ -1,6 +1,5 @@
-"""Synthetic people, written as raw files of NTU RGB+D or PKU-MMD."""
+"""Synthetic people, recorded as raw files of NTU RGB+D."""
 
-from feeder.synthetic.files import write_ntu, write_pku
-from feeder.synthetic.motions import ACTIONS
+from feeder.synthetic.recordings import ACTIONS, write_ntu
 
-__all__ = ["ACTIONS", "write_ntu", "write_pku"]
+__all__ = ["ACTIONS", "write_ntu"]
