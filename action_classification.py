@@ -188,7 +188,8 @@ def main(argv: list[str] | None = None) -> None:
     for (stream, repeat, name), continued in zip(names, found, strict=True):
         own_seed = repeat_seed(seed, repeat)
         rows = balanced_subset(task.train.labels, args.label_fraction, own_seed)
-        trials[stream].append(Trial(stream, name, own_seed, rows, encoders[stream][1], continued))
+        origin = encoders[stream][1] if args.pretrained else {"task": "random", "seed": own_seed}
+        trials[stream].append(Trial(stream, name, own_seed, rows, origin, continued))
     recipe = get_parser().parse_args(["--finetune"] if args.finetune else [])
     facts = record(task, args, recipe, seed, [origin for _, origin in encoders.values()], previous)
 

@@ -173,13 +173,14 @@ def main(argv: list[str] | None = None) -> None:
         remedy = "--checkpoint-path must be a folder that all of them share"
         raise UserError(f"the processes find different checkpoints: {remedy}")
     if start[0] >= args.epochs:
-        done = (
-            f"nothing to do: epoch {start[0]} of --epochs {args.epochs} ({previous.path or '--start-epoch'})"
-        )
-        return print(done) if rank == 0 else None
+        if rank == 0:
+            where = previous.path or "--start-epoch"
+            print(f"nothing to do: epoch {start[0]} of --epochs {args.epochs} ({where})")
+        return
 
     # data: each process reads its rows of every batch
-    seed = distributed.gather_objects(seed_everything(previous.checkpoint.get("seed", args.seed)))[0]
+    seed = seed_everything(previous.checkpoint.get("seed", args.seed))
+    seed = distributed.gather_objects(seed)[0]  # drawn by rank 0 if it is not set
     dataset = SkeletonDataset(folder, "train")
     batches = Batches(len(dataset), args.batch_size, seed, True, rank, world_size)
     if not len(batches):

@@ -16,6 +16,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from feeder.synthetic.motions import make_clip
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
@@ -26,7 +27,6 @@ from feeder.augmentations import NUM_BLOCKS, PretrainingViews, centre_crop
 from feeder.cli import CommandLine
 from feeder.dataset import SkeletonDataset
 from feeder.skeleton import JOINT_NAMES, LINKS, NUM_JOINTS, SPINE_MID
-from feeder.synthetic.motions import make_clip
 from model.contrast import PAIRS
 
 DOCS = Path(__file__).parent

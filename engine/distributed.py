@@ -41,7 +41,8 @@ def close_processes() -> None:
     """Disconnect the processes after success, once all are done: torchrun ends them together."""
     if dist.is_initialized():
         wait_for_all()
-        # torch 2.6 and 2.7 end gloo's threads with the GIL held, and hang if one still needs it to free a tensor
+        # torch 2.6 and 2.7 end gloo's threads with the GIL held, and hang if one still needs it to free a
+        # tensor
         time.sleep(0.5)
         dist.destroy_process_group()
 

@@ -89,8 +89,10 @@ def open_encoders(args: Namespace, seed: int) -> list[tuple[Encoder | None, dict
         elif path:
             found.append(open_encoder(path, flags.given_sizes(args)))
         else:
-            with restoring("random encoder"):
+            try:
                 encoder = Encoder(**flags.given_sizes(args))
+            except ValueError as error:
+                raise UserError(f"random encoder: {error}") from None
             found.append((encoder, {"task": "random", "seed": seed, "digest": _digest(encoder)}))
     return found
 

@@ -55,7 +55,7 @@ class RunLog:
         start_epoch: int = 0,
         enabled: bool = True,
     ) -> None:
-        self.run, self.enabled, self.folder = run, enabled, folder or Path(os.devnull)
+        self.run, self.enabled, self.folder, self.about = run, enabled, folder or Path(os.devnull), {}
         if not enabled:
             return
         try:

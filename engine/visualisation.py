@@ -14,7 +14,7 @@ from feeder.augmentations import PretrainingViews
 from feeder.class_names import class_names
 from feeder.dataset import SkeletonDataset
 
-WORST, PAIRS = 20, 10  # classes and confused pairs that are listed
+WORST, CONFUSED = 20, 10  # classes and confused pairs that are listed
 POINTS, DIMENSIONS = 1000, 64  # of the embeddings, few enough for a browser
 CLIPS = 4  # shown with their views
 
@@ -67,7 +67,9 @@ def describe_classes(matrix: np.ndarray, names: Sequence[str]) -> list[str]:
     # the most frequent errors first, ties by label
     errors = sorted((-matrix[i, j], i, j) for i, j in zip(*np.nonzero(matrix), strict=True) if i != j)
     lines += ["most confused (clips, class -> predicted as):"] if errors else []
-    return lines + [f"  {-count}/{counts[i]}  {titles[i]} -> {titles[j]}" for count, i, j in errors[:PAIRS]]
+    return lines + [
+        f"  {-count}/{counts[i]}  {titles[i]} -> {titles[j]}" for count, i, j in errors[:CONFUSED]
+    ]
 
 
 def show_views(log: RunLog, dataset: SkeletonDataset, views: PretrainingViews, seed: int) -> None:

@@ -1,13 +1,12 @@
 """Exit statuses and error messages: one line for what the user can fix, a traceback for a bug."""
 
 import argparse
-import contextlib
 import errno
 import functools
 import io
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -58,21 +57,6 @@ def script(main: Callable) -> Callable:
             signal.signal(signal.SIGTERM, previous)
 
     return run
-
-
-@contextlib.contextmanager
-def signals_deferred() -> Iterator[None]:
-    """Defer Ctrl-C and SIGTERM to the end of the `with` block."""
-    caught: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda number, _: caught.append(number)) for number in signals]
-    try:
-        yield
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
-        if caught:
-            signal.raise_signal(caught[0])
 
 
 def _message(error: Exception) -> str | None:

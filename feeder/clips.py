@@ -24,7 +24,8 @@ class Clip(NamedTuple):
 def read_clips(paths: Sequence[Path]) -> Iterator[Clip]:
     """Yield the clips of `.skeleton` files, of folders of them, and of the test parts of prepared splits.
 
-    FOLDER/NAME is one sample of the prepared split in FOLDER, of either part. Raise `UserError` for another path.
+    FOLDER/NAME is one sample of the prepared split in FOLDER, of either part. Raise `UserError` for another
+    path.
     """
     for path in paths:
         if path.is_file():

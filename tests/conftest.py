@@ -1,5 +1,6 @@
 """Shared by the tests: the goldens, measured on the reference, and small inputs."""
 
+import itertools
 import json
 import os
 import sys
@@ -26,7 +27,7 @@ CONTRAST = f"{SIZES} {FIXED} --encoder-dim 8 --encoder-k 24 --batch-size 8 --che
 
 
 class Golden:
-    """A golden file: arrays by key, `meta` decoded, weights and inputs that follow from name, shape and seed."""
+    """A golden file: arrays by key, `meta` decoded, weights and inputs that follow from name and seed."""
 
     def __init__(self, name: str):
         self.arrays = np.load(GOLDENS / f"{name}.npz")
@@ -63,6 +64,18 @@ class Golden:
 def pretrain(data, flags=""):
     """Pre-train a small network in the current folder: 4 steps per epoch, one epoch unless set."""
     pretraining.main(f"--data-path {data} {CONTRAST} --epochs 1 {flags}".split())
+
+
+def at_step(patch, number, act):
+    """Call `act` in the pre-training step of that number, counted from 0 over all epochs of this process."""
+    inside, count = pretraining.train_step, itertools.count()
+
+    def train_step(*args):
+        if next(count) == number:
+            act()
+        return inside(*args)
+
+    patch.setattr(pretraining, "train_step", train_step)
 
 
 def newest():

@@ -1,4 +1,4 @@
-"""The scripts on tiny data: from arrays to accuracies, ablations, PKU-MMD, a reference checkpoint, mistakes."""
+"""The scripts on tiny data: from arrays to accuracies, ablations, PKU-MMD, reference checkpoints, mistakes."""
 
 import dataclasses
 import re

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SIZES, assert_same_training, failure, metrics, newest, pretrain
+from conftest import ROOT, SIZES, assert_same_training, at_step, failure, metrics, newest, pretrain
 from torch.utils.data import get_worker_info
 
 import action_classification
@@ -19,18 +19,6 @@ import pretraining
 from engine.checkpoint import load_checkpoint, lock_folder
 from engine.training import stop_signals
 from feeder.dataset import SkeletonDataset
-
-
-def at_step(monkeypatch, number, act):
-    """Call `act` within the step of that number, counted from 0 over all epochs of this process."""
-    inside, count = pretraining.train_step, iter(range(10**6))
-
-    def train_step(*args):
-        if next(count) == number:
-            act()
-        return inside(*args)
-
-    monkeypatch.setattr(pretraining, "train_step", train_step)
 
 
 def figures(log):

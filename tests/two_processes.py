@@ -9,15 +9,17 @@ resume FLAGS: pretraining.py with --resume auto, then from the start in whole/, 
 """
 
 import functools
-import itertools
 import os
 import signal
 import sys
 import time
 import warnings
+from unittest import mock
 
+import pytest
 import torch
-from conftest import SMALL
+import torch.distributed as dist
+from conftest import SMALL, at_step
 from torch import nn
 from torch._dynamo.utils import counters
 
@@ -59,18 +61,6 @@ def run_steps(compiled: bool = False) -> tuple[SCDNet, list[float]]:
     return net, losses
 
 
-def at_step(number: int, act) -> None:
-    """Call `act` in rank 1 before the step of that number, counted from 0."""
-    inside, count = pretraining.train_step, itertools.count()
-
-    def train_step(*args):
-        if next(count) == number and distributed.rank() == 1:
-            act()
-        return inside(*args)
-
-    pretraining.train_step = train_step
-
-
 def write_slowly(*args, inside=pretraining.checkpoints.save_checkpoint) -> None:
     """Signal the process that writes a checkpoint, as torchrun does; take longer than the other's end."""
     os.kill(os.getpid(), signal.SIGTERM)
@@ -78,16 +68,26 @@ def write_slowly(*args, inside=pretraining.checkpoints.save_checkpoint) -> None:
     inside(*args)
 
 
+def terminate() -> None:
+    if distributed.rank() == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def fail() -> None:
-    raise UserError("rank 1 gives up")
+    if distributed.rank() == 1:
+        raise UserError("rank 1 gives up")
 
 
 def save_steps(path: str) -> None:
     distributed.init_processes(CPU)
-    with warnings.catch_warnings(record=True) as caught:
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        mock.patch.object(dist, "all_gather", wraps=dist.all_gather) as gather,
+    ):
         warnings.simplefilter("always")
         network, history = run_steps(compiled=distributed.rank() == 0)
     assert not caught, [str(warning.message) for warning in caught]
+    assert gather.call_count == 3, "the keys of a step in one gathering"
     gathered = distributed.gather_objects(distributed.any_process(False, distributed.rank() == 1))
     if distributed.rank() == 0:
         assert counters["stats"]["unique_graphs"] == 2, "one graph for each encoder"
@@ -96,7 +96,7 @@ def save_steps(path: str) -> None:
 
 
 if __name__ == "__main__":
-    mode, *rest = sys.argv[1:]
+    patch, (mode, *rest) = pytest.MonkeyPatch(), sys.argv[1:]
     if mode == "steps":
         save_steps(*rest)
     elif mode == "resume":
@@ -104,9 +104,9 @@ if __name__ == "__main__":
         pretraining.main([*rest, "--resume", "auto"])
         distributed.init_processes = lambda _device: None
         pretraining.main([*rest, "--checkpoint-path", "whole"])
-        at_step(2, fail)
+        at_step(patch, 2, fail)
         pretraining.main([*rest, "--checkpoint-path", "fail"])
     else:
         pretraining.checkpoints.save_checkpoint = write_slowly
-        at_step(5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        at_step(patch, 5, terminate)
         pretraining.main(rest)

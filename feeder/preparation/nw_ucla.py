@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from feeder.check import print_report
 from feeder.cli import CommandLine, UserError, script
 from feeder.preparation import public
-from feeder.preparation.generate import Result, Source, generate
+from feeder.preparation.generate import Result, Source, to_result
 
-# Kinect v1: 0 hip centre, 1 spine, 2 shoulder centre, 3 head; 4-7 left shoulder, elbow, wrist, hand, 8-11 right;
-# 12-15 left hip, knee, ankle, foot, 16-19 right
+# Kinect v1: 0 hip centre, 1 spine, 2 shoulder centre, 3 head; 4-7 left shoulder, elbow, wrist, hand, 8-11
+# right; 12-15 left hip, knee, ankle, foot, 16-19 right
 NUM_JOINTS = 20
 # The joint here of each joint of feeder.skeleton; hand tips and thumbs repeat the hands.
 JOINTS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 2, 7, 7, 11, 11)
@@ -40,7 +39,7 @@ def read_clips(source: Source) -> list[Result]:
     expected = source.samples[0].label + 1
     if label != expected:
         raise UserError(f"{source.path}: label {label!r}, but this action has label {expected}")
-    return [public.to_result(source.path, to_ntu_joints(joints)[None])]
+    return [to_result(source.path, to_ntu_joints(joints)[None])]
 
 
 def read_recording(path: Path) -> tuple[np.ndarray, object]:
@@ -77,14 +76,7 @@ def get_parser() -> CommandLine:
 def main(argv: list[str] | None = None) -> None:
     """Prepare the folder on the command line."""
     args = get_parser().parse_args(argv)
-    counts = public.NW_UCLA.counts
-    sources = list_sources(args.folder)
-    report = generate(sources, read_clips, args.out_folder, counts, args.workers, args.skip_bad)
-    print(
-        f"{len(sources):,} recordings; skipped: {len(report.empty)} without any body, {len(report.bad)} damaged"
-    )
-    print(*report.bad, sep="\n", end="\n" if report.bad else "")
-    print_report(report, counts, args.out_folder)
+    public.prepare(args, public.NW_UCLA, list_sources(args.folder), read_clips)
 
 
 if __name__ == "__main__":

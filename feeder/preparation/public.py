@@ -1,17 +1,14 @@
-"""UI-PRMD and NW-UCLA: sample names, classes, protocols and counts, and what their two commands have in common."""
+"""UI-PRMD and NW-UCLA: sample names, classes, protocols, counts, and what their commands share."""
 
 import re
-from argparse import ArgumentTypeError
+from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from feeder.cli import CommandLine, UserError
-from feeder.preparation.generate import Result, Sample, Source, default_workers
-from feeder.preparation.normalize import to_sample
+from feeder.preparation.generate import Reader, Sample, Source, add_flags, check_replaced, generate
 from feeder.preparation.ntu import TRAIN_SUBJECTS
-from feeder.skeleton import MAX_FRAMES
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,30 +69,22 @@ def list_sources(data_set: PublicSet, files: dict[str, Path]) -> list[Source]:
     return [Source(files[name], (sample,)) for name, sample in samples.items() if sample]
 
 
-def to_result(path: Path, bodies: np.ndarray) -> Result:
-    """Return the clip of a recording (B, T, 25, 3) in metres, None if it has no body."""
-    if not 1 <= bodies.shape[1] <= MAX_FRAMES:
-        raise UserError(f"{path}: {bodies.shape[1]} frames; a sample has 1 to {MAX_FRAMES}")
-    data = to_sample(bodies)
-    return (data, bodies.shape[1]) if data[:, 0].any() else None
-
-
 def command_line(module: str, description: str, out_folder: str) -> CommandLine:
     """Return the command line of a module of this package."""
     parser = CommandLine(prog=f"python -m feeder.preparation.{module}", description=description)
-    add = parser.add_argument
-    add("folder", type=Path, metavar="FOLDER", help="folder where the archive was unpacked")
-    add(
-        "--out-folder", type=Path, default=Path(out_folder), metavar="DIR", help="output folder (%(default)s)"
-    )
-    add("--skip-bad", action="store_true", help="skip damaged files instead of failing at the end")
-    cores = "processes (all cores, 12 at most)"
-    add("--workers", type=positive_int, default=default_workers(), metavar="N", help=cores)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder where the archive was unpacked")
+    add_flags(parser, out_folder)
+    parser.set_defaults(out_folder=Path(out_folder))
     return parser
 
 
-def positive_int(text: str) -> int:
-    """Return an integer from 1, as an argparse type."""
-    if int(text) < 1:
-        raise ArgumentTypeError(f"{text} is not 1 or more")
-    return int(text)
+def prepare(args: Namespace, data_set: PublicSet, sources: Sequence[Source], read: Reader) -> None:
+    """Write the arrays of a data set and report what they have."""
+    from feeder.check import print_report  # it imports this module for the names of samples
+
+    if not args.overwrite:
+        check_replaced(args.out_folder, data_set.counts, sources)
+    report = generate(sources, read, args.out_folder, data_set.counts, args.workers, args.skip_bad)
+    skipped = f"{len(report.empty)} without any body, {len(report.bad)} damaged"
+    print(f"{len(sources):,} recordings; skipped: {skipped}", *report.bad, sep="\n")
+    print_report(report, data_set.counts, args.out_folder)

@@ -2,22 +2,21 @@
 
     python -m feeder.preparation.ui_prmd FOLDER      # -> data/UI-PRMD/xsub
 
-FOLDER is where the archive was unpacked: `Segmented Movements/Kinect/{Positions,Angles}` may be anywhere below
-it, and its files may be gzipped. A positions file and its angles file become a sample: m01_s02_e03.
+FOLDER is where the archive was unpacked: `Segmented Movements/Kinect/{Positions,Angles}` may be anywhere
+below it, and its files may be gzipped. A positions file and its angles file become a sample: m01_s02_e03.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-from feeder.check import print_report
 from feeder.cli import CommandLine, UserError, script
 from feeder.preparation import public
-from feeder.preparation.generate import Result, Source, generate
+from feeder.preparation.generate import Result, Source, to_result
 from feeder.preparation.raw_file import parse_numbers, read_text
 
-# 0 waist, 1 spine, 2 chest, 3 neck, 4 head, 5 head tip; 6-9 left collar, upper arm, forearm, hand, 10-13 right;
-# 14-17 left upper leg, lower leg, foot, toes, 18-21 right. The root has no parent.
+# 0 waist, 1 spine, 2 chest, 3 neck, 4 head, 5 head tip; 6-9 left collar, upper arm, forearm, hand, 10-13
+# right; 14-17 left upper leg, lower leg, foot, toes, 18-21 right. The root has no parent.
 PARENTS = (None, 0, 1, 2, 3, 4, 2, 6, 7, 8, 2, 10, 11, 12, 0, 14, 15, 16, 0, 18, 19, 20)
 NUM_COLUMNS = 3 * len(PARENTS)
 # The joint here of each joint of feeder.skeleton; hand tips and thumbs repeat the hands.
@@ -50,7 +49,7 @@ def read_clips(source: Source) -> list[Result]:
     positions, angles = read_table(source.path), read_table(sample.segment)
     frames = min(len(positions), len(angles))  # some pairs differ by a frame
     joints = place_joints(positions[:frames], angles[:frames])
-    return [public.to_result(source.path, joints[None, :, JOINTS] * TO_NTU)]
+    return [to_result(source.path, joints[None, :, JOINTS] * TO_NTU)]
 
 
 def read_table(path: Path) -> np.ndarray:
@@ -67,7 +66,7 @@ def read_table(path: Path) -> np.ndarray:
 
 
 def place_joints(positions: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """Return the absolute positions (T, 22, 3) of all joints by forward kinematics, in the unit of `positions`.
+    """Return the absolute positions (T, 22, 3) by forward kinematics, in the unit of `positions`.
 
     Args:
         positions: (T, 22, 3); of the root absolute, of other joints along the axes of the parent.
@@ -104,14 +103,7 @@ def get_parser() -> CommandLine:
 def main(argv: list[str] | None = None) -> None:
     """Prepare the folder on the command line."""
     args = get_parser().parse_args(argv)
-    counts = public.UI_PRMD.counts
-    sources = list_sources(args.folder)
-    report = generate(sources, read_clips, args.out_folder, counts, args.workers, args.skip_bad)
-    print(
-        f"{len(sources):,} recordings; skipped: {len(report.empty)} without any body, {len(report.bad)} damaged"
-    )
-    print(*report.bad, sep="\n", end="\n" if report.bad else "")
-    print_report(report, counts, args.out_folder)
+    public.prepare(args, public.UI_PRMD, list_sources(args.folder), read_clips)
 
 
 if __name__ == "__main__":

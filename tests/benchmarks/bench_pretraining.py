@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_pretraining.py [--batch-size 16] [--steps 3] [--device cuda] [--compile]
 
-The bound is the time of the step's arithmetic, 4 x 13.2 GFLOP per sample (query forward and backward, key forward), at the rate
-of a large matrix product measured in the same run.
+The bound is the time of the step's arithmetic, 4 x 13.2 GFLOP per sample (query forward and backward, key
+forward), at the rate of a large matrix product measured in the same run.
 """
 
 import argparse
@@ -63,9 +63,8 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, batch {n}")
     views, generator = PretrainingViews(), torch.Generator().manual_seed(0)
     x, num_frames = torch.randn(n, 3, 90, 25, 2), torch.full((n,), 90)
-    print(
-        f"two views: {n / seconds(lambda: views(x.to(device), num_frames, generator), device, 10):.0f} samples/s"
-    )
+    took = seconds(lambda: views(x.to(device), num_frames, generator), device, 10)
+    print(f"two views: {n / took:.0f} samples/s")
 
     for precision in precisions:
         set_up(argparse.Namespace(**vars(args), precision=precision))
@@ -82,10 +81,8 @@ def main(argv: list[str] | None = None) -> None:
         )
         inputs = (net, optimizer, views, Batch(x, num_frames, num_frames), generator, precision)
         took = seconds(functools.partial(pretraining.train_step, *inputs), device, args.steps)
-        print(
-            f"{precision}: matrix product {rate / 1e9:.0f} GFLOP/s; step {took:.3f} s, {n / took:.1f} samples/s,",
-            end=" ",
-        )
+        print(f"{precision}: matrix product {rate / 1e9:.0f} GFLOP/s; step {took:.3f} s", end=", ")
+        print(f"{n / took:.1f} samples/s", end=", ")
         print(
             f"{took / (STEP_FLOP * n / rate):.2f} x bound; peak memory {peak_memory(device) / 2**30:.1f} GiB"
         )

@@ -1,9 +1,9 @@
-"""What a full-size pre-training step asks of a device, counted on "meta" without one: a table of ops, bytes and copies.
+"""Count ops, bytes and copies of a full-size pre-training step on "meta", without a device.
 
     python tests/benchmarks/bench_step_cost.py [--batch-size 64] [--top 10]
 
-Bytes are the inputs and outputs of every op that is not a view, in float32. Counts are exact and the same on every machine. On
-"meta" a read on the host is an error, so a step that runs here never waits for the device.
+Bytes are the inputs and outputs of every op that is not a view, in float32. Counts are exact and the same on
+every machine. On "meta" a read on the host is an error, so a step that runs here never waits for the device.
 """
 
 import argparse
@@ -24,8 +24,9 @@ from feeder.dataset import Batch  # noqa: E402
 from model import SCDNet  # noqa: E402
 
 META = torch.device("meta")
-FREE = """view _unsafe_view t transpose permute expand slice select split split_with_sizes detach alias as_strided unsqueeze
-    squeeze unbind chunk _reshape_alias lift_fresh empty empty_like empty_strided""".split()
+FREE = """view _unsafe_view t transpose permute expand slice select split split_with_sizes detach alias
+    as_strided unsqueeze squeeze unbind chunk _reshape_alias lift_fresh empty empty_like
+    empty_strided""".split()
 
 
 class Count(TorchDispatchMode):
@@ -80,9 +81,8 @@ def main(argv: list[str] | None = None) -> None:
             pretraining.train_step(net, optimizer, views, Batch(x, num_frames, num_frames), generator)
     total, products = sum(count.bytes.values()) / 1e9, flops.get_total_flops() / 1e9
     print("| | ops | GB | GFLOP of products | copies from the host |\n|---|---|---|---|---|")
-    print(
-        f"| step, fp32, batch {args.batch_size} | {count.ops.total():,} | {total:.1f} | {products:,.0f} | {count.copies} |"
-    )
+    step = f"step, fp32, batch {args.batch_size}"
+    print(f"| {step} | {count.ops.total():,} | {total:.1f} | {products:,.0f} | {count.copies} |")
     for name, size in count.bytes.most_common(args.top):
         print(f"| {name} | {count.ops[name]} | {size / 1e9:.1f} | | |")
 
