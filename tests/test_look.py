@@ -13,10 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from engine.draw import CELL, COLOURS, TEXT, describe_view, draw_strip
 from engine.meters import contrast_statistics
 from engine.runlog import Run, RunLog
-from engine.visualisation import CLIPS, describe_classes, report_classes, show_views
-from feeder.augmentations import PretrainingViews, ViewParameters
+from engine.visualisation import describe_classes, report_classes
+from feeder.augmentations import ViewParameters
 from feeder.class_names import FILES, class_names
-from feeder.dataset import SkeletonDataset
 from model import SCDNet
 from options.datasets import DATA_SETS
 
@@ -119,17 +118,6 @@ def test_the_augmentations_of_a_sample_are_described():
     assert describe_view(p, 0).splitlines() == [*words, "masked joints", "masked frames"]
     none = ViewParameters(p.start, p.length, *(torch.zeros_like(x) for x in p[2:]))
     assert describe_view(none, 0) == "frames 3 .. 67"
-
-
-def test_views_are_shown_and_training_draws_as_before(data, tmp_path):
-    dataset = SkeletonDataset(data / "NTU-RGB-D-60-AGCN" / "xsub", "train")
-    torch.manual_seed(3)
-    before = torch.get_rng_state()
-    with open_log(tmp_path) as log:
-        show_views(log, dataset, PretrainingViews("motion"), seed=5)
-    assert torch.equal(torch.get_rng_state(), before)
-    (image,) = events(log).Images("views/pretraining")
-    assert (image.width, image.height) == (TEXT + 16 * CELL[0], CLIPS * 3 * CELL[1])
 
 
 def test_a_report_leaves_text_scalars_heat_map_and_embeddings(tmp_path):

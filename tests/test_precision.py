@@ -4,12 +4,10 @@ from argparse import Namespace
 
 import pytest
 import torch
-from conftest import SMALL
 from torch.nn.utils import parameters_to_vector
 
 import pretraining
 from engine.device import set_up
-from engine.retrieval import knn_predict
 from feeder.cli import UserError
 from feeder.dataset import Batch
 from model import SCDNet
@@ -45,15 +43,6 @@ def test_a_short_bf16_training_follows_the_fp32_one():
     assert moved.norm() > 0.05 and torch.cosine_similarity(moved, rough_end - start, dim=0) > 0.95
     tensors = *rough_net.parameters(), *rough_net.queues.values()
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
-
-
-def test_logits_are_float32_and_similarities_exact_with_bf16_weights_and_features():
-    q = torch.randn(2, 3, 16, 25, 2).bfloat16()
-    net = SCDNet(SMALL, dim=8, K=4).bfloat16()
-    assert all(x.dtype == torch.float32 for x in net(q, q).values())
-    labels, (gallery, query) = torch.arange(300), torch.randn(2, 300, 32).bfloat16()
-    exact = knn_predict(gallery.float(), labels, query.float(), 1)
-    assert torch.equal(knn_predict(gallery, labels, query, 1), exact)
 
 
 def test_tf32_is_refused_on_a_cpu_and_forbidden_elsewhere():

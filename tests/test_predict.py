@@ -73,8 +73,8 @@ def test_raw_files_of_any_name_and_length(trained, here, capsys):
     (here / "long.skeleton").write_text(skeleton_text(bodies.repeat(9, axis=1)))
     long, mine = run_predict(capsys, "--pretrained", trained / "two" / "joint", ".", "--top", 60)
     assert (long["clip"], mine["clip"]) == ("long.skeleton", "mine.skeleton")
-    for one, other in zip(*(sorted(zip(x["labels"], x["probabilities"])) for x in (long, mine)), strict=True):
-        assert one == pytest.approx(other, abs=0.02)
+    one, other = (dict(zip(x["labels"], x["probabilities"], strict=True)) for x in (long, mine))
+    assert one == pytest.approx(other, abs=0.02)
 
 
 def test_neighbours_are_those_of_retrieval(data, trained, here, capsys):

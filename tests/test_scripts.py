@@ -1,4 +1,4 @@
-"""The scripts on tiny data: from arrays to accuracies, ablations, PKU-MMD, reference checkpoints, mistakes."""
+"""The scripts on tiny data: arrays to accuracies, ablations, PKU-MMD, reference checkpoints, mistakes."""
 
 import dataclasses
 import re

@@ -68,19 +68,6 @@ def test_kills_at_random_moments(data, here):
     assert result.returncode == 0 and "4 kills, no broken checkpoint" in result.stdout, result.stderr
 
 
-def test_checkpoints_within_an_epoch(data, here, monkeypatch):
-    positions, inside = [], pretraining.checkpoints.save_checkpoint
-
-    def save_checkpoint(path, checkpoint):
-        inside(path, checkpoint)
-        positions.append((checkpoint["epoch"], checkpoint["step"]))
-
-    monkeypatch.setattr(pretraining.checkpoints, "save_checkpoint", save_checkpoint)
-    pretrain(data, "--epochs 2 --save-minutes 1e-9 --save-freq 2")
-    assert positions == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3), (2, 0)]
-    assert load_checkpoint("ck")["meters"]["Loss"] == [0.0, 0.0, 0]
-
-
 def test_what_a_resumed_run_may_change(data, here, monkeypatch, capsys):
     at_step(monkeypatch, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit):
