@@ -141,11 +141,8 @@ def test_wrong_sizes_are_named():
             Encoder(**SMALL | wrong)
     with pytest.raises(ValueError, match=r"clips are \(N, 3, 16, 25, 2\)"):
         Encoder(**SMALL)(torch.randn(2, 3, 60, 25, 2))
-    net = small_net().train()
-    before = {name: t.clone() for name, t in net.state_dict().items()}
     with pytest.raises(ValueError, match="K = 12 is not a multiple of the batch of 5"):
-        net(*views(5))
-    assert_same(dict(net.state_dict()), before)
+        small_net().train()(*views(5))
 
 
 def test_other_sizes_run_and_are_read_off_the_shapes():

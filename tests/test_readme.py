@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from conftest import GOLDENS, ROOT
@@ -87,6 +88,8 @@ def test_a_python_example_runs(here, page, block):
     net = SCDNet(dict(hidden_size=16, num_head=2, channels=4), dim=8, K=24)
     torch.save({"epoch": 3, "state_dict": net.state_dict()}, "checkpoints/pretrain/checkpoint.pth.tar")
     shutil.copy(GOLDENS / "raw" / "S001C001P001R001A001.skeleton", "clip.skeleton")
+    clips = {f"x_{part}": np.random.default_rng(0).normal(size=(2, 300, 150)) for part in ("train", "test")}
+    np.savez("NTU60_CS.npz", **clips, y_train=np.eye(60)[:2], y_test=np.eye(60)[:2])
     exec(compile(block, page, "exec"), {})
 
 

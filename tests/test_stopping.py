@@ -15,7 +15,6 @@ from conftest import ROOT, SIZES, assert_same_training, at_step, failure, metric
 from torch.utils.data import get_worker_info
 
 import action_classification
-import pretraining
 from engine.checkpoint import load_checkpoint, lock_folder
 from engine.training import stop_signals
 from feeder.dataset import SkeletonDataset
