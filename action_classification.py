@@ -8,6 +8,7 @@ The features of the frozen encoder are computed once, on a deterministic crop, a
 
 import copy
 import itertools
+import shutil
 import time
 from argparse import Namespace
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.utils.data import Subset
 
-from engine.checkpoint import find_previous, lock_folder, restore_optimizer, restoring
+from engine.checkpoint import BEST, find_previous, lock_folder, restore_optimizer, restoring
 from engine.classification import Epoch, Trial, follow, report
 from engine.device import set_up
 from engine.evaluation import balanced_subset, describe_encoder, repeat_seed
@@ -172,8 +173,8 @@ def main(argv: list[str] | None = None) -> None:
     kind = "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
     run = Run(kind, args.finetune_dataset, args.protocol, "+".join(streams))
 
-    # what to continue, data and encoders: checked before anything is written
-    names = trial_names(args)
+    # what to continue, data and encoders; the folder is locked until the run ends
+    names, lock = trial_names(args), lock_folder(args.checkpoint_path)
     found = [find_previous(run, args, name, replaceable=not args.finetune) for _, _, name in names]
     previous = found[0]  # the only one with --resume
     start = previous.checkpoint.get("epoch", args.start_epoch)
@@ -194,12 +195,12 @@ def main(argv: list[str] | None = None) -> None:
     facts = record(task, args, recipe, seed, [origin for _, origin in encoders.values()], previous)
 
     # for each stream: features once, then a classifier for each repeat
-    with lock_folder(args.checkpoint_path), RunLog(run, args, facts, previous.log_folder, start) as log:
+    with lock, RunLog(run, args, facts, previous.log_folder, start) as log:
         samples = f"{len(task.train)} training and {len(task.test)} test samples of {folder}"
         log.print(f"{samples}, {device}, seed {seed}", f"log in {log.folder}", *task.notes, *previous.notes)
         scores, kept = [], {}
         for stream, (encoder, origin) in encoders.items():
-            log.print(f"{stream} stream, encoder: {describe_encoder(origin, args.protocol, stream)}")
+            log.print(f"{stream} stream, encoder: {describe_encoder(origin, run, stream)}")
             features = None
             for trial in trials[stream]:
                 seed_everything(trial.seed)
@@ -220,15 +221,17 @@ def evaluate(args: Namespace, folder: Path, device: torch.device) -> None:
     classifiers = [restore_classifier(path) for path in args.pretrained]
     origins = [origin for _, origin in classifiers]
     for path, origin, stream in zip(args.pretrained, origins, streams, strict=True):
-        if (origin["run"][1], stream_of(origin)) != (args.finetune_dataset, stream):
-            raise UserError(f"{path} is of {origin['run'][1]} and the {stream_of(origin)} stream: set both")
+        trained = [*origin["run"][1:3], stream_of(origin)]
+        if trained != [args.finetune_dataset, args.protocol, stream]:
+            raise UserError(f"{path} was trained on {', '.join(trained)}: set data set, protocol and stream")
     run = Run(origins[0]["task"], args.finetune_dataset, args.protocol, "+".join(streams))
     task = open_task(run, folder, DATA_SETS[args.finetune_dataset].num_classes, device)
     encoders = [encoder for origin in origins for encoder in origin["encoders"]]
     facts = record(task, args, args, origins[0]["seed"], encoders)
     chosen = " weights of the epoch that is best on the test set"
     best = chosen if any("best_on_test" in origin for origin in origins) else ""
-    facts |= dict(options=origins[0]["options"], setup=f"{origins[0]['setup']} --evaluate{best}".strip())
+    facts |= dict(setup=f"{origins[0]['setup']} --evaluate{best}".strip())
+    facts["labels"] = origins[0]["options"]["label_fraction"]
     with RunLog(run, args, facts) as log:
         log.print(f"{len(task.test)} test samples of {folder}, {device}", f"log in {log.folder}", *task.notes)
         scores = []
@@ -249,8 +252,9 @@ def check_options(parser: Parser, args: Namespace) -> None:
         parser.error("--resume continues --finetune; a linear layer is trained again in seconds")
     if args.resume and several:
         parser.error("--resume continues a single training: omit it with several streams or --repeats")
-    if args.evaluate and (not args.pretrained or args.finetune or args.resume):
-        parser.error("--evaluate tests the classifiers of --pretrained: set it, omit --finetune and --resume")
+    if args.evaluate and (not args.pretrained or args.finetune or args.resume or args.save_features):
+        unused = "--finetune, --resume and --save-features"
+        parser.error(f"--evaluate tests the classifiers of --pretrained: set it, omit {unused}")
 
 
 def trial_names(args: Namespace) -> list[tuple[str, int, str]]:
@@ -284,10 +288,15 @@ def train(
     checkpoint, start = trial.previous.checkpoint, trial.previous.checkpoint.get("epoch", args.start_epoch)
     if checkpoint:
         with restoring(trial.previous.path):
+            if checkpoint.get("sizes", {}).get("encoder", model.encoder.sizes) != model.encoder.sizes:
+                raise ValueError(f"its encoder has {checkpoint['sizes']['encoder']}")
             model.load_state_dict(checkpoint["state_dict"])
             restore_optimizer(optimizer, model, checkpoint)
             if "random" in checkpoint:
                 restore_random_states(checkpoint["random"], generator)
+        best = trial.previous.path.with_name(BEST)
+        if best.is_file() and best.parent.resolve() != Path(args.checkpoint_path).resolve():
+            shutil.copy(best, Path(args.checkpoint_path))
 
     def state() -> dict:
         entries = dict(state_dict=model.state_dict(), optimizer=optimizer.state_dict())

@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         # features of each stream
         features = {}
         for stream, (encoder, origin) in zip(streams, encoders, strict=True):
-            log.print(f"{stream} stream, encoder: {describe_encoder(origin, args.protocol, stream)}")
+            log.print(f"{stream} stream, encoder: {describe_encoder(origin, run, stream)}")
             features[stream] = both_features(encoder, task, stream, args, log)
             if args.save_features:
                 save_features(log.folder, task, stream, features[stream])

@@ -103,7 +103,7 @@ def train(
         while training.epoch < args.epochs and not stopping:
             lr = set_learning_rate(training.optimizer, args, training.epoch)
             loader.sampler.seek(training.epoch, training.step)
-            clock = time.perf_counter()
+            clock = before = time.perf_counter()
             for batch in loader:
                 training.meters["Data"].update(time.perf_counter() - clock)
                 logits, losses = train_step(
@@ -118,7 +118,9 @@ def train(
                 # log; the meters stay on their device and in their process until a line is printed
                 training.meters["Loss"].update(sum(losses.values()).detach(), args.batch_size)
                 training.meters["Acc@1"].update(meters.top1(logits), args.batch_size)
-                training.meters["Time"].update(time.perf_counter() - clock)
+                now = time.perf_counter()
+                training.meters["Time"].update(now - before)
+                before = now  # what follows, such as a wait for the device, counts as time of the next step
                 if training.step % args.print_freq == 0 or training.step + 1 == steps:
                     training.average_meters()
                     log.print(meters.progress_line(training.epoch, training.step, steps, training.meters))
@@ -129,13 +131,14 @@ def train(
                 # stop if signalled, save if due: all processes after the same step, so they ask each other
                 # every few
                 due = training.step < steps and time.monotonic() - saved > 60 * args.save_minutes
-                asked = distributed.world_size() == 1 or training.step % min(args.print_freq, 10) == 0
+                asked = training.step == steps or training.step % min(args.print_freq, 10) == 0
+                asked = asked or distributed.world_size() == 1
                 stopping, due = distributed.any_process(bool(caught), due) if asked else (False, False)
                 if stopping:
                     break
                 if due:
                     save()
-                    saved = time.monotonic()
+                    saved, before = time.monotonic(), time.perf_counter()
                 clock = time.perf_counter()
 
             # end of the epoch, or of the run within it
@@ -165,7 +168,8 @@ def main(argv: list[str] | None = None) -> None:
     distributed.init_processes(device)
     rank, world_size = distributed.rank(), distributed.world_size()
 
-    # checkpoint to resume
+    # checkpoint to resume; the folder is locked until the run ends
+    lock = checkpoints.lock_folder(args.checkpoint_path) if rank == 0 else nullcontext()
     run = Run("pretraining", args.pre_dataset, args.protocol, args.skeleton_representation)
     previous = checkpoints.find_previous(run, args)
     start = [previous.checkpoint.get("epoch", args.start_epoch), previous.checkpoint.get("step", 0)]
@@ -200,11 +204,10 @@ def main(argv: list[str] | None = None) -> None:
         with checkpoints.restoring(previous.path):
             training.restore(previous.checkpoint)
 
-    # checkpoint folder and log
+    # log
     facts = dict(seed=seed, data=dataset.digest(), folder=str(Path(args.checkpoint_path).resolve()))
     changes = previous.checkpoint.get("changes", []) + previous.notes  # at this and earlier resumptions
     facts |= dict(setup=changed_flags(args, get_parser().parse_args([])), changes=changes)
-    lock = checkpoints.lock_folder(args.checkpoint_path) if rank == 0 else nullcontext()
     with lock, RunLog(run, args, facts, previous.log_folder, start[0], enabled=rank == 0) as log:
         where = f"{world_size} x {device.type}" if world_size > 1 else device
         log.print(

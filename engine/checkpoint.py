@@ -44,16 +44,7 @@ def save_checkpoint(path: Path, checkpoint: dict) -> None:
 @contextlib.contextmanager
 def restoring(path: str | Path | None) -> Iterator[None]:
     """Turn what goes wrong while a checkpoint is read or restored into one line with its path."""
-    damaged = (
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        IndexError,
-        RuntimeError,
-        EOFError,
-        zipfile.BadZipFile,
-    )
+    damaged = (KeyError, TypeError, ValueError, RuntimeError, EOFError, OSError, zipfile.BadZipFile)
     try:
         yield
     except pickle.UnpicklingError:  # torch's message suggests running the code in the file
@@ -61,6 +52,8 @@ def restoring(path: str | Path | None) -> Iterator[None]:
             "is damaged, or has more than tensors and plain types, which could run code: nothing was loaded"
         )
         raise UserError(f"{path} {problem}; save {{'state_dict': model.state_dict()}} instead") from None
+    except torch.OutOfMemoryError:
+        raise
     except damaged as error:
         reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split()) or repr(error)
         raise UserError(f"{path} is damaged or does not fit: {reason[:200]}") from None

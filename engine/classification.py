@@ -69,10 +69,10 @@ def follow(
         if (number + 1) % args.save_freq == 0 or number + 1 == args.epochs:
             entries = log.about | state() | best
             entries |= dict(epoch=number + 1, stream=trial.stream, encoders=[trial.origin])
-            save_checkpoint(folder / NAME, entries)
-            if best_state:
+            if best_state:  # first: a run that is killed between the two repeats the epoch
                 save_checkpoint(folder / BEST, entries | best_state)
                 best_state = {}
+            save_checkpoint(folder / NAME, entries)
     return last, best["best_scores"]
 
 

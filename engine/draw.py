@@ -31,7 +31,7 @@ def describe_view(p: ViewParameters, n: int) -> str:
     """Return the augmentations of sample n, one per line."""
     axis = int(p.degrees[n].argmax())
     lines = {
-        f"frames {int(p.start[n])} .. {int(p.start[n] + p.length[n])}": True,
+        f"frames {int(p.start[n])} .. {int(p.start[n] + p.length[n]) - 1}": True,
         f"rotated {p.degrees[n, axis]:.0f}\N{DEGREE SIGN} about {'xyz'[axis]}": p.degrees[n].any(),
         "left and right swapped": p.flipped[n],
         "sheared": p.coefficients[n].any(),

@@ -55,15 +55,15 @@ def changed_flags(args: Namespace, recipe: Namespace) -> str:
     return " ".join(flags)
 
 
-def describe_encoder(origin: dict[str, Any], protocol: str, stream: str) -> str:
-    """Return the origin of an encoder, and how it differs from the paper's for this protocol and stream.
+def describe_encoder(origin: dict[str, Any], run: Run, stream: str) -> str:
+    """Return the origin of an encoder, and how it differs from the paper's for this run and stream.
 
     `origin` is the record of the run that made the encoder: "task", "options", and the "epoch" it has
     reached.
     """
     task, options = origin["task"], origin.get("options", {})
     if task == "linear":  # its encoder was frozen
-        return describe_encoder(origin["encoders"][0], protocol, stream)
+        return describe_encoder(origin["encoders"][0], run, stream)
     if task in ("finetune", "supervised"):
         return f"{'fine-tuned' if task == 'finetune' else 'supervised'} on {options['finetune_dataset']}"
     if task != "pretraining":
@@ -71,7 +71,8 @@ def describe_encoder(origin: dict[str, Any], protocol: str, stream: str) -> str:
     words = [f"pre-trained on {options['pre_dataset']}"]
     if origin["epoch"] < options["epochs"]:
         words.append(f"unfinished: epoch {origin['epoch']} of {options['epochs']}")
-    if options["protocol"] != protocol:
+    same_recordings = {options["pre_dataset"], run.data_set} in ({run.data_set}, {"ntu60", "ntu120"})
+    if same_recordings and options["protocol"] != run.protocol:
         words.append(f"{options['protocol']}: may have seen test clips")
     if options["skeleton_representation"] != stream:
         words.append(f"{options['skeleton_representation']} stream")
@@ -95,10 +96,9 @@ def result_row(
     """
     streams, data = stream.split("+"), about["data"]
     origins = [about["encoders"][run.stream.split("+").index(name)] for name in streams]
-    encoders = [
-        describe_encoder(origin, run.protocol, name) for name, origin in zip(streams, origins, strict=True)
-    ]
-    encoder, labels = "; ".join(dict.fromkeys(encoders)), about["options"].get("label_fraction", 1.0)
+    encoders = [describe_encoder(origin, run, name) for name, origin in zip(streams, origins, strict=True)]
+    encoder = "; ".join(dict.fromkeys(encoders))
+    labels = about.get("labels", about["options"].get("label_fraction", 1.0))
 
     # what was trained and how; digests identify the data, and weights of unknown origin
     parts = [
@@ -115,7 +115,9 @@ def result_row(
     )
     comparable = bool(whole) and (stream, labels, encoder) == ("joint", 1, f"pre-trained on {run.data_set}")
     row = dict(task=task, data_set=run.data_set, protocol=run.protocol, stream=stream, encoder=encoder)
-    return row | dict(labels=labels, setup=setup, seed=about["seed"], comparable=comparable) | figures
+    weights = " ".join(origin.get("digest", "")[:8] for origin in origins)
+    row |= dict(labels=labels, setup=setup, seed=about["seed"], weights=weights, comparable=comparable)
+    return row | figures
 
 
 def repeat_seed(seed: int, repeat: int) -> int:

@@ -50,30 +50,34 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError):
         print(f"skipped: {path} is damaged, or of an earlier version", file=sys.stderr)
         return []
-    figures = [{name: row.get(name) for name in FIGURES} for row in rows]
+    figures = [{name: row.get(name) for name in (*FIGURES, "weights")} for row in rows]
     return [a | b | {"run": path.parent.name} for a, b in zip(required, figures, strict=True)]
 
 
 def find_rows(log_dir: Path) -> list[dict[str, Any]]:
     """Return the rows of all finished evaluations below a folder; raise UserError if there are none."""
     found = [*log_dir.rglob(RESULT), *log_dir.glob("results.jsonl")] or log_dir.rglob("results.jsonl")
-    rows = [row for path in sorted(found) for row in read_rows(path)]
+    rows = [row for path in sorted(found, key=_time) for row in read_rows(path)]
     if not rows:
         what = f"no {RESULT} of a finished evaluation in it" if log_dir.is_dir() else "no such folder"
         raise UserError(f"{log_dir}: {what}; set the --log-dir of the runs")
     return rows
 
 
+def _time(path: Path) -> tuple[float, Path]:
+    return path.stat().st_mtime, path
+
+
 def table(log_dir: Path, mean: bool = False) -> str:
     """Return the Markdown table of all finished evaluations below a folder, and a list of their setups.
 
     With `mean`, rows that differ only in the seed are one line, with mean and standard deviation (n - 1); the
-    last row of a seed counts.
+    last row of a seed and the same encoders counts.
     """
-    groups: dict[tuple, dict[int, dict[str, Any]]] = {}  # the rows of each line of the table, by seed
+    groups: dict[tuple, dict[tuple, dict[str, Any]]] = {}  # the rows of each line, by seed and weights
     for i, row in enumerate(find_rows(log_dir)):
         key = tuple(row[name] for name in EXPERIMENT) + (() if mean else (row["seed"], i))
-        groups.setdefault(key, {})[row["seed"]] = row | ({"run": ""} if mean else {})
+        groups.setdefault(key, {})[row["seed"], row["weights"] or ""] = row | ({"run": ""} if mean else {})
     lines = [cells([group[seed] for seed in sorted(group)]) for _, group in sorted(groups.items())]
 
     # number the setups, which may be long

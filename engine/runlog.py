@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from engine.files import write_text
+from engine.results import RESULT
 from feeder.cli import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,6 +66,7 @@ class RunLog:
             raise UserError(f"{error.name} is not installed: pip install -r requirements.txt") from None
         if folder:
             self._drop_epochs(start_epoch)
+            (folder / RESULT).unlink(missing_ok=True)
         else:
             self.folder = _new_folder(Path(args.log_dir), run)
         self.about = {"run": list(run), "options": vars(args), "log_folder": str(self.folder)} | facts

@@ -114,10 +114,10 @@ def test_the_augmentations_of_a_sample_are_described():
     p = ViewParameters(
         torch.tensor([3]), torch.tensor([64]), turned, torch.tensor([True]), torch.ones(1, 6), *masks
     )
-    words = ["frames 3 .. 67", "rotated 21\N{DEGREE SIGN} about y", "left and right swapped", "sheared"]
+    words = ["frames 3 .. 66", "rotated 21\N{DEGREE SIGN} about y", "left and right swapped", "sheared"]
     assert describe_view(p, 0).splitlines() == [*words, "masked joints", "masked frames"]
     none = ViewParameters(p.start, p.length, *(torch.zeros_like(x) for x in p[2:]))
-    assert describe_view(none, 0) == "frames 3 .. 67"
+    assert describe_view(none, 0) == "frames 3 .. 66"
 
 
 def test_a_report_leaves_text_scalars_heat_map_and_embeddings(tmp_path):

@@ -130,7 +130,7 @@ def test_a_bone_has_its_place_and_length():
         (
             action_classification,
             "--evaluate --pretrained {t}/two/bone {data}",
-            "is of ntu60 and the bone stream",
+            "was trained on ntu60, cross_subject, bone",
         ),
         (action_classification, "--evaluate --random-encoder", "set it"),
         (draw, "{split} --out a.png", "choose one"),

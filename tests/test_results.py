@@ -112,6 +112,9 @@ OPTIONS = dict(pre_dataset="ntu60", protocol="cross_subject", skeleton_represent
 OPTIONS |= dict(pairs=["ti", "si", "it", "is"], no_masks=False)
 
 
+RUN = Run("linear", "ntu60", "cross_subject", "joint")
+
+
 def origin(task="pretraining", epoch=451, **options):
     """The origin of an encoder that was made by the paper's pre-training, but for these options."""
     return dict(task=task, epoch=epoch, seed=0, digest="a" * 64, setup="", options=OPTIONS | options)
@@ -144,6 +147,8 @@ def test_the_setup_tells_experiments_apart():
 
 def test_the_encoder_column_says_how_the_encoder_was_made():
     finetuned = dict(finetune_dataset="ntu60")
+    other = Run("linear", "pku_part2", "cross_view", "joint")
+    assert describe_encoder(origin(), other, "joint") == "pre-trained on ntu60", "other recordings"
     for expected, made in [
         ("pre-trained on ntu60", origin()),
         ("pre-trained on ntu60", {"task": "linear", "encoders": [origin()]}),
@@ -158,7 +163,7 @@ def test_the_encoder_column_says_how_the_encoder_was_made():
         ("none (raw coordinates)", {"task": "raw"}),
         ("unknown", {"task": "unknown", "digest": "x"}),
     ]:
-        assert describe_encoder(made, "cross_subject", "joint") == expected
+        assert describe_encoder(made, RUN, "joint") == expected
 
 
 def test_fusion_takes_samples_by_name(tmp_path, capsys):
