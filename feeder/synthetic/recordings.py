@@ -12,11 +12,11 @@ import numpy as np
 
 from feeder.cli import UserError
 from feeder.preparation.ntu import SUFFIX
-from feeder.skeleton import JOINT_NAMES, NUM_JOINTS
+from feeder.skeleton import JOINT_NAMES, NUM_JOINTS, SPINE_MID
 from feeder.synthetic.bodies import make_body, pose, rotation
 
 FPS = 30
-# the tracker: noise of each joint in metres; probability that it does not find a joint, which is then zero
+# the tracker: noise of each joint in metres; probability that it mistakes a joint for the middle of the spine
 NOISE = [[0.05 if name.endswith(("tip", "thumb", "foot")) else 0.003] for name in JOINT_NAMES]
 LOST = [[0 if "spine" in name or "shoulder" in name else 0.2] for name in JOINT_NAMES]
 CAMERAS = {2: 0, 3: 45, 1: -45}  # yaw in degrees; the cross-view protocol trains on 2 and 3
@@ -94,7 +94,8 @@ def make_clip(seed: list[int], action: int, subject: int, camera: int = 2) -> np
     joints = pose(make_body(subject), degrees) @ rotation(np.array((0, yaw, 0))).T @ skew.T + place
     rng = np.random.default_rng([*seed, camera])
     joints += rng.normal(0, NOISE, joints.shape)
-    return joints * (rng.random((NUM_JOINTS, 1)) >= LOST)
+    guess = joints[:, [SPINE_MID]] + rng.normal(0, 0.003, joints.shape)
+    return np.where(rng.random((NUM_JOINTS, 1)) < LOST, guess, joints)
 
 
 def draw_motion(rng: np.random.Generator, hertz: float, limbs: str, swings: dict) -> np.ndarray:
