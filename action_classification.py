@@ -173,8 +173,9 @@ def main(argv: list[str] | None = None) -> None:
     kind = "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
     run = Run(kind, args.finetune_dataset, args.protocol, "+".join(streams))
 
-    # what to continue, data and encoders; the folder is locked until the run ends
-    names, lock = trial_names(args), lock_folder(args.checkpoint_path)
+    # what to continue, data and encoders; an existing folder is locked from here until the run ends
+    names = trial_names(args)
+    lock = lock_folder(args.checkpoint_path) if Path(args.checkpoint_path).is_dir() else None
     found = [find_previous(run, args, name, replaceable=not args.finetune) for _, _, name in names]
     previous = found[0]  # the only one with --resume
     start = previous.checkpoint.get("epoch", args.start_epoch)
@@ -195,7 +196,10 @@ def main(argv: list[str] | None = None) -> None:
     facts = record(task, args, recipe, seed, [origin for _, origin in encoders.values()], previous)
 
     # for each stream: features once, then a classifier for each repeat
-    with lock, RunLog(run, args, facts, previous.log_folder, start) as log:
+    with (
+        lock or lock_folder(args.checkpoint_path),
+        RunLog(run, args, facts, previous.log_folder, start) as log,
+    ):
         samples = f"{len(task.train)} training and {len(task.test)} test samples of {folder}"
         log.print(f"{samples}, {device}, seed {seed}", f"log in {log.folder}", *task.notes, *previous.notes)
         scores, kept = [], {}

@@ -168,8 +168,9 @@ def main(argv: list[str] | None = None) -> None:
     distributed.init_processes(device)
     rank, world_size = distributed.rank(), distributed.world_size()
 
-    # checkpoint to resume; the folder is locked until the run ends
-    lock = checkpoints.lock_folder(args.checkpoint_path) if rank == 0 else nullcontext()
+    # checkpoint to resume; its folder is locked from here until the run ends
+    resumable = rank == 0 and Path(args.checkpoint_path).is_dir()
+    lock = checkpoints.lock_folder(args.checkpoint_path) if resumable else None
     run = Run("pretraining", args.pre_dataset, args.protocol, args.skeleton_representation)
     previous = checkpoints.find_previous(run, args)
     start = [previous.checkpoint.get("epoch", args.start_epoch), previous.checkpoint.get("step", 0)]
@@ -208,7 +209,12 @@ def main(argv: list[str] | None = None) -> None:
     facts = dict(seed=seed, data=dataset.digest(), folder=str(Path(args.checkpoint_path).resolve()))
     changes = previous.checkpoint.get("changes", []) + previous.notes  # at this and earlier resumptions
     facts |= dict(setup=changed_flags(args, get_parser().parse_args([])), changes=changes)
-    with lock, RunLog(run, args, facts, previous.log_folder, start[0], enabled=rank == 0) as log:
+    if rank == 0 and lock is None:
+        lock = checkpoints.lock_folder(args.checkpoint_path)
+    with (
+        lock or nullcontext(),
+        RunLog(run, args, facts, previous.log_folder, start[0], enabled=rank == 0) as log,
+    ):
         where = f"{world_size} x {device.type}" if world_size > 1 else device
         log.print(
             f"{len(dataset)} samples of {folder}, {len(loader)} steps per epoch on {where}, seed {seed}"

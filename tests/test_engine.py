@@ -104,6 +104,16 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path):
         load_checkpoint(tmp_path / "elsewhere")
 
 
+def test_a_checkpoint_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "x.tar"
+    save_checkpoint(path, {"state_dict": {"x": torch.zeros(9)}})
+    old = path.read_bytes()
+    with open(path, "rb") as reader:
+        save_checkpoint(path, {"state_dict": {"x": torch.ones(9)}})
+        assert reader.read() == old != path.read_bytes()
+    assert os.listdir(tmp_path) == ["x.tar"]
+
+
 def test_an_encoder_is_found_in_each_kind_of_checkpoint(tmp_path):
     encoder, path = Encoder(**SMALL), tmp_path / "x.tar"
     for net in (SCDNet(encoder, dim=8, K=4), DownstreamModel(encoder, 5)):
