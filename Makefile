@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # as in options/demo_pretraining.yaml
-DEMO_SIZES := --hidden-size 64 --num-head 4 --num-layer 1 --channels 4 --frames 16 --bodies 1
+DEMO_SIZES := --hidden-size 64 --num-head 4 --num-layer 1 --channels 8 --frames 16 --bodies 1
 
 .PHONY: demo test lint clean
 
