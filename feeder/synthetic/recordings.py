@@ -1,7 +1,7 @@
 """Synthetic actions as a depth camera records them, in raw files of NTU RGB+D.
 
 Classes differ in which limbs move, how, and how fast. All else is drawn for each clip, whatever its class:
-posture, side, tempo, phase, direction and distortion of the view, joints that the tracker does not find.
+posture, side, tempo, phase, direction and distortion of the view, joints that the tracker loses.
 """
 
 import tempfile
@@ -12,11 +12,11 @@ import numpy as np
 
 from feeder.cli import UserError
 from feeder.preparation.ntu import SUFFIX
-from feeder.skeleton import JOINT_NAMES, NUM_JOINTS
+from feeder.skeleton import JOINT_NAMES, NUM_JOINTS, SPINE_MID
 from feeder.synthetic.bodies import make_body, pose, rotation
 
 FPS = 30
-# the tracker: noise of each joint in metres; probability that it does not find a joint, which is then zero
+# the tracker: noise of each joint in metres; probability that it mistakes a joint for the middle of the spine
 NOISE = [[0.08 if name.endswith(("tip", "thumb", "foot")) else 0.003] for name in JOINT_NAMES]
 LOST = [[0 if "spine" in name or "shoulder" in name else 0.25] for name in JOINT_NAMES]
 CAMERAS = {2: 0, 3: 45, 1: -45}  # yaw in degrees; the cross-view protocol trains on 2 and 3
@@ -29,14 +29,14 @@ ACTIONS = {
     "clap": (1.5, "both", {("shoulder", "y"): (30, 0), ("elbow", "x"): (12, 0)}),
     "squat": (0.6, "both", {("hip", "x"): (36, 0), ("knee", "x"): (-50, 0), ("ankle", "x"): (14, 0)}),
     "walk": (
-        1.0,
+        1,
         "alternate",
         {("hip", "x"): (30, 0), ("knee", "x"): (-36, 0.1), ("shoulder", "x"): (25, 0.5)},
     ),
     "box": (1.4, "alternate", {("shoulder", "x"): (30, 0), ("elbow", "x"): (-45, 0)}),
-    "jumping jack": (1.0, "both", {("shoulder", "z"): (45, 0), ("hip", "z"): (28, 0)}),
+    "jumping jack": (1, "both", {("shoulder", "z"): (45, 0), ("hip", "z"): (28, 0)}),
     "twist": (0.8, "both", {("spine mid", "y"): (32, 0), ("neck", "y"): (-20, 0.1)}),
-    "kick": (1.0, "one", {("hip", "x"): (36, 0), ("knee", "x"): (40, 0.25)}),
+    "kick": (1, "one", {("hip", "x"): (36, 0), ("knee", "x"): (40, 0.25)}),
     "bow": (0.5, "both", {("spine base", "x"): (-22, 0), ("spine mid", "x"): (-20, 0)}),
 }
 # middle and half-width of the posture about which a clip swings, degrees about x, y, z
@@ -91,18 +91,20 @@ def make_clip(seed: list[int], action: int, subject: int, camera: int = 2) -> np
         camera: 1, 2 or 3.
     """
     rng = np.random.default_rng(seed)
-    degrees = draw_motion(rng, *list(ACTIONS.values())[action])
+    degrees = draw_motion(rng, action)
     yaw = rng.uniform(-40, 40) + CAMERAS[camera]
     skew = np.eye(3) + rng.uniform(-0.6, 0.6, (3, 3)) * (1 - np.eye(3))  # a camera that is not calibrated
     place = rng.uniform((-0.5, -1.1, 2.6), (0.5, -0.6, 3.8))
     joints = pose(make_body(subject), degrees) @ rotation(np.array((0, yaw, 0))).T @ skew.T + place
     rng = np.random.default_rng([*seed, camera])
     joints += rng.normal(0, NOISE, joints.shape)
-    return joints * (rng.random((NUM_JOINTS, 1)) >= LOST)
+    guess = joints[:, [SPINE_MID]] + rng.normal(0, 0.003, joints.shape)
+    return np.where(rng.random((NUM_JOINTS, 1)) < LOST, guess, joints)
 
 
-def draw_motion(rng: np.random.Generator, hertz: float, limbs: str, swings: dict) -> np.ndarray:
-    """Return joint angles, (T, 25, 3) degrees: the swings of an action, about a posture."""
+def draw_motion(rng: np.random.Generator, action: int) -> np.ndarray:
+    """Return joint angles for `pose`, (T, 25, 3) degrees: the swings of an action about a posture."""
+    hertz, limbs, swings = list(ACTIONS.values())[action]
     frames, side = int(rng.integers(60, 111)), int(rng.integers(2))  # NTU RGB+D has about 80 frames
     degrees = np.zeros((frames, NUM_JOINTS, 3))
     for part, (middle, width) in POSTURES.items():
