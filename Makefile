@@ -28,6 +28,7 @@ test: $(VENV)/installed-tests
 
 lint: $(VENV)/installed-tests
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
