@@ -78,7 +78,7 @@ def linear_probe(
     batches: Batches,
     args: Namespace,
 ) -> Iterator[Epoch]:
-    """Train a linear layer on the features of a frozen encoder; yield each epoch with its weights in the layer.
+    """Train a linear layer on the features of a frozen encoder; yield each epoch, its weights in the layer.
 
     Args:
         layer: on the device of the features.

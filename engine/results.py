@@ -42,7 +42,7 @@ def write_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a result file, with its folder as "run"; if damaged, print a line and return none."""
+    """Return the rows of a result file, with its folder as "run"; if damaged, say so and return none."""
     try:
         text = path.read_text(encoding="utf-8")
         rows = json.loads(text if path.suffix == ".json" else f"[{','.join(text.splitlines())}]")

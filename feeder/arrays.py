@@ -44,7 +44,7 @@ def path_of(folder: str | Path, part: str, kind: str) -> Path:
 
 
 def check_is_folder(folder: Path) -> None:
-    """Raise `UserError` if there is no such folder; if there is a file instead, the message says what it is."""
+    """Raise `UserError` if there is no such folder; if a file is there instead, say what it is."""
     for path in (folder, *folder.parents):
         if path.is_file():
             what = FILE_REMEDIES.get(path.suffix, "set the folder of the data").format(path=path)

@@ -1,4 +1,4 @@
-"""Faults of bodies, such as a wrong unit or centre, that data preparation and `feeder.check` report."""
+"""Faults of bodies, such as a wrong unit or centre, or gaps, for data preparation and `feeder.check`."""
 
 from collections.abc import Mapping, Sequence
 

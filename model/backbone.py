@@ -105,7 +105,10 @@ class TemporalConvolution(nn.Module):
 
 
 class Projection(nn.Module):
-    """1x1 convolution and BatchNorm; `fan_out` is that of one layer if several of the reference are joined."""
+    """1x1 convolution and BatchNorm.
+
+    If this joins several layers of the reference, `fan_out` is that of one of them.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, fan_out: int | None = None):
         super().__init__()
