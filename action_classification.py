@@ -60,9 +60,9 @@ def get_parser() -> Parser:
     add("--finetune", action="store_true", help=finetune)
     share = "share of the labels to train on, balanced over the classes"
     add("--label-fraction", type=positive_fraction, default=1.0, metavar="F", help=share)
-    repeats = "trainings with different seeds and labels"
+    repeats = "number of trainings, with different seeds and labels"
     add("--repeats", type=positive_int, default=1, metavar="R", help=repeats)
-    crop = "share of a clip in the random crops of --finetune (none: centre crop)"
+    crop = "share of a clip that the random crops of --finetune keep (none: centre crop)"
     add("--crop-ratio", type=positive_fraction, nargs=2, metavar=("LOW", "HIGH"), help=crop)
     flags.add_optimizer_flags(parser)
     flags.add_checkpoint_flags(parser, save_freq=20)
@@ -82,7 +82,7 @@ def linear_probe(
 
     Args:
         layer: on the device of the features.
-        optimizer: of the layer.
+        optimizer: the optimiser of the layer.
         train: features (N, 2 d) and labels (N,).
         test_x: features of the test set, (M, 2 d).
         batches: the order of the training samples.
@@ -120,8 +120,8 @@ def finetune(
 
     Args:
         model: on the device of the clips.
-        optimizer: of the model.
-        clips: of the training set, and of the test set in the order of the data set.
+        optimizer: the optimiser of the model.
+        clips: the training set, and the test set in the order of the data set.
         args: --epochs, --print-freq, and the flags of the learning rate.
         log: prints a line every --print-freq steps.
         start: the first epoch.
@@ -220,7 +220,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def evaluate(args: Namespace, folder: Path, device: torch.device) -> None:
-    """Test a trained classifier for each stream; report as after training."""
+    """Test a trained classifier for each stream; report the same figures as after training."""
     streams = args.finetune_skeleton_representation
     classifiers = [restore_classifier(path) for path in args.pretrained]
     origins = [origin for _, origin in classifiers]

@@ -2,7 +2,7 @@
 
     python action_retrieval.py --pretrained checkpoints/pretrain --finetune-dataset ntu60
 
-With several streams each is evaluated, then their fusion: their normalised features, concatenated.
+With several streams, each is evaluated, then their fusion: their normalised features, concatenated.
 """
 
 import numpy as np

@@ -3,9 +3,9 @@
     python pku_gendata.py --data-path DOWNLOAD              # part 1 -> data/pku_v1/{xsub,xview}
     python pku_gendata.py --data-path DOWNLOAD --part 2     # part 2 -> data/pku_v2/{xsub,xview}
 
-DOWNLOAD has the unpacked official archives. Each label row becomes a sample, processed like an NTU file and
-named after video, row and class id: 0043-L_r20_c05. Labels are class id - 1, with 51 outputs in both parts.
-The reference has no such script.
+DOWNLOAD contains the unpacked official archives. Each label row becomes a sample, processed like an NTU file
+and named after its video, row and class id: 0043-L_r20_c05. Labels are class id - 1, with 51 outputs in both
+parts. The reference has no such script.
 """
 
 from pathlib import Path

@@ -63,7 +63,7 @@ def train_step(
 
     Args:
         net: an `SCDNet` in training mode, or its `DistributedDataParallel`.
-        optimizer: of the query encoder.
+        optimizer: the optimiser of the query encoder.
         views: the augmentation.
         batch: clips x (N, 3, T, V, M) in metres, on the CPU (pinned for a GPU) or on the device, and their
             num_frames (N,).
@@ -120,7 +120,7 @@ def train(
                 training.meters["Acc@1"].update(meters.top1(logits), args.batch_size)
                 now = time.perf_counter()
                 training.meters["Time"].update(now - before)
-                before = now  # what follows, such as a wait for the device, counts as time of the next step
+                before = now  # what follows, such as a wait for the device, counts towards the next step
                 if training.step % args.print_freq == 0 or training.step + 1 == steps:
                     training.average_meters()
                     log.print(meters.progress_line(training.epoch, training.step, steps, training.meters))
@@ -128,8 +128,8 @@ def train(
                     training.add_statistics(meters.contrast_statistics(logits, losses, net.queues, net.T))
                 training.step += 1
 
-                # stop if signalled, save if due: all processes after the same step, so they ask each other
-                # every few
+                # stop if signalled, save if due: all processes must do so after the same step, so they ask
+                # each other every few steps
                 due = training.step < steps and time.monotonic() - saved > 60 * args.save_minutes
                 asked = training.step == steps or training.step % min(args.print_freq, 10) == 0
                 asked = asked or distributed.world_size() == 1

@@ -43,7 +43,7 @@ def save_checkpoint(path: Path, checkpoint: dict) -> None:
 
 @contextlib.contextmanager
 def restoring(path: str | Path | None) -> Iterator[None]:
-    """Turn what goes wrong while a checkpoint is read or restored into one line with its path."""
+    """Turn an error in reading or restoring a checkpoint into one line with its path."""
     damaged = (KeyError, TypeError, ValueError, RuntimeError, EOFError, OSError, zipfile.BadZipFile)
     try:
         yield
@@ -62,9 +62,9 @@ def restoring(path: str | Path | None) -> Iterator[None]:
 def load_checkpoint(path: str | Path) -> dict:
     """Load a checkpoint onto the CPU; its `state_dict` has our names.
 
-    Reads ours, the reference's, a bare state dict and one under "model", also of a compiled or parallel
-    model. The state dict of the reference is kept as `reference`, because its optimiser numbers the
-    parameters in that order.
+    Reads our checkpoints, the reference's, a bare state dict and one under "model", including those of
+    compiled or parallel models. The state dict of the reference is kept as `reference`, because its optimiser
+    numbers the parameters in that order.
 
     Raises:
         UserError: there is no checkpoint at `path`, it is damaged, or loading it would run code.
@@ -117,7 +117,7 @@ def find_previous(run: Run, args: Namespace, name: str = "", replaceable: bool =
 
     Raises:
         UserError: the checkpoint belongs to another run, or --checkpoint-path has one that would be
-            overwritten; if `replaceable`, one of the same task may be.
+            overwritten; if `replaceable`, one of the same task may be overwritten.
     """
     own = Path(args.checkpoint_path, name, NAME)
     path = None if args.resume is None else own if args.resume == "auto" else Path(args.resume)

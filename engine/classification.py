@@ -1,4 +1,4 @@
-"""What the trainings of a classification share: following the epochs, saving, reporting."""
+"""Code shared by the trainings of a classification: following the epochs, saving, reporting."""
 
 import math
 from argparse import Namespace
@@ -51,7 +51,7 @@ def follow(
     """Report each epoch, save the last and the best model; return the scores (N, classes) of both."""
     prefix, folder = f"{trial.name}/" if trial.name else "", Path(args.checkpoint_path, trial.name)
     last, best = None, {name: trial.previous.checkpoint.get(name) for name in ("best_acc1", "best_scores")}
-    best_state: dict = {}  # since it was saved
+    best_state: dict = {}  # of a best epoch that is not saved yet
     for number, lr, loss, last in epochs:
         if not math.isfinite(loss) or not last.isfinite().all():
             raise UserError(
@@ -69,7 +69,7 @@ def follow(
         if (number + 1) % args.save_freq == 0 or number + 1 == args.epochs:
             entries = log.about | state() | best
             entries |= dict(epoch=number + 1, stream=trial.stream, encoders=[trial.origin])
-            if best_state:  # first: a run that is killed between the two repeats the epoch
+            if best_state:  # saved first: a run that is killed between the two saves repeats the epoch
                 save_checkpoint(folder / BEST, entries | best_state)
                 best_state = {}
             save_checkpoint(folder / NAME, entries)
@@ -84,10 +84,10 @@ def report(
     Args:
         task: what was evaluated.
         scores: (streams, repeats, 2, N, classes), of the last and of the best epoch.
-        features: of training and test set of each stream and its first repeat, for --save-features and
-            TensorBoard.
+        features: of the training and the test set, for each stream and its first repeat; written with
+            --save-features and shown in TensorBoard.
         args: all options.
-        log: of the run.
+        log: the log of the run.
     """
     test, run, labels = task.test, task.run, torch.from_numpy(task.test.labels)
     fused, rows = fuse(scores, args.stream_weights), []  # (repeats, 2, N, classes)

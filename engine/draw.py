@@ -24,7 +24,7 @@ from feeder.skeleton import JOINT_NAMES, LINKS, SPINE_MID
 CELL, LARGE = (76, 96), (240, 300)  # width and height of a frame in a strip, and in an animation
 TEXT = 150  # width of the text of a strip
 COLOURS = {"left": (31, 119, 180), "right": (214, 92, 20)}
-MILLISECONDS = 66  # of a frame of an animation, every second one of a recording at 30 Hz
+MILLISECONDS = 66  # per frame of an animation, which shows every second frame of a 30 Hz recording
 
 
 def describe_view(p: ViewParameters, n: int) -> str:

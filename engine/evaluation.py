@@ -13,7 +13,7 @@ from feeder.cli import UserError
 from model.contrast import PAIRS
 from options.datasets import DATA_SETS
 
-TOLERANCE = 0.002  # of the samples of a whole data set, which depend slightly on the script for PKU-MMD
+TOLERANCE = 0.002  # of the samples of a whole data set, whose number varies slightly by script for PKU-MMD
 # Options that do not change a result, and options that have columns of their own.
 INCIDENTAL = """seed config data_path log_dir checkpoint_path pretrained resume save_freq print_freq
     save_minutes workers device gpu threads compile save_features pre_dataset finetune_dataset protocol

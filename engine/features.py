@@ -62,7 +62,7 @@ def open_task(run: Run, folder: Path, num_classes: int, device: torch.device) ->
 def record(
     task: Task, args: Namespace, recipe: Namespace, seed: int, encoders: list[dict], previous: Previous = NEW
 ) -> dict[str, Any]:
-    """Return what a run records besides its options; `UserError` if it continues one with other data."""
+    """Return what a run records besides its options; `UserError` if it resumes a run on other data."""
     digest = task.train.digest() + task.test.digest()
     data = {"train": len(task.train), "test": len(task.test), "digest": digest}
     found = dict(seed=seed, data=data, encoders=encoders, setup=changed_flags(args, recipe))
@@ -102,8 +102,8 @@ def open_encoder(path: str | Path, given: dict[str, int] | None = None) -> tuple
 
     Args:
         path: checkpoint of pre-training or of a classifier, ours or the reference's, or its folder.
-        given: sizes set by flags. A checkpoint that does not record its sizes has them in its shapes, except
-            for num_head.
+        given: sizes set by flags. If a checkpoint does not record its sizes, they follow from its shapes,
+            except for num_head.
 
     Raises:
         UserError: the checkpoint is damaged, or does not fit the given sizes.
@@ -157,7 +157,7 @@ def restore_classifier(path: str | Path) -> tuple[DownstreamModel, dict[str, Any
 
 
 def stream_of(origin: dict[str, Any]) -> str:
-    """Return the stream that a network was trained on; joint for a network of others."""
+    """Return the stream that a network was trained on; joint for a network that is not ours."""
     return origin.get("stream") or origin.get("options", {}).get("skeleton_representation", "joint")
 
 
@@ -173,8 +173,8 @@ def origin_of(checkpoint: dict) -> dict[str, Any]:
 class Clips:
     """Batches of a stream on a device: crops (N, 3, frames, V, bodies) and labels (N,).
 
-    They are centre crops or, with `crop_ratio`, random crops of a share of the clip between these two, as in
-    CMD's fine-tuning, drawn from `generator`.
+    They are centre crops or, with `crop_ratio`, random crops of a share of the clip between its two values,
+    as in CMD's fine-tuning, drawn from `generator`.
     """
 
     loader: DataLoader

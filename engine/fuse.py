@@ -2,7 +2,7 @@
 
     python -m engine.fuse log/RUN log/RUN --stream-weights 1 0.6
 
-prints the accuracy of each stream of these runs of action_classification.py and of the sum of their scores.
+This prints the accuracy of each stream of these action_classification.py runs, and of their summed scores.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python -m engine.predict --pretrained checkpoints/linear CLIP [CLIP ...]
 
 A CLIP is a `.skeleton` file of any length, a folder of them, or a prepared split, whose test part is used.
-The checkpoint is that of a linear evaluation or of fine-tuning; --pretrained can be repeated, to add the
-scores of several streams. With a checkpoint of pre-training, --gallery FOLDER, a prepared split, gives the
+The checkpoint is that of a linear evaluation or of fine-tuning; --pretrained can be repeated to add the
+scores of several streams. With a checkpoint of pre-training, --gallery FOLDER (a prepared split) gives the
 nearest training clips.
 """
 
@@ -40,7 +40,7 @@ def get_parser() -> CommandLine:
     add("--pretrained", action="append", required=True, metavar="CHECKPOINT", help="a file, or its folder")
     add("--gallery", type=Path, metavar="FOLDER", help="prepared split of the training clips")
     add("--top", type=int, default=5, metavar="K", help="classes or neighbours to print (%(default)s)")
-    add("--json", type=Path, metavar="FILE", help="write a line for each clip")
+    add("--json", type=Path, metavar="FILE", help="file to write, one line per clip")
     add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
     parser.set_defaults(gpu=None, threads=None)
     return parser

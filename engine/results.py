@@ -2,9 +2,9 @@
 
     python -m engine.results log --mean
 
-reads the result.json that each finished evaluation writes to its folder, and results.jsonl in the log folder,
-which has a row per line; if there are none, results.jsonl in subfolders. `--mean` averages the runs that
-differ only in their seed.
+This reads the result.json that each finished evaluation writes to its folder, and results.jsonl in the log
+folder, which has one row per line; if there are none, it reads every results.jsonl in subfolders. `--mean`
+averages the runs that differ only in their seed.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def write_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a result file, with its folder as "run"; none, after a printed line, if damaged."""
+    """Return the rows of a result file, with its folder as "run"; if damaged, say so and return none."""
     try:
         text = path.read_text(encoding="utf-8")
         rows = json.loads(text if path.suffix == ".json" else f"[{','.join(text.splitlines())}]")
@@ -71,8 +71,8 @@ def _time(path: Path) -> tuple[float, Path]:
 def table(log_dir: Path, mean: bool = False) -> str:
     """Return the Markdown table of all finished evaluations below a folder, and a list of their setups.
 
-    With `mean`, rows that differ only in the seed are one line, with mean and standard deviation (n - 1); the
-    last row of a seed and the same encoders counts.
+    With `mean`, rows that differ only in the seed share a line, with mean and standard deviation (n - 1); of
+    several rows with the same seed and encoders, the last one counts.
     """
     groups: dict[tuple, dict[tuple, dict[str, Any]]] = {}  # the rows of each line, by seed and weights
     for i, row in enumerate(find_rows(log_dir)):
@@ -94,7 +94,7 @@ def table(log_dir: Path, mean: bool = False) -> str:
 
 
 def cells(group: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Return the cells of rows that are one line of the table, by column."""
+    """Return the cells of rows that form one line of the table, by column."""
     row = group[0]
     published = PUBLISHED.get((row["data_set"], row["protocol"]), {}) if row["comparable"] else {}
     about = ("task", "data_set", "protocol", "stream", "encoder")

@@ -42,7 +42,7 @@ class RunLog:
         run: task and data; with the time, the name of a new folder in --log-dir.
         args: all options.
         facts: what else identifies the run, such as seed and data.
-        folder: of an earlier run that is continued from `start_epoch`; lines of later epochs are removed.
+        folder: the folder of an earlier run, continued from `start_epoch`; lines of later epochs are removed.
         start_epoch: first epoch of this run.
         enabled: only the main process writes.
     """
@@ -60,7 +60,7 @@ class RunLog:
         if not enabled:
             return
         try:
-            import PIL  # noqa: F401  Pillow, of the images, comes with tensorboard
+            import PIL  # noqa: F401  Pillow, for the images, comes with tensorboard
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed here
         except ImportError as error:
             raise UserError(f"{error.name} is not installed: pip install -r requirements.txt") from None
@@ -138,7 +138,7 @@ def _git(*command: str) -> str | None:
 
 
 def _new_folder(log_dir: Path, run: Run) -> Path:
-    """Create a folder named after a run and the second; a second run waits for the next second."""
+    """Create a folder named after a run and the time; a second run in the same second waits for the next."""
     while True:
         folder = log_dir / f"{'_'.join(run)}_{time.strftime('%Y%m%d-%H%M%S')}"
         try:

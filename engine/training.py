@@ -39,7 +39,7 @@ def process_seed(seed: int, rank: int) -> int:
 
 
 def random_states(generator: torch.Generator) -> dict:
-    """Return the states of torch's global generators and of `generator`; no other is drawn from."""
+    """Return the states of torch's global generators and of `generator`; no other generator is used."""
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,  # of the current GPU
@@ -58,8 +58,7 @@ def restore_random_states(states: dict, generator: torch.Generator) -> None:
 def set_learning_rate(optimizer: Optimizer, args: Namespace, epoch: int) -> float:
     """Set and return the learning rate of an epoch: --lr, a tenth at each --schedule milestone, or a cosine.
 
-    With --warmup-epochs A B, it is --warmup-lr until epoch A, from where it rises linearly to --lr at epoch
-    B.
+    With --warmup-epochs A B, it is --warmup-lr until epoch A, then rises linearly to --lr at epoch B.
     """
     cosine = 0.5 * (1 + math.cos(math.pi * epoch / args.epochs))
     start, end = args.warmup_epochs or (0, 0)
@@ -73,7 +72,7 @@ def set_learning_rate(optimizer: Optimizer, args: Namespace, epoch: int) -> floa
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT in the list that is yielded, for a training loop to read.
+    """Collect SIGTERM and SIGINT in the yielded list, which the training loop reads.
 
     A second Ctrl-C ends a single process at once. Other repeated signals are ignored: torchrun and clusters
     send several, which must not interrupt the last checkpoint.
@@ -98,7 +97,7 @@ class Training:
 
     Args:
         model: an `SCDNet`, or its `DistributedDataParallel`; `net` is the network in both cases.
-        optimizer: of its query encoder.
+        optimizer: the optimiser of its query encoder.
         views: the augmentation, whose parameters `generator` draws.
         epoch: completed epochs; `step` counts the completed steps of the current one.
     """

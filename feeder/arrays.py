@@ -44,7 +44,7 @@ def path_of(folder: str | Path, part: str, kind: str) -> Path:
 
 
 def check_is_folder(folder: Path) -> None:
-    """Raise `UserError` if there is no such folder; the message says what a file in its place is."""
+    """Raise `UserError` if there is no such folder; if a file is there instead, say what it is."""
     for path in (folder, *folder.parents):
         if path.is_file():
             what = FILE_REMEDIES.get(path.suffix, "set the folder of the data").format(path=path)
@@ -156,7 +156,7 @@ def check_space(folder: str | Path, num_samples: int) -> None:
 def write_splits(root: str | Path, benchmarks: Iterable[str]) -> Iterator["SplitWriter"]:
     """Yield a writer of new splits, which replace ROOT/{benchmarks} at the end of the `with` block.
 
-    If the block raises an error, the older folders stay. Otherwise they are removed with all that is in them.
+    If the block raises an error, the older folders stay. Otherwise they are removed with everything in them.
     """
     Path(root).mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex[:8]

@@ -21,7 +21,7 @@ NUM_SEEDS, MASKED_JOINTS = 5, 8
 def crop_resize(x: Tensor, start: Tensor, length: Tensor, size: int = 64) -> Tensor:
     """Return frames start .. start + length of each clip, resized to `size` frames: (N, C, size, V, M).
 
-    Linear between frames, half-pixel centres, no antialiasing, as in `torch.nn.functional.interpolate`.
+    Linear interpolation, half-pixel centres and no antialiasing, as in `torch.nn.functional.interpolate`.
 
     Args:
         x: clips (N, C, T, V, M).
@@ -57,12 +57,12 @@ def centre_crop(x: Tensor, num_frames: Tensor, ratio: float = 0.95, size: int = 
 
 
 def motion(x: Tensor) -> Tensor:
-    """Return x[t + 1] - x[t], the last frame 0: (N, C, T, V, M) of x (N, C, T, V, M)."""
+    """Return x[t + 1] - x[t], with the last frame 0: (N, C, T, V, M) of x (N, C, T, V, M)."""
     return torch.cat([x.diff(dim=2), torch.zeros_like(x[:, :, :1])], dim=2)
 
 
 def bone(x: Tensor) -> Tensor:
-    """Return each joint minus its parent, the root 0: (N, C, T, V, M) of x (N, C, T, V, M)."""
+    """Return each joint minus its parent, with the root 0: (N, C, T, V, M) of x (N, C, T, V, M)."""
     return x - x.index_select(3, _index(PARENTS, x.device))
 
 
@@ -113,8 +113,8 @@ def mask_blocks(x: Tensor, blocks: Tensor) -> Tensor:
 def joint_votes(seeds: Tensor) -> Tensor:
     """Return the number of walks of two steps from the seeds (N, S) to each joint: (N, V) ints.
 
-    A step may stay. This is the structural constraint of the spatial mask: joints that are close in the body
-    are masked together.
+    A step may stay in place. This is the structural constraint of the spatial mask: joints that are close on
+    the body are masked together.
     """
     step = torch.eye(NUM_JOINTS, dtype=torch.long)
     for joint, parent in LINKS:
@@ -123,7 +123,7 @@ def joint_votes(seeds: Tensor) -> Tensor:
 
 
 def most_voted(votes: Tensor, ties: Tensor) -> Tensor:
-    """Return a mask (N, V) bool of the `MASKED_JOINTS` joints with most of the votes (N, V) ints.
+    """Return a mask (N, V) bool of the `MASKED_JOINTS` joints with the most votes (N, V) ints.
 
     Of joints with equal votes, those with the larger `ties` (N, V), numbers in [0, 1), are masked. In the
     reference their order is that of NumPy's sort, which varies between versions and CPUs; random ties are
@@ -177,7 +177,8 @@ class PretrainingViews:
 
     In this order: crop of 10 to 100 % of the clip, at least `size` frames or all of them, resized to `size`;
     the stream; rotation by 0 to 30 degrees about one axis, drawn for each view, and 0 to 1 about the others;
-    flip; shear with coefficients -1 to 1; spatial mask, the 8 joints with most votes from 5 drawn ones;
+    flip; shear with coefficients -1 to 1; spatial mask, the 8 joints with the most votes from 5 drawn
+    joints;
     temporal mask, 6 of 16 blocks of frames.
 
     Args:

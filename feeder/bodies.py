@@ -1,4 +1,4 @@
-"""Faults of bodies, such as another unit, centre or gaps, which data preparation and `feeder.check` name."""
+"""Faults of bodies, such as a wrong unit or centre, or gaps, for data preparation and `feeder.check`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,9 +8,9 @@ from feeder.skeleton import SPINE_MID
 
 # The limits are far from real data: the 2,495 clips of UI-PRMD, NW-UCLA and our goldens have sizes of 0.88 to
 # 2.8 m (median 1.7), a smallest extent of at least 0.05 of the largest, and offsets up to 0.32 of the size.
-SIZE = (0.3, 8.0)  # metres; a child of 0.9 m that curls up is larger, 0.5 m in inches are 20
-SHARE = 0.2  # of the clips; a fault of fewer may be an error of the sensor
-FRAMES = 8  # of a clip that are measured
+SIZE = (0.3, 8.0)  # metres; a curled-up child of 0.9 m is larger, and 0.5 m in inches is 20
+SHARE = 0.2  # of the clips; a fault in fewer may be a sensor error
+FRAMES = 8  # frames of a clip that are measured
 
 WRONG_SIZE, FLAT = "bodies of an impossible size", "bodies in a plane"
 OFFSET, ZERO = "bodies that are not around joint 1, spine mid", "joints that are always zero"

@@ -65,7 +65,7 @@ class DataSet(NamedTuple):
 
 
 def find_data_set(names: Sequence[str], benchmark: str) -> DataSet | None:
-    """Return the data set that all names belong to, None if there is no such one."""
+    """Return the data set that all names belong to, None if there is none."""
     parts = {pku.part_number(name) for name in names}
     if parts in ({1}, {2}):
         (part,) = parts
@@ -82,7 +82,7 @@ def find_data_set(names: Sequence[str], benchmark: str) -> DataSet | None:
 
 
 def place_of(name: str, benchmark: str) -> tuple[int | None, str | None]:
-    """Return the label and the part that a name says, None where it does not."""
+    """Return the label and the part that a name implies, each None if it implies none."""
     if known := public.sample_of(name):
         return known[1].label, known[1].parts.get(benchmark)
     if pku.part_number(name):
@@ -95,7 +95,7 @@ def place_of(name: str, benchmark: str) -> tuple[int | None, str | None]:
 
 
 def check_names(split: Split, part: str, benchmark: str, data_set: DataSet | None) -> list[str]:
-    """Return a line for each kind of problem of names and labels."""
+    """Return a line for each kind of problem with names and labels."""
     found: dict[str, list[str]] = defaultdict(list)  # kind of problem -> an example for each sample
     for name, times in Counter(split.names).items():
         if times > 1:
@@ -118,7 +118,7 @@ def check_names(split: Split, part: str, benchmark: str, data_set: DataSet | Non
 
 
 def check_values(split: Split, path: Path) -> tuple[list[str], list[str]]:
-    """Return a line for each kind of problem, and of suspicion, of the coordinates."""
+    """Return a line for each kind of problem with the coordinates, and for each kind of suspicion."""
     found: dict[str, list[str]] = defaultdict(list)
     faults = []
     with open(path, "rb") as file:  # read, not mapped: mapped pages would count as memory of the process
@@ -154,7 +154,7 @@ def check_counts(split: Split, labels: set[int], data_set: DataSet | None) -> li
 
 
 def check_folder(folder: Path) -> list[str]:
-    """Return a line for each problem of the arrays of a split, and print what they contain."""
+    """Return a line for each problem with the arrays of a split, and print what they contain."""
     problems, splits = [], {}
     for part in PARTS:
         try:

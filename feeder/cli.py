@@ -64,7 +64,7 @@ def _message(error: Exception) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return text.rpartition("feeder.cli.UserError: ")[2]  # a loader worker prefixes its traceback
-    # a killed worker is noticed by its end, or by its connection if it was sending
+    # a killed worker is noticed by its exit or, if it was sending, by its broken connection
     killed = text.startswith("DataLoader worker (pid")
     if killed or isinstance(error, (ConnectionResetError, ConnectionRefusedError)):
         return "a data loading process was killed, probably because memory ran out: use fewer --workers"

@@ -24,8 +24,8 @@ class Clip(NamedTuple):
 def read_clips(paths: Sequence[Path]) -> Iterator[Clip]:
     """Yield the clips of `.skeleton` files, of folders of them, and of the test parts of prepared splits.
 
-    FOLDER/NAME is one sample of the prepared split in FOLDER, of either part. Raise `UserError` for another
-    path.
+    FOLDER/NAME is one sample of the prepared split in FOLDER, of either part. Raise `UserError` for any
+    other path.
     """
     for path in paths:
         if path.is_file():
@@ -48,7 +48,7 @@ def read_clips(paths: Sequence[Path]) -> Iterator[Clip]:
 
 
 def read_raw(path: Path) -> Clip:
-    """Return the clip of a `.skeleton` file; of more than 300 frames, 300 at equal distances are kept."""
+    """Return the clip of a `.skeleton` file; of more than 300 frames, 300 evenly spaced ones are kept."""
     bodies = read_bodies(path)
     frames = bodies.shape[1]
     if frames > MAX_FRAMES:

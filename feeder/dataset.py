@@ -78,7 +78,7 @@ class Batches(Sampler[list[int]]):
 
     Args:
         length: number of samples.
-        batch_size: samples in a batch of all processes; a multiple of `world_size`.
+        batch_size: samples in a batch, over all processes; a multiple of `world_size`.
         seed: with the epoch, determines the order of the samples; None keeps them in order.
         drop_last: omit the last batch if it is not full.
         rank: index of this process.
@@ -137,8 +137,8 @@ def make_loader(
 
 
 def _outlive_signals(_worker: int) -> None:
-    """Let a worker read on when a signal stops the run, which ends its workers after the current step."""
+    """Keep a worker reading when a signal stops the run; the run ends its workers after the current step."""
     os.setsid()  # leave the process group, which Ctrl-C and torchrun signal as a whole
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # SIGTERM ends it after 5 s: one that ignored it could keep a failed run from ending
+    # SIGTERM ends it after 5 s: a worker that ignored SIGTERM could keep a failed run from ending
     signal.signal(signal.SIGTERM, lambda *_: threading.Timer(5, os._exit, (0,)).start())

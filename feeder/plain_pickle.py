@@ -58,7 +58,7 @@ class _Array(np.ndarray):
         super().__setstate__((version, shape, dtype.numpy(), fortran_order, plain))
 
     def __reduce_ex__(self, protocol: int) -> tuple:
-        return self.view(np.ndarray).__reduce_ex__(protocol)  # to another process as a plain array
+        return self.view(np.ndarray).__reduce_ex__(protocol)  # sent to another process as a plain array
 
 
 def _bytes(data: bytes | bytearray | str) -> bytes | bytearray:

@@ -50,7 +50,7 @@ class GraphConvolution(nn.Module):
         return F.relu(self.bn(y) + self.down(x))
 
     def topology(self, x: Tensor) -> Tensor:
-        """Return the mixing matrices (N * C_out, 3 * V, V) of x, transposed: the product is then faster."""
+        """Return the mixing matrices (N * C_out, 3 * V, V) of x, transposed for a faster product."""
         n, _, v, _ = x.shape
         # a 1x1 convolution commutes with the mean over frames: average first, convolve V columns, not V T
         weight, bias = self.relation_weight.flatten(0, 2), self.relation_bias.flatten()[:, None]
@@ -105,7 +105,10 @@ class TemporalConvolution(nn.Module):
 
 
 class Projection(nn.Module):
-    """1x1 convolution and BatchNorm; `fan_out` is of one layer if this joins several of the reference."""
+    """1x1 convolution and BatchNorm.
+
+    If this joins several layers of the reference, `fan_out` is that of one of them.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, fan_out: int | None = None):
         super().__init__()

@@ -34,7 +34,7 @@ class SCDNet(nn.Module):
 
     z_* are the query encoder's embeddings of view q, k_* the key encoder's embeddings of view k. The key
     encoder's weights follow the query encoder's by momentum; view k is never the query. nce is the
-    cross-entropy of [z . k, z . queue] / T, where the queue has the last K keys.
+    cross-entropy of [z . k, z . queue] / T, where the queue holds the last K keys.
 
     Args:
         encoder: an `Encoder` or its arguments.
@@ -114,7 +114,7 @@ class SCDNet(nn.Module):
         """Return [z . key, z . queue] / T, (N, 1 + K), of z and key (N, dim) and queue (dim, K)."""
         positive = (z * key).sum(dim=1, keepdim=True)  # (N, 1)
         device_type = z.device.type
-        # float32 also with --precision bf16; torch cannot be asked about autocast on "meta"
+        # float32 even with --precision bf16; torch cannot be asked about autocast on "meta"
         active = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
         with torch.autocast(device_type, enabled=False) if active else contextlib.nullcontext():
             negative = z @ queue.to(z.dtype)  # (N, K)

@@ -29,8 +29,8 @@ JOINS: dict[str, tuple[Callable, Callable]] = {
         lambda tensor, _: tensor.flatten(0, 1).unbind(0),
     ),
 }
-# Our name, the reference's names, how they are joined. "*" is weight and bias, of a BatchNorm ("bn") all of
-# `NORM`.
+# Our name, the reference's names, how they are joined. "*" is weight and bias or, for a BatchNorm
+# ("bn"), all of `NORM`.
 UNIT = (
     ("gcn.PA", ["gcn1.PA"], "one"),
     ("gcn.alpha", ["gcn1.alpha"], "one"),
@@ -155,7 +155,7 @@ def momentum_from_reference(state_dict: dict[str, Tensor], optimizer: dict) -> d
     """Return the momentum buffers of the reference's SGD by the names of our parameters.
 
     Its optimiser numbers the parameters in the order of `state_dict`, the reference's. Raise ValueError if
-    one does not match.
+    a buffer does not match.
     """
     names = [name for name in state_dict if name.rsplit(".", 1)[-1] not in NORM[2:] and "_queue" not in name]
     if (

@@ -28,7 +28,7 @@ def add_size_flags(parser: Parser, note: str) -> None:
     """Add the sizes of the encoder."""
     add = parser.add_argument_group("sizes of the encoder", note).add_argument
     add("--hidden-size", type=positive_int, metavar="N", help="d, width of tokens and features")
-    add("--num-head", type=positive_int, metavar="N", help="attention heads, divides d")
+    add("--num-head", type=positive_int, metavar="N", help="attention heads; must divide d")
     add("--num-layer", type=positive_int, metavar="N", help="transformer layers in each domain")
     add("--channels", type=positive_int, metavar="N", help="c of the backbone, a multiple of 4")
     add("--frames", type=positive_int, metavar="N", help="T of a resized clip, a multiple of 16")
@@ -86,7 +86,7 @@ def add_optimizer_flags(parser: Parser) -> None:
     add = parser.add_argument_group("optimisation (SGD)").add_argument
     add("--epochs", type=positive_int, metavar="N", help="passes over the training set")
     add("--start-epoch", type=natural, default=0, metavar="N", help="count epochs from here")
-    add("-b", "--batch-size", type=positive_int, metavar="N", help="clips in a step, of all processes")
+    add("-b", "--batch-size", type=positive_int, metavar="N", help="clips per step, over all processes")
     add("--lr", "--learning-rate", type=positive_float, metavar="X", help="initial learning rate")
     add("--schedule", type=natural, nargs="*", metavar="EPOCH", help="epochs at which lr drops to a tenth")
     warmup = "--warmup-lr until epoch A, then a linear rise to --lr at epoch B"
@@ -94,14 +94,14 @@ def add_optimizer_flags(parser: Parser) -> None:
     add("--warmup-lr", type=natural_float, metavar="X", help="learning rate before the rise")
     add("--cos", action="store_true", help="cosine decay of the lr instead of --schedule")
     add("--momentum", type=fraction, metavar="X", help="momentum of SGD")
-    decay = "weight decay, of all parameters"
+    decay = "weight decay of all parameters"
     add("--wd", "--weight-decay", type=natural_float, dest="weight_decay", metavar="X", help=decay)
 
 
 def check_warmup(parser: Parser, args: Namespace) -> None:
     """Exit with status 2 unless both flags of the warm-up are set, or none, and epoch B is above A."""
     if (args.warmup_epochs is None) != (args.warmup_lr is None):
-        parser.error("--warmup-epochs and --warmup-lr are set together")
+        parser.error("--warmup-epochs and --warmup-lr must be set together")
     if args.warmup_epochs and args.warmup_epochs[0] >= args.warmup_epochs[1]:
         parser.error("--warmup-epochs A B: B must be above A")
 
@@ -113,9 +113,8 @@ def add_contrast_flags(parser: Parser) -> None:
     add("--encoder-k", type=positive_int, metavar="K", help="keys in each queue, a multiple of the batch")
     add("--encoder-m", type=fraction, metavar="m", help="momentum of the key encoder")
     add("--encoder-t", type=positive_float, metavar="T", help="temperature")
-    add(
-        "--pairs", nargs="+", metavar="PAIR", help="query and key of each term of the loss; others: ablations"
-    )
+    pairs = "query and key of each term of the loss; other pairs are ablations"
+    add("--pairs", nargs="+", metavar="PAIR", help=pairs)
     add("--no-masks", action="store_true", help="views without spatial and temporal masks, an ablation")
 
 
@@ -124,7 +123,7 @@ def add_speed_flags(parser: Parser) -> None:
     add = parser.add_argument_group("speed").add_argument
     precisions = ("fp32", "tf32", "bf16")
     add("--precision", choices=precisions, default="fp32", metavar="NAME", help="fp32, tf32 (GPU) or bf16")
-    add("--compile", action="store_true", help="torch.compile of the encoders, for GPUs")
+    add("--compile", action="store_true", help="apply torch.compile to the encoders, on GPUs")
     add("--sync-batchnorm", action="store_true", help="several GPUs: BatchNorm over the clips of all of them")
 
 
@@ -136,7 +135,7 @@ def add_checkpoint_flags(parser: Parser, save_freq: int, save_minutes: float | N
     add("--resume", metavar="PATH", help=resume)
     add("--save-freq", type=positive_int, default=save_freq, metavar="N", help="epochs between checkpoints")
     if save_minutes is not None:
-        minutes = "minutes between them, in an epoch"
+        minutes = "minutes between checkpoints within an epoch"
         add("--save-minutes", type=positive_float, default=save_minutes, metavar="X", help=minutes)
 
 

@@ -101,7 +101,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def number(kind: type, low: float, high: float = math.inf, above: bool = False) -> Callable[[str], Any]:
-    """Return an argparse type: a finite number of `kind` from low to high, without low itself if `above`."""
+    """Return an argparse type: a finite number of `kind` from low to high, excluding low if `above`."""
     bounds = f"{'above' if above else 'at least'} {low}" + (f" and at most {high}" if high < math.inf else "")
 
     def convert(text: str) -> Any:

@@ -71,7 +71,7 @@ def to_result(where: str | Path, bodies: np.ndarray) -> Result:
 
 
 def default_workers() -> int:
-    """Return the number of cores of this process, at most 12, which read PKU-MMD in less than 1 GiB."""
+    """Return the number of cores of this process, at most 12: these read PKU-MMD in less than 1 GiB."""
     return min(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1, 12)
 
 
@@ -81,7 +81,7 @@ def add_flags(parser: argparse.ArgumentParser, out_folder: str) -> None:
     add("--out-folder", type=Path, metavar="DIR", help=f"output folder ({out_folder})")
     add("--overwrite", action="store_true", help="replace arrays of other recordings too")
     add("--skip-bad", action="store_true", help="skip damaged files instead of failing at the end")
-    workers = "processes (all cores, 12 at most)"
+    workers = "processes (all cores, at most 12)"
     add("--workers", type=int, choices=range(1, 13), default=default_workers(), metavar="N", help=workers)
 
 

@@ -62,7 +62,7 @@ def to_sample(bodies: np.ndarray) -> np.ndarray:
 
 
 def rank_bodies(bodies: np.ndarray) -> np.ndarray:
-    """Return the two bodies of (B, T, 25, 3) that move most, the most active first; ties go to the later."""
+    """Return the two bodies of (B, T, 25, 3) that move most, the most active first; the later wins a tie."""
     order = np.argsort([_energy(body) for body in bodies], kind="stable")[::-1]
     return bodies[order[:NUM_BODIES]]
 

@@ -138,7 +138,7 @@ def read_bodies(path: Path) -> np.ndarray:
 
 
 def _find_bodies(path: Path, lines: list[str]) -> tuple[int, list[range], list[int], list[int]]:
-    """Return the number of frames; and of each body the lines of joints, the frame and the place in it."""
+    """Return the number of frames and, for each body, its lines of joints, its frame and its place there."""
 
     def count(at: int, what: str) -> int:
         try:

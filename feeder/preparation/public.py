@@ -1,4 +1,4 @@
-"""UI-PRMD and NW-UCLA: sample names, classes, protocols, counts, and what their commands share."""
+"""UI-PRMD and NW-UCLA: sample names, classes, protocols, counts, and code shared by their commands."""
 
 import re
 from argparse import Namespace
@@ -45,7 +45,7 @@ NW_UCLA = PublicSet(
 
 
 def sample_of(name: str) -> tuple[PublicSet, Sample] | None:
-    """Return the data set and the sample of a name, None if it is of neither data set."""
+    """Return the data set and the sample of a name, None if it belongs to neither data set."""
     found = ((data_set, data_set.sample(name)) for data_set in (UI_PRMD, NW_UCLA))
     return next(((data_set, sample) for data_set, sample in found if sample), None)
 
@@ -79,7 +79,7 @@ def command_line(module: str, description: str, out_folder: str) -> CommandLine:
 
 
 def prepare(args: Namespace, data_set: PublicSet, sources: Sequence[Source], read: Reader) -> None:
-    """Write the arrays of a data set and report what they have."""
+    """Write the arrays of a data set and report what they contain."""
     from feeder.check import print_report  # it imports this module for the names of samples
 
     if not args.overwrite:

@@ -12,18 +12,18 @@ MAX_METRES = 1e6
 
 
 def read_text(path: Path) -> str:
-    """Return an ASCII file, decompressed if named .gz, without byte-order mark and blank lines at its end."""
+    """Return an ASCII file, decompressed if named .gz, without byte-order mark or trailing blank lines."""
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         text = raw.removeprefix(b"\xef\xbb\xbf").decode("ascii").rstrip()
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}: line {line}: not ASCII text") from None
-    except (OSError, EOFError, zlib.error) as error:  # the last two are of damaged .gz files
+    except (OSError, EOFError, zlib.error) as error:  # the last two are from damaged .gz files
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if not text:
         raise UserError(f"{path}: line 1: the file is empty")
-    if "\r" in text:  # of Windows
+    if "\r" in text:  # from Windows
         text = text.replace("\r\n", "\n")
     return text.replace("_", "?")  # float() would accept 1_0
 

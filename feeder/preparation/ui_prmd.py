@@ -69,7 +69,7 @@ def place_joints(positions: np.ndarray, angles: np.ndarray) -> np.ndarray:
     """Return the absolute positions (T, 22, 3) by forward kinematics, in the unit of `positions`.
 
     Args:
-        positions: (T, 22, 3); of the root absolute, of other joints along the axes of the parent.
+        positions: (T, 22, 3); absolute for the root, along the axes of the parent for other joints.
         angles: (T, 22, 3) in degrees about x, y, z, relative to the parent; a rotation is Rz Rx Ry.
     """
     x, y, z = (_rotate(axis, angles[..., axis]) for axis in range(3))

@@ -2,7 +2,7 @@
 
     python -m feeder.synthetic OUT --classes 10 --subjects 12 --repetitions 5 --cameras 1 --seed 0
 
-The same arguments write the same bytes. OUT appears when it is complete.
+The same arguments write the same bytes. OUT appears once it is complete.
 """
 
 from pathlib import Path

@@ -58,7 +58,7 @@ BODY = "72057594037931101 0 1 0 1 0 0 0.01 -0.2 2\n25\n" + "%.7g %.7g %.7g 0 0 0
 def write_ntu(
     out: Path, classes: int = 10, subjects: int = 12, repetitions: int = 5, cameras: int = 1, seed: int = 0
 ) -> int:
-    """Write `.skeleton` files into a new folder, which appears when it is complete; return their number.
+    """Write `.skeleton` files into a new folder, which appears once it is complete; return their number.
 
     Subjects 1, 2, ... repeat each of the first `classes` actions; all cameras record the same performances.
     Another seed gives other performances by the same people.
