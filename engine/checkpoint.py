@@ -81,6 +81,8 @@ def load_checkpoint(path: str | Path) -> dict:
                 if damaged := archive.testzip():
                     raise ValueError(f"wrong checksum of {damaged}")
         content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict):
+            raise ValueError(f"it has a {type(content).__name__}, not a dict")
         wrapped = next(
             (name for name in ("state_dict", "model") if isinstance(content.get(name), dict)), None
         )
