@@ -190,7 +190,9 @@ def main(argv: list[str] | None = None) -> None:
     for (stream, repeat, name), continued in zip(names, found, strict=True):
         own_seed = repeat_seed(seed, repeat)
         rows = balanced_subset(task.train.labels, args.label_fraction, own_seed)
-        origin = encoders[stream][1] if args.pretrained else {"task": "random", "seed": own_seed}
+        origin = encoders[stream][1]
+        if args.random_encoder and repeat:  # drawn again
+            origin = {"task": "random", "seed": own_seed}
         trials[stream].append(Trial(stream, name, own_seed, rows, origin, continued))
     recipe = get_parser().parse_args(["--finetune"] if args.finetune else [])
     facts = record(task, args, recipe, seed, [origin for _, origin in encoders.values()], previous)

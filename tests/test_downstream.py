@@ -15,7 +15,7 @@ from conftest import ROOT, SIZES, SMALL, assert_same, failure, metrics, newest, 
 import action_classification
 import action_retrieval
 from action_classification import finetune, linear_probe
-from engine import fuse, retrieval
+from engine import classification, fuse, retrieval
 from engine.checkpoint import load_checkpoint, save_checkpoint
 from engine.evaluation import repeat_seed
 from engine.features import Clips
@@ -254,6 +254,14 @@ def test_mistakes_are_one_line_and_write_nothing(data, here, capsys, monkeypatch
     assert sorted(os.listdir()) == before
 
 
+def test_the_best_weights_are_saved_first(data, here, monkeypatch):
+    """A run that is killed between the two files repeats the epoch, and writes both again."""
+    written = []
+    monkeypatch.setattr(classification, "save_checkpoint", lambda path, _: written.append(path.name))
+    classify(data, "--pretrained joint.tar --finetune --epochs 1")
+    assert written == ["model_best.pth.tar", "checkpoint.pth.tar"]
+
+
 def test_another_run_is_neither_continued_nor_overwritten(data, here, capsys):
     """Pre-training and fine-tuning cost hours; only a linear evaluation is replaced, by another one."""
     pretrain(data, "--checkpoint-path pre")
@@ -263,6 +271,8 @@ def test_another_run_is_neither_continued_nor_overwritten(data, here, capsys):
     classify(data, fine)
     classify(data, f"{fine} --repeats 2 --checkpoint-path fine")
     save_checkpoint(here / "data.tar", load_checkpoint("ck") | {"data": {"digest": "other"}})
+    scratch = f"--finetune --random-encoder {SIZES} --checkpoint-path scratch"
+    classify(data, f"{scratch} --epochs 1")
     log = sorted(os.listdir("log"))
     more, elsewhere = fine.replace("epochs 1", "epochs 2"), "--checkpoint-path new"
     for flags, message in {
@@ -271,6 +281,7 @@ def test_another_run_is_neither_continued_nor_overwritten(data, here, capsys):
         f"{more} --resume auto --seed 4": "belongs to another run: --seed 3, not 4",
         f"{more} --resume linear {elsewhere}": "another run: linear ntu60 cross_subject joint, not finetune",
         f"{more} --resume data.tar {elsewhere}": "was started with other data",
+        f"{scratch} --epochs 2 --resume auto --num-head 4": "its encoder has ",
         fine: "--resume auto continues a single one",
         f"{fine} --repeats 2 --checkpoint-path fine": "fine/repeat0/checkpoint.pth.tar exists: ",
         f"{fine} --checkpoint-path linear": "linear/checkpoint.pth.tar exists: ",

@@ -132,6 +132,11 @@ def test_a_bone_has_its_place_and_length():
             "--evaluate --pretrained {t}/two/bone {data}",
             "was trained on ntu60, cross_subject, bone",
         ),
+        (
+            action_classification,
+            "--evaluate --protocol cross_view --pretrained {t}/two/joint {data}",
+            "was trained on ntu60, cross_subject, joint",
+        ),
         (action_classification, "--evaluate --random-encoder", "set it"),
         (draw, "{split} --out a.png", "choose one"),
         (draw, "{split}/S009 --out a.png", "has no sample S009"),

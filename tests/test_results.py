@@ -55,6 +55,13 @@ def test_mean_takes_together_what_differs_only_in_the_seed(tmp_path):
     assert "run" not in mean
 
 
+def test_encoders_of_several_seeds_evaluated_with_one_seed_all_count(tmp_path):
+    for weights, acc1 in (("a", 70.0), ("b", 80.0), ("c", 90.0), ("c", 90.0)):
+        write(tmp_path / f"{weights}{len(list(tmp_path.iterdir()))}", {"weights": weights, "acc1": acc1})
+    (line,) = lines_of(table(tmp_path, mean=True))
+    assert line["Acc@1"] == "80.0 ± 10.0"
+
+
 def test_setups_are_numbered(tmp_path):
     write(tmp_path / "a", {"setup": "--lr 9"}, {"setup": "--lr 9", "seed": 1})
     assert "setup" not in lines_of(table(tmp_path))[0] and table(tmp_path).endswith("- setup: --lr 9")
