@@ -17,7 +17,7 @@ from feeder.synthetic.bodies import make_body, pose, rotation
 
 FPS = 30
 # the tracker: noise of each joint in metres; probability that it mistakes a joint for the middle of the spine
-NOISE = [[0.08 if name.endswith(("tip", "thumb", "foot")) else 0.003] for name in JOINT_NAMES]
+NOISE = [[0.12 if name.endswith(("tip", "thumb", "foot")) else 0.003] for name in JOINT_NAMES]
 LOST = [[0 if "spine" in name or "shoulder" in name else 0.25] for name in JOINT_NAMES]
 CAMERAS = {2: 0, 3: 45, 1: -45}  # yaw in degrees; the cross-view protocol trains on 2 and 3
 
