@@ -8,37 +8,28 @@ The features of the frozen encoder are computed once, on a deterministic crop, a
 
 import copy
 import itertools
-import shutil
 import time
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
-from torch.utils.data import Subset
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, Subset
 
-from engine.checkpoint import BEST, find_previous, lock_folder, restore_optimizer, restoring
-from engine.classification import Epoch, Trial, follow, report
+from engine.checkpoint import find_previous, lock_folder
+from engine.classification import Epoch, Progress, Trial, report
 from engine.device import set_up
-from engine.evaluation import balanced_subset, describe_encoder, repeat_seed
-from engine.features import (
-    BATCH_SIZE,
-    Clips,
-    Task,
-    both_features,
-    open_encoders,
-    open_task,
-    record,
-    restore_classifier,
-    stream_of,
-)
+from engine.encoders import describe_encoder, open_classifier, open_encoders, stream_of
+from engine.evaluation import balanced_subset, changed_flags, repeat_seed
+from engine.features import BATCH_SIZE, Clips, Split, extract_features, open_both
 from engine.meters import Meter, progress_line
 from engine.results import RESULT
 from engine.runlog import Run, RunLog
-from engine.training import random_states, restore_random_states, seed_everything, set_learning_rate
+from engine.training import seed_everything, set_learning_rate
 from feeder.augmentations import STREAMS
 from feeder.cli import UserError, script
 from feeder.dataset import Batches, make_loader
@@ -53,17 +44,15 @@ def get_parser() -> Parser:
     parser = Parser("linear", __doc__, variants=("finetune",))
     flags.add_data_flags(parser, "--finetune-dataset", STREAMS, several=True)
     flags.add_encoder_flags(parser)
-    evaluate = "test the classifiers of --pretrained, train nothing"
-    parser.add_argument("--evaluate", action="store_true", help=evaluate)
     add = parser.add_argument_group("training").add_argument
-    finetune = "train the encoder too; with --random-encoder: supervised, from scratch"
-    add("--finetune", action="store_true", help=finetune)
-    share = "share of the labels to train on, balanced over the classes"
-    add("--label-fraction", type=positive_fraction, default=1.0, metavar="F", help=share)
-    repeats = "number of trainings, with different seeds and labels"
-    add("--repeats", type=positive_int, default=1, metavar="R", help=repeats)
-    crop = "share of a clip that the random crops of --finetune keep (none: centre crop)"
-    add("--crop-ratio", type=positive_fraction, nargs=2, metavar=("LOW", "HIGH"), help=crop)
+    add("--evaluate", action="store_true", help="test the classifiers of --pretrained, train nothing")
+    add("--finetune", action="store_true", help="train the encoder too; if it is random: supervised learning")
+    text = "share of the labels to train on, balanced over the classes"
+    add("--label-fraction", type=positive_fraction, default=1.0, metavar="F", help=text)
+    text = "number of trainings, with different seeds and labels"
+    add("--repeats", type=positive_int, default=1, metavar="R", help=text)
+    text = "share of a clip that the random crops of --finetune keep (none: centre crop)"
+    add("--crop-ratio", type=positive_fraction, nargs=2, metavar=("LOW", "HIGH"), help=text)
     flags.add_optimizer_flags(parser)
     flags.add_checkpoint_flags(parser, save_freq=20)
     flags.add_run_flags(parser)
@@ -169,13 +158,13 @@ def main(argv: list[str] | None = None) -> None:
     folder, device = flags.given_folder(parser, args, args.finetune_dataset), set_up(args)
     if args.evaluate:
         return evaluate(args, folder, device)
-    streams = args.finetune_skeleton_representation
     kind = "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
+    streams = args.finetune_skeleton_representation
     run = Run(kind, args.finetune_dataset, args.protocol, "+".join(streams))
 
-    # what to continue, data and encoders; an existing folder is locked from here until the run ends
-    names = trial_names(args)
+    # what to continue; an existing folder is locked from here until the run ends
     lock = lock_folder(args.checkpoint_path) if Path(args.checkpoint_path).is_dir() else None
+    names = trial_names(args)
     found = [find_previous(run, args, name, replaceable=not args.finetune) for _, _, name in names]
     previous = found[0]  # the only one with --resume
     start = previous.checkpoint.get("epoch", args.start_epoch)
@@ -183,68 +172,113 @@ def main(argv: list[str] | None = None) -> None:
     if start >= args.epochs and (reported or not previous.path):
         where = previous.path or "--start-epoch"
         return print(f"nothing to do: epoch {start} of --epochs {args.epochs} ({where})")
-    task = open_task(run, folder, DATA_SETS[args.finetune_dataset].num_classes, device)
+
+    # data, encoders, and the trials: label subsets of each stream and repeat
+    num_classes = DATA_SETS[args.finetune_dataset].num_classes
+    split = open_both(folder, num_classes)
+    loaders = split.loaders(BATCH_SIZE, args.workers, device)
     seed = seed_everything(previous.checkpoint.get("seed", args.seed))
     encoders = dict(zip(streams, open_encoders(args, seed), strict=True))
-    trials: dict[str, list[Trial]] = {stream: [] for stream in streams}
-    for (stream, repeat, name), continued in zip(names, found, strict=True):
-        own_seed = repeat_seed(seed, repeat)
-        rows = balanced_subset(task.train.labels, args.label_fraction, own_seed)
-        origin = encoders[stream][1]
+    trials = []
+    for stream, repeat, name in names:
+        own_seed, origin = repeat_seed(seed, repeat), encoders[stream][1]
         if args.random_encoder and repeat:  # drawn again
             origin = {"task": "random", "seed": own_seed}
-        trials[stream].append(Trial(stream, name, own_seed, rows, origin, continued))
+        rows = balanced_subset(split.train.labels, args.label_fraction, own_seed)
+        trials.append(Trial(stream, name, own_seed, rows, origin))
+    record = {"seed": seed, "data": split.describe(), "encoders": [origin for _, origin in encoders.values()]}
+    previous.check_same(data=record["data"], encoders=record["encoders"])
     recipe = get_parser().parse_args(["--finetune"] if args.finetune else [])
-    facts = record(task, args, recipe, seed, [origin for _, origin in encoders.values()], previous)
+    record["setup"] = changed_flags(args, recipe)
 
     # for each stream: features once, then a classifier for each repeat
-    with (
-        lock or lock_folder(args.checkpoint_path),
-        RunLog(run, args, facts, previous.log_folder, start) as log,
-    ):
-        samples = f"{len(task.train)} training and {len(task.test)} test samples of {folder}"
-        log.print(f"{samples}, {device}, seed {seed}", f"log in {log.folder}", *task.notes, *previous.notes)
-        scores, kept = [], {}
+    with lock or lock_folder(args.checkpoint_path), RunLog(run, args, record, previous) as log:
+        samples = f"{len(split.train)} training and {len(split.test)} test samples of {folder}"
+        log.print(f"{samples}, {device}, seed {seed}", f"log in {log.folder}", *split.notes, *previous.notes)
+        labels, scores, kept = torch.from_numpy(split.test.labels), [], {}
         for stream, (encoder, origin) in encoders.items():
             log.print(f"{stream} stream, encoder: {describe_encoder(origin, run, stream)}")
             features = None
-            for trial in trials[stream]:
+            for trial in (trial for trial in trials if trial.stream == stream):
                 seed_everything(trial.seed)
                 own = copy.deepcopy(encoder) if args.pretrained else Encoder(**encoder.sizes)  # one for each
-                model = DownstreamModel(own, task.num_classes).to(device)
+                progress = Progress(trial, DownstreamModel(own, num_classes).to(device), args, log, labels)
+                if previous.path:
+                    progress.restore(previous)
                 if not args.finetune and (features is None or args.random_encoder):
-                    features = both_features(own, task, stream, args, log)
-                scores.append(train(trial, model, features, task, args, log))
-                if stream not in kept:
-                    again = args.finetune and args.save_features
-                    kept[stream] = both_features(own, task, stream, args, log) if again else features
-        report(task, torch.stack(scores).unflatten(0, (len(streams), args.repeats)), kept, args, log)
+                    features = extract_features(own, stream, loaders, device, log, args.print_freq)
+                scores.append(train(progress, split, loaders[1], features, args, log))
+                if args.finetune and args.save_features and stream not in kept:
+                    features = extract_features(own, stream, loaders, device, log, args.print_freq)
+                kept.setdefault(stream, features)
+        report(split, torch.stack(scores).unflatten(0, (len(streams), args.repeats)), kept, args, log)
+
+
+def train(
+    progress: Progress,
+    split: Split,
+    test_loader: DataLoader,
+    features: list[Tensor] | None,
+    args: Namespace,
+    log: RunLog,
+) -> Tensor:
+    """Train and save a classifier, on features or, if they are None, on clips.
+
+    Return the scores of the test set after the last and after the best epoch, (2, N, classes), on the CPU.
+    """
+    trial, model, device = progress.trial, progress.model, progress.model.fc.weight.device
+    if trial.name or args.label_fraction < 1:
+        share = f"{len(trial.rows)} of {len(split.train)} labels"
+        log.print(f"{trial.name or trial.stream}: {share}, drawn with seed {trial.seed}")
+    batches = Batches(len(trial.rows), args.batch_size, trial.seed)
+    test = Clips(test_loader, trial.stream, model.encoder.sizes, device)
+    if features is not None:
+        x = features[0][torch.from_numpy(trial.rows).to(device)]
+        y = torch.from_numpy(split.train.labels[trial.rows]).to(device)
+        epochs = linear_probe(model.fc, progress.optimizer, (x, y), features[1], batches, args)
+    else:
+        loader = make_loader(Subset(split.train, trial.rows), batches, args.workers, device.type == "cuda")
+        crops = replace(test, loader=loader, crop_ratio=args.crop_ratio, generator=progress.generator)
+        epochs = finetune(model, progress.optimizer, (crops, test), args, log, progress.epoch)
+    for epoch in epochs:
+        progress.add(epoch)
+        if progress.epoch % args.save_freq == 0 or progress.epoch == args.epochs:
+            progress.save()
+    if progress.last is None:  # the earlier run ended before it reported
+        progress.last = class_scores(model, test)
+    best = progress.best["best_scores"]
+    return torch.stack([progress.last, progress.last if best is None else best])
 
 
 def evaluate(args: Namespace, folder: Path, device: torch.device) -> None:
     """Test a trained classifier for each stream; report the same figures as after training."""
     streams = args.finetune_skeleton_representation
-    classifiers = [restore_classifier(path) for path in args.pretrained]
+    classifiers = [open_classifier(path) for path in args.pretrained]
     origins = [origin for _, origin in classifiers]
     for path, origin, stream in zip(args.pretrained, origins, streams, strict=True):
         trained = [*origin["run"][1:3], stream_of(origin)]
         if trained != [args.finetune_dataset, args.protocol, stream]:
             raise UserError(f"{path} was trained on {', '.join(trained)}: set data set, protocol and stream")
+    split = open_both(folder, DATA_SETS[args.finetune_dataset].num_classes)
+    best = " weights of the epoch that is best on the test set"
+    setup = f"{origins[0]['setup']} --evaluate{best if any('best_on_test' in o for o in origins) else ''}"
+    record = {
+        "seed": origins[0]["seed"],
+        "data": split.describe(),
+        "encoders": [encoder for origin in origins for encoder in origin["encoders"]],
+        "setup": setup.strip(),
+        "labels": origins[0]["options"]["label_fraction"],
+    }
     run = Run(origins[0]["task"], args.finetune_dataset, args.protocol, "+".join(streams))
-    task = open_task(run, folder, DATA_SETS[args.finetune_dataset].num_classes, device)
-    encoders = [encoder for origin in origins for encoder in origin["encoders"]]
-    facts = record(task, args, args, origins[0]["seed"], encoders)
-    chosen = " weights of the epoch that is best on the test set"
-    best = chosen if any("best_on_test" in origin for origin in origins) else ""
-    facts |= dict(setup=f"{origins[0]['setup']} --evaluate{best}".strip())
-    facts["labels"] = origins[0]["options"]["label_fraction"]
-    with RunLog(run, args, facts) as log:
-        log.print(f"{len(task.test)} test samples of {folder}, {device}", f"log in {log.folder}", *task.notes)
+    with RunLog(run, args, record) as log:
+        log.print(
+            f"{len(split.test)} test samples of {folder}, {device}", f"log in {log.folder}", *split.notes
+        )
+        _, loader = split.loaders(BATCH_SIZE, args.workers, device)
         scores = []
         for stream, (model, _) in zip(streams, classifiers, strict=True):
-            loader = make_loader(task.test, Batches(len(task.test), BATCH_SIZE), args.workers)
             scores.append(class_scores(model.to(device), Clips(loader, stream, model.encoder.sizes, device)))
-        report(task, torch.stack(scores)[:, None, None].expand(-1, 1, 2, -1, -1), {}, args, log)
+        report(split, torch.stack(scores)[:, None, None].expand(-1, 1, 2, -1, -1), {}, args, log)
 
 
 def check_options(parser: Parser, args: Namespace) -> None:
@@ -271,58 +305,6 @@ def trial_names(args: Namespace) -> list[tuple[str, int, str]]:
         parts += [f"repeat{repeat}"] if args.repeats > 1 else []
         names.append((stream, repeat, "/".join(parts)))
     return names
-
-
-def train(
-    trial: Trial,
-    model: DownstreamModel,
-    features: list[Tensor] | None,
-    task: Task,
-    args: Namespace,
-    log: RunLog,
-) -> Tensor:
-    """Train and save a classifier, on features or, if they are None, on clips.
-
-    Return the scores of the test set after the last and after the best epoch, (2, N, classes), on the CPU.
-    """
-    if trial.name or args.label_fraction < 1:
-        share = f"{len(trial.rows)} of {len(task.train)} labels"
-        log.print(f"{trial.name or trial.stream}: {share}, drawn with seed {trial.seed}")
-    trained = model if args.finetune else model.fc
-    optimizer = SGD(trained.parameters(), args.lr, args.momentum, weight_decay=args.weight_decay)
-    generator = torch.Generator().manual_seed(trial.seed)  # of random crops
-    checkpoint, start = trial.previous.checkpoint, trial.previous.checkpoint.get("epoch", args.start_epoch)
-    if checkpoint:
-        with restoring(trial.previous.path):
-            if checkpoint.get("sizes", {}).get("encoder", model.encoder.sizes) != model.encoder.sizes:
-                raise ValueError(f"its encoder has {checkpoint['sizes']['encoder']}")
-            model.load_state_dict(checkpoint["state_dict"])
-            restore_optimizer(optimizer, model, checkpoint)
-            if "random" in checkpoint:
-                restore_random_states(checkpoint["random"], generator)
-        best = trial.previous.path.with_name(BEST)
-        if best.is_file() and best.parent.resolve() != Path(args.checkpoint_path).resolve():
-            shutil.copy(best, Path(args.checkpoint_path))
-
-    def state() -> dict:
-        entries = dict(state_dict=model.state_dict(), optimizer=optimizer.state_dict())
-        return entries | dict(sizes={"encoder": model.encoder.sizes}, random=random_states(generator))
-
-    labels = torch.from_numpy(task.test.labels)
-    batches = Batches(len(trial.rows), args.batch_size, trial.seed)
-    if features:
-        rows = torch.from_numpy(trial.rows).to(task.device)
-        y = torch.from_numpy(task.train.labels[trial.rows]).to(task.device)
-        epochs = linear_probe(model.fc, optimizer, (features[0][rows], y), features[1], batches, args)
-        return torch.stack(follow(epochs, trial, labels, args, log, state))
-    pin_memory, how = task.device.type == "cuda", (trial.stream, model.encoder.sizes, task.device)
-    loader = make_loader(Subset(task.train, trial.rows), batches, args.workers, pin_memory)
-    test_loader = make_loader(task.test, Batches(len(task.test), BATCH_SIZE), args.workers, pin_memory)
-    clips = Clips(loader, *how, args.crop_ratio, generator), Clips(test_loader, *how)
-    last, best = follow(finetune(model, optimizer, clips, args, log, start), trial, labels, args, log, state)
-    if last is None:  # the earlier run ended before it reported
-        last = class_scores(model, clips[1])
-    return torch.stack([last, last if best is None else best])
 
 
 if __name__ == "__main__":

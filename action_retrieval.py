@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from engine.device import set_up
-from engine.evaluation import describe_encoder, result_row
-from engine.features import both_features, open_encoders, open_task, record, save_features
+from engine.encoders import describe_encoder, open_encoders
+from engine.evaluation import changed_flags, result_row
+from engine.features import extract_features, open_both, save_features
 from engine.files import save_npz
 from engine.results import write_rows
 from engine.retrieval import knn_predict, mean_average_precision, nearest
@@ -44,62 +45,67 @@ def main(argv: list[str] | None = None) -> None:
     # options, data, encoders
     parser = get_parser()
     args = parser.parse_args(argv)
-    flags.check_encoder_flags(parser, args)
-    folder, streams = (
-        flags.given_folder(parser, args, args.finetune_dataset),
-        args.finetune_skeleton_representation,
-    )
-    run, ks = Run("retrieval", args.finetune_dataset, args.protocol, "+".join(streams)), args.knn_neighbours
-    task = open_task(run, folder, DATA_SETS[args.finetune_dataset].num_classes, set_up(args))
-    if max(ks) > len(task.train):
-        raise UserError(f"--knn-neighbours {max(ks)} is more than the gallery's {len(task.train)} samples")
+    flags.check_encoder_flags(parser, args, raw=True)
+    streams, ks = args.finetune_skeleton_representation, args.knn_neighbours
+    run = Run("retrieval", args.finetune_dataset, args.protocol, "+".join(streams))
+    folder, device = flags.given_folder(parser, args, args.finetune_dataset), set_up(args)
+    split = open_both(folder, DATA_SETS[args.finetune_dataset].num_classes)
+    if max(ks) > len(split.train):
+        raise UserError(f"--knn-neighbours {max(ks)} is more than the gallery's {len(split.train)} samples")
     seed = seed_everything(args.seed)
-    encoders = open_encoders(args, seed)
-    about = record(task, args, get_parser().parse_args([]), seed, [origin for _, origin in encoders])
+    raw = [(None, {"task": "raw", "seed": seed})] * len(streams)
+    encoders = raw if args.raw_coordinates else open_encoders(args, seed)
+    record = {"seed": seed, "data": split.describe(), "encoders": [origin for _, origin in encoders]}
+    record["setup"] = changed_flags(args, get_parser().parse_args([]))
 
-    with RunLog(run, args, about) as log:
-        log.print(f"{len(task.train)} gallery and {len(task.test)} query samples of {folder}, {task.device}")
-        log.print(f"log in {log.folder}", *task.notes)
-        labels = [torch.from_numpy(part.labels).to(task.device) for part in (task.train, task.test)]
+    with RunLog(run, args, record) as log:
+        log.print(f"{len(split.train)} gallery and {len(split.test)} query samples of {folder}, {device}")
+        log.print(f"log in {log.folder}", *split.notes)
+        labels = [torch.from_numpy(part.labels).to(device) for part in split]
 
         # features of each stream
         features = {}
+        loaders = split.loaders(args.batch_size, args.workers, device)
         for stream, (encoder, origin) in zip(streams, encoders, strict=True):
             log.print(f"{stream} stream, encoder: {describe_encoder(origin, run, stream)}")
-            features[stream] = both_features(encoder, task, stream, args, log)
+            features[stream] = extract_features(encoder, stream, loaders, device, log, args.print_freq)
             if args.save_features:
-                save_features(log.folder, task, stream, features[stream])
+                save_features(log.folder, split, stream, features[stream])
 
         # fusion: the cosine of the concatenated features is the weighted mean of the streams' cosines
         if len(streams) > 1:
             weights = args.stream_weights or [1.0] * len(streams)
-            scaled = [
-                [F.normalize(x, dim=1) * w**0.5 for x in features[s]]
-                for s, w in zip(streams, weights, strict=True)
+            features[run.stream] = [
+                torch.cat(
+                    [F.normalize(x, dim=1) * w**0.5 for x, w in zip(parts, weights, strict=True)], dim=1
+                )
+                for parts in zip(*features.values(), strict=True)
             ]
-            features[run.stream] = [torch.cat(parts, dim=1) for parts in zip(*scaled, strict=True)]
 
-        # neighbours and accuracy
+        # neighbours and accuracy, of each stream and the fusion
         rows, predictions = [], {}
-        for name, (gallery, query) in features.items():
+        for stream, (gallery, query) in features.items():
             precision = mean_average_precision(gallery, labels[0], query, labels[1]).item()
-            log.print(f" * {name} mean average precision {precision:.3f}")
+            log.print(f" * {stream} mean average precision {precision:.3f}")
             for k in ks:
-                predictions[name, k] = knn_predict(gallery, labels[0], query, k)
-                acc1 = 100 * (predictions[name, k] == labels[1]).double().mean().item()
-                log.print(f" * {name} {k}-NN Acc@1 {acc1:.3f}")
+                predictions[stream, k] = knn_predict(gallery, labels[0], query, k)
+                acc1 = 100 * (predictions[stream, k] == labels[1]).double().mean().item()
+                log.print(f" * {stream} {k}-NN Acc@1 {acc1:.3f}")
                 figures = {"acc1": acc1, "mean_average_precision": precision}
-                rows.append(result_row(run, log.about, name, f"{k}-NN retrieval", **figures))
+                rows.append(result_row(run, log.record, stream, f"{k}-NN retrieval", **figures))
 
         # report on the fusion, or on the only stream, with the first k
         gallery, query = features[run.stream]
-        predicted, neighbours = predictions[run.stream, ks[0]], nearest(gallery, query, max(ks))
-        arrays = dict(
-            names=np.array(task.test.names), labels=task.test.labels, predictions=predicted.cpu().numpy()
+        predicted = predictions[run.stream, ks[0]]
+        save_npz(
+            log.folder / "predictions.npz",
+            names=np.array(split.test.names),
+            labels=split.test.labels,
+            predictions=predicted.cpu().numpy(),
+            neighbours=nearest(gallery, query, max(ks)).cpu().numpy(),
+            gallery_names=np.array(split.train.names),
         )
-        arrays |= dict(neighbours=neighbours.cpu().numpy(), gallery_names=np.array(task.train.names))
-        save_npz(log.folder / "predictions.npz", **arrays)
-        report_classes(log, task, predicted, query)
+        report_classes(log, split.test, predicted, query)
         acc1 = next(row["acc1"] for row in rows if row["stream"] == run.stream)
         log.metrics(knn_acc1=acc1, knn_neighbours=ks[0])
         write_rows(log.folder, rows)

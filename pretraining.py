@@ -199,22 +199,16 @@ def main(argv: list[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     if previous.path:
-        if previous.checkpoint.get("data", dataset.digest()) != dataset.digest():
-            remedy = "choose another --checkpoint-path"
-            raise UserError(f"{previous.path} was trained on other data of the same name; {remedy}")
+        previous.check_same(data=dataset.digest())
         with checkpoints.restoring(previous.path):
             training.restore(previous.checkpoint)
 
     # log
-    facts = dict(seed=seed, data=dataset.digest(), folder=str(Path(args.checkpoint_path).resolve()))
-    changes = previous.checkpoint.get("changes", []) + previous.notes  # at this and earlier resumptions
-    facts |= dict(setup=changed_flags(args, get_parser().parse_args([])), changes=changes)
+    setup = changed_flags(args, get_parser().parse_args([]))
+    record = {"seed": seed, "data": dataset.digest(), "setup": setup}
     if rank == 0 and lock is None:
         lock = checkpoints.lock_folder(args.checkpoint_path)
-    with (
-        lock or nullcontext(),
-        RunLog(run, args, facts, previous.log_folder, start[0], enabled=rank == 0) as log,
-    ):
+    with lock or nullcontext(), RunLog(run, args, record, previous, enabled=rank == 0) as log:
         where = f"{world_size} x {device.type}" if world_size > 1 else device
         log.print(
             f"{len(dataset)} samples of {folder}, {len(loader)} steps per epoch on {where}, seed {seed}"
@@ -228,7 +222,7 @@ def main(argv: list[str] | None = None) -> None:
         def save() -> None:
             state = training.state()  # of all processes
             if rank == 0:
-                checkpoints.save_checkpoint(Path(args.checkpoint_path, checkpoints.NAME), state | log.about)
+                checkpoints.save_checkpoint(Path(args.checkpoint_path, checkpoints.NAME), state | log.record)
             distributed.wait_for_all()  # torchrun ends all processes as soon as one has ended
 
         del previous  # frees the checkpoint

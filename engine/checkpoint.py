@@ -9,14 +9,14 @@ import zipfile
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from engine.files import atomic_write
-from engine.runlog import Run
+from engine.runlog import Previous, Run
 from feeder.cli import UserError
 from model.reference import from_reference, is_reference, momentum_from_reference
 
@@ -102,18 +102,6 @@ def _plain_name(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in ("module", "_orig_mod"))
 
 
-class Previous(NamedTuple):
-    """What a run continues; for a new run, an empty checkpoint and None."""
-
-    checkpoint: dict
-    path: Path | None
-    log_folder: Path | None  # if the checkpoint is still in the folder that the run wrote it to
-    notes: list[str]  # a line for each option that has changed
-
-
-NEW = Previous({}, None, None, [])
-
-
 def find_previous(run: Run, args: Namespace, name: str = "", replaceable: bool = False) -> Previous:
     """Return what --resume continues in the folder `name` of --checkpoint-path.
 
@@ -122,6 +110,7 @@ def find_previous(run: Run, args: Namespace, name: str = "", replaceable: bool =
             overwritten; if `replaceable`, one of the same task may be overwritten.
     """
     own = Path(args.checkpoint_path, name, NAME)
+    folder = str(own.parent.resolve())
     path = None if args.resume is None else own if args.resume == "auto" else Path(args.resume)
     path = path / NAME if path and path.is_dir() else path
     if own.exists() and (path is None or path.resolve() != own.resolve()):
@@ -129,18 +118,18 @@ def find_previous(run: Run, args: Namespace, name: str = "", replaceable: bool =
             remedy = "another --checkpoint-path starts a new run, --resume auto continues a single one"
             raise UserError(f"{own} exists: {remedy}")
     if path is None or (args.resume == "auto" and not own.exists()):
-        return NEW
+        return Previous(folder=folder)
     checkpoint = load_checkpoint(path)
     if "run" not in checkpoint:  # not ours
-        return Previous(checkpoint, path, None, [])
+        return Previous(checkpoint, path, folder=folder)
     with restoring(path):
         notes = _compare(checkpoint, path, run, args)
-        here = checkpoint["folder"] == str(path.resolve().parent) == str(own.resolve().parent)
+        here = checkpoint["folder"] == str(path.resolve().parent) == folder
         log_folder = Path(checkpoint["log_folder"])
-    return Previous(checkpoint, path, log_folder if here and log_folder.is_dir() else None, notes)
+    return Previous(checkpoint, path, log_folder if here and log_folder.is_dir() else None, notes, folder)
 
 
-def _compare(checkpoint: dict, path: Path, run: Run, args: Namespace) -> list[str]:
+def _compare(checkpoint: dict, path: Path, run: Run, args: Namespace) -> tuple[str, ...]:
     """Return a line for each option that has changed; `UserError` if the checkpoint is of another run."""
     before, now, differences = checkpoint["options"], vars(args), []
     if checkpoint["run"] != list(run):
@@ -157,7 +146,7 @@ def _compare(checkpoint: dict, path: Path, run: Run, args: Namespace) -> list[st
             f"{path} is at step {checkpoint['step']} of an epoch, with --batch-size {before['batch_size']}"
         )
         raise UserError(f"{where}: resume with the same --batch-size to the end of the epoch")
-    return [f"note: resumed with {_flag(n, now)}, was {before[n]}" for n in REPORTED if n in changed]
+    return tuple(f"note: resumed with {_flag(n, now)}, was {before[n]}" for n in REPORTED if n in changed)
 
 
 def _flag(name: str, options: dict[str, Any]) -> str:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.encoders import as_published, describe_encoder
 from engine.runlog import Run
 from feeder.cli import UserError
-from model.contrast import PAIRS
 from options.datasets import DATA_SETS
 
 TOLERANCE = 0.002  # of the samples of a whole data set, whose number varies slightly by script for PKU-MMD
@@ -55,69 +55,47 @@ def changed_flags(args: Namespace, recipe: Namespace) -> str:
     return " ".join(flags)
 
 
-def describe_encoder(origin: dict[str, Any], run: Run, stream: str) -> str:
-    """Return the origin of an encoder, and how it differs from the paper's for this run and stream.
-
-    `origin` is the record of the run that made the encoder: "task", "options", and the "epoch" it has
-    reached.
-    """
-    task, options = origin["task"], origin.get("options", {})
-    if task == "linear":  # its encoder was frozen
-        return describe_encoder(origin["encoders"][0], run, stream)
-    if task in ("finetune", "supervised"):
-        return f"{'fine-tuned' if task == 'finetune' else 'supervised'} on {options['finetune_dataset']}"
-    if task != "pretraining":
-        return {"raw": "none (raw coordinates)"}.get(task, task)  # random, reference, unknown
-    words = [f"pre-trained on {options['pre_dataset']}"]
-    if origin["epoch"] < options["epochs"]:
-        words.append(f"unfinished: epoch {origin['epoch']} of {options['epochs']}")
-    same_recordings = {options["pre_dataset"], run.data_set} in ({run.data_set}, {"ntu60", "ntu120"})
-    if same_recordings and options["protocol"] != run.protocol:
-        words.append(f"{options['protocol']}: may have seen test clips")
-    if options["skeleton_representation"] != stream:
-        words.append(f"{options['skeleton_representation']} stream")
-    words += ["without masks"] if options["no_masks"] else []
-    words += [f"pairs {' '.join(options['pairs'])}"] if set(options["pairs"]) != set(PAIRS) else []
-    return ", ".join(words)
-
-
 def result_row(
-    run: Run, about: dict[str, Any], stream: str, task: str, **figures: float | None
+    run: Run, record: dict[str, Any], stream: str, task: str, **figures: float | None
 ) -> dict[str, Any]:
     """Return a row of result.json; its columns are those of `engine.results`.
 
     Args:
         run: task and data of the run.
-        about: what the run records: "options", "seed", "setup", "data" and "encoders", the origin of each
-            stream's encoder.
+        record: of the run: "options", "seed", "setup", "data", and "encoders", the origins of its streams.
         stream: the stream of this row, or "joint+motion" etc. for their fusion.
         task: such as "linear" or "1-NN retrieval".
         figures: accuracies in percent.
     """
-    streams, data = stream.split("+"), about["data"]
-    origins = [about["encoders"][run.stream.split("+").index(name)] for name in streams]
+    streams, data, options = stream.split("+"), record["data"], record["options"]
+    origins = [record["encoders"][run.stream.split("+").index(name)] for name in streams]
     encoders = [describe_encoder(origin, run, name) for name, origin in zip(streams, origins, strict=True)]
-    encoder = "; ".join(dict.fromkeys(encoders))
-    labels = about.get("labels", about["options"].get("label_fraction", 1.0))
+    labels = record.get("labels", options.get("label_fraction", 1.0))
 
     # what was trained and how; digests identify the data, and weights of unknown origin
     parts = [
-        origin.get("setup", "") or (origin["digest"][:8] if "seed" not in origin else "")
-        for origin in origins
+        origin.get("setup") or (origin["digest"][:8] if "seed" not in origin else "") for origin in origins
     ]
-    data_text = f"{data['train']} + {data['test']} clips {data['digest'][:8]}"
-    setup = "; ".join(part for part in dict.fromkeys([*parts, about["setup"], data_text]) if part)
+    parts += [record["setup"], f"{data['train']} + {data['test']} clips {data['digest'][:8]}"]
 
     # the published figure is comparable with the paper's method on the whole data set
     full = DATA_SETS[run.data_set].protocols.get(run.protocol)
-    whole = full and all(
-        abs(data[p] - n) <= TOLERANCE * n for p, n in zip(("train", "test"), full, strict=True)
-    )
-    comparable = bool(whole) and (stream, labels, encoder) == ("joint", 1, f"pre-trained on {run.data_set}")
-    row = dict(task=task, data_set=run.data_set, protocol=run.protocol, stream=stream, encoder=encoder)
-    weights = " ".join(origin.get("digest", "")[:8] for origin in origins)
-    row |= dict(labels=labels, setup=setup, seed=about["seed"], weights=weights, comparable=comparable)
-    return row | figures
+    counts = zip((data["train"], data["test"]), full or (), strict=bool(full))
+    whole = bool(full) and all(abs(found - n) <= TOLERANCE * n for found, n in counts)
+    comparable = whole and stream == "joint" and labels == 1 and as_published(origins[0], run)
+    return {
+        "task": task,
+        "data_set": run.data_set,
+        "protocol": run.protocol,
+        "stream": stream,
+        "encoder": "; ".join(dict.fromkeys(encoders)),
+        "labels": labels,
+        "setup": "; ".join(part for part in dict.fromkeys(parts) if part),
+        "seed": record["seed"],
+        "weights": " ".join(origin.get("digest", "")[:8] for origin in origins),
+        "comparable": comparable,
+        **figures,
+    }
 
 
 def repeat_seed(seed: int, repeat: int) -> int:

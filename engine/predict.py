@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from engine.device import set_up
-from engine.features import BATCH_SIZE, Clips, open_encoder, restore_classifier, stream_of
+from engine.encoders import open_classifier, open_encoder, stream_of
+from engine.features import BATCH_SIZE, Clips
 from engine.retrieval import knn_predict, nearest
 from feeder.augmentations import STREAMS, centre_crop
 from feeder.class_names import class_names
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def classify(args: Namespace, device: torch.device) -> Iterator[dict[str, Any]]:
     """Yield the most probable classes of each clip: the softmax of the scores, added over the checkpoints."""
-    found = [restore_classifier(path) for path in args.pretrained]
+    found = [open_classifier(path) for path in args.pretrained]
     data_set, outputs = found[0][1]["run"][1], found[0][0].fc.out_features
     for path, (model, origin) in zip(args.pretrained, found, strict=True):
         if (origin["run"][1], model.to(device).fc.out_features) != (data_set, outputs):
@@ -98,12 +99,12 @@ def find_neighbours(args: Namespace, device: torch.device) -> Iterator[dict[str,
         raise UserError(f"--top {args.top} is more than the {len(gallery)} training clips of {args.gallery}")
     loader = make_loader(gallery, Batches(len(gallery), BATCH_SIZE), workers=0)
     with torch.no_grad():
-        found = [torch.cat(encoder(x), dim=1) for x, _ in Clips(loader, stream, encoder.sizes, device)]
+        found = [encoder.features(x) for x, _ in Clips(loader, stream, encoder.sizes, device)]
     features, labels = torch.cat(found), torch.from_numpy(gallery.labels).to(device)
     folders = {data_set.folder: name for name, data_set in DATA_SETS.items()}
     names = class_names(folders.get(args.gallery.absolute().parent.name, ""), int(labels.max()) + 1)
     for clips in batches(args.clips):
-        query = embed(lambda x: torch.cat(encoder(x), dim=1), stream, encoder.sizes, clips, device)
+        query = embed(encoder.features, stream, encoder.sizes, clips, device)
         votes = knn_predict(features, labels, query, args.top)
         for clip, vote, rows in zip(clips, votes, nearest(features, query, args.top), strict=True):
             share = (labels[rows] == vote).double().mean().item()

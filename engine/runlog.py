@@ -31,19 +31,38 @@ class Run(NamedTuple):
     stream: str
 
 
+class Previous(NamedTuple):
+    """What a run continues; by default nothing."""
+
+    checkpoint: dict[str, Any] = {}
+    path: Path | None = None
+    log_folder: Path | None = None  # if the checkpoint is still in the folder that the run wrote it to
+    notes: tuple[str, ...] = ()  # a line for each option that has changed
+    folder: str | None = None  # of the checkpoints of the new run
+
+    def check_same(self, **entries: Any) -> None:
+        """Raise `UserError` if the checkpoint was written with other data or encoders."""
+        for name, value in entries.items():
+            if self.checkpoint.get(name, value) != value:
+                remedy = "choose another --checkpoint-path, or omit --resume"
+                raise UserError(f"{self.path} was started with other {name}: {remedy}")
+
+
+NEW = Previous()
+
+
 class RunLog:
     """The folder of a run, with what the run records about itself.
 
     log.txt has the printed lines, options.yaml all options with command line, commit and versions (a document
     for each start), metrics.jsonl a line for each epoch and, of an evaluation, a last line with the result;
-    TensorBoard's events are next to them. `about` (run, options, facts) is also in the checkpoints.
+    TensorBoard's events are next to them. `record` identifies the run; it is also in its checkpoints.
 
     Args:
         run: task and data; with the time, the name of a new folder in --log-dir.
         args: all options.
-        facts: what else identifies the run, such as seed and data.
-        folder: the folder of an earlier run, continued from `start_epoch`; lines of later epochs are removed.
-        start_epoch: first epoch of this run.
+        record: what identifies the run besides its options: "seed", "setup", "data", "encoders".
+        previous: what the run continues: its log, from which lines of later epochs are removed.
         enabled: only the main process writes.
     """
 
@@ -51,12 +70,11 @@ class RunLog:
         self,
         run: Run,
         args: Namespace,
-        facts: dict[str, Any],
-        folder: Path | None = None,
-        start_epoch: int = 0,
+        record: dict[str, Any],
+        previous: Previous = NEW,
         enabled: bool = True,
     ) -> None:
-        self.run, self.enabled, self.folder, self.about = run, enabled, folder or Path(os.devnull), {}
+        self.run, self.enabled, self.folder = run, enabled, previous.log_folder or Path(os.devnull)
         if not enabled:
             return
         try:
@@ -64,14 +82,18 @@ class RunLog:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed here
         except ImportError as error:
             raise UserError(f"{error.name} is not installed: pip install -r requirements.txt") from None
-        if folder:
+        start_epoch = previous.checkpoint.get("epoch", 0)
+        if previous.log_folder:
             self._drop_epochs(start_epoch)
-            (folder / RESULT).unlink(missing_ok=True)
+            (self.folder / RESULT).unlink(missing_ok=True)
         else:
             self.folder = _new_folder(Path(args.log_dir), run)
-        self.about = {"run": list(run), "options": vars(args), "log_folder": str(self.folder)} | facts
+        self.record = {"run": list(run), "options": vars(args), "log_folder": str(self.folder)} | record
+        if previous.folder:
+            self.record["folder"] = previous.folder
+            self.record["changes"] = [*previous.checkpoint.get("changes", ()), *previous.notes]
         with open(self.folder / "options.yaml", "a", encoding="utf-8") as file:
-            yaml.safe_dump(environment() | self.about, file, sort_keys=False, explicit_start=True)
+            yaml.safe_dump(environment() | self.record, file, sort_keys=False, explicit_start=True)
         self._text = open(self.folder / "log.txt", "a", buffering=1, encoding="utf-8")
         self.events = SummaryWriter(str(self.folder), purge_step=start_epoch or None)
 

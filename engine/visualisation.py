@@ -8,28 +8,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.draw import draw_views
-from engine.features import Task
 from engine.runlog import RunLog
 from feeder.augmentations import PretrainingViews
 from feeder.class_names import class_names
 from feeder.dataset import SkeletonDataset
+from options.datasets import DATA_SETS
 
 WORST, CONFUSED = 20, 10  # classes and confused pairs that are listed
 POINTS, DIMENSIONS = 1000, 64  # of the embeddings, few enough for a browser
 CLIPS = 4  # shown with their views
 
 
-def report_classes(log: RunLog, task: Task, predictions: Tensor, features: Tensor | None) -> None:
+def report_classes(log: RunLog, test: SkeletonDataset, predictions: Tensor, features: Tensor | None) -> None:
     """Print the accuracy of the classes; show the confusion matrix and the features in TensorBoard.
 
     `predictions` (N,) and `features` (N, D) are those of the test samples; without features there are no
     embeddings.
     """
-    num_classes, labels, predicted = task.num_classes, task.test.labels, predictions.cpu().numpy()
-    classes = class_names(task.run.data_set, num_classes)
-    matrix = np.bincount(labels * num_classes + predicted, minlength=num_classes**2).reshape(
-        num_classes, num_classes
-    )
+    labels, predicted = test.labels, predictions.cpu().numpy()
+    n = DATA_SETS[log.run.data_set].num_classes
+    classes = class_names(log.run.data_set, n)
+    matrix = np.bincount(labels * n + predicted, minlength=n**2).reshape(n, n)
     for line in describe_classes(matrix, classes):
         log.print(line)
 
@@ -43,9 +42,7 @@ def report_classes(log: RunLog, task: Task, predictions: Tensor, features: Tenso
         chosen = torch.from_numpy(np.random.default_rng(0).permutation(len(features))[:POINTS])
         x = F.normalize(features[chosen.to(features.device)].detach().float().cpu(), dim=1)
         u, s, _ = torch.pca_lowrank(x, min(DIMENSIONS, *x.shape), center=False)
-        rows = [
-            [classes[labels[i]], classes[predicted[i]], " ".join(task.test.names[i].split())] for i in chosen
-        ]
+        rows = [[classes[labels[i]], classes[predicted[i]], " ".join(test.names[i].split())] for i in chosen]
         log.events.add_embedding(u * s, rows, tag="test", metadata_header=["class", "predicted as", "sample"])
 
 

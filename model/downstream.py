@@ -1,6 +1,5 @@
 """Downstream model: encoder features for retrieval, a linear layer for classification."""
 
-import torch
 from torch import Tensor, nn
 
 from model.encoder import Encoder
@@ -23,7 +22,7 @@ class DownstreamModel(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Return [v_t, v_s], (N, 2 d), of clips x (N, 3, T, V, M) in metres."""
-        return torch.cat(self.encoder(x), dim=1)
+        return self.encoder.features(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the class scores (N, num_classes) of clips x (N, 3, T, V, M) in metres."""

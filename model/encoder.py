@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from feeder.skeleton import LINKS, NUM_BODIES, NUM_JOINTS
@@ -65,6 +66,10 @@ class Encoder(nn.Module):
         v_t = self.transformer_t(self.embed_t(tokens_t)).amax(dim=1)  # (N, d)
         v_s = self.transformer_s(self.embed_s(tokens_s)).amax(dim=1)  # (N, d)
         return v_t, v_s
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return [v_t, v_s], (N, 2 d), of clips x (N, 3, T, V, M) in metres."""
+        return torch.cat(self(x), dim=1)
 
 
 def xavier_(module: nn.Module) -> None:

@@ -43,6 +43,7 @@ def add_encoder_flags(parser: Parser, raw: bool = False) -> None:
     add("--random-encoder", action="store_true", help="an untrained encoder, as a baseline")
     if raw:
         add("--raw-coordinates", action="store_true", help="no encoder: the cropped clips themselves")
+    parser.set_defaults(raw_coordinates=False)
     add = parser.add_argument_group("streams and features").add_argument
     weights = "weights of the streams in their fusion (all 1)"
     add("--stream-weights", type=positive_float, nargs="+", metavar="W", help=weights)
@@ -51,14 +52,14 @@ def add_encoder_flags(parser: Parser, raw: bool = False) -> None:
     add_size_flags(parser, f"{note}\n  A checkpoint of the reference does not record --num-head.")
 
 
-def check_encoder_flags(parser: Parser, args: Namespace) -> None:
+def check_encoder_flags(parser: Parser, args: Namespace, raw: bool = False) -> None:
     """Exit with status 2 unless one kind of encoder is chosen, with one checkpoint for each stream."""
     if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         parser.error("evaluation runs in one process: start it without torchrun")
-    choices = [name for name in ("pretrained", "random_encoder", "raw_coordinates") if name in args]
-    if sum(bool(getattr(args, name)) for name in choices) != 1:
-        parser.error(f"choose one of {', '.join(f'--{name}' for name in choices).replace('_', '-')}")
-    if "raw_coordinates" in args and args.raw_coordinates and (sizes := given_sizes(args)):
+    if sum(map(bool, (args.pretrained, args.random_encoder, args.raw_coordinates))) != 1:
+        others = ", --raw-coordinates" if raw else ""
+        parser.error(f"choose one of --pretrained, --random-encoder{others}")
+    if args.raw_coordinates and (sizes := given_sizes(args)):
         parser.error(f"--raw-coordinates has no encoder: omit --{next(iter(sizes)).replace('_', '-')}")
     streams = args.finetune_skeleton_representation
     if len(set(streams)) < len(streams):

@@ -14,9 +14,9 @@ from conftest import SMALL, assert_same, metrics
 
 import pretraining
 from engine.checkpoint import load_checkpoint, restore_optimizer, save_checkpoint
-from engine.features import open_encoder
+from engine.encoders import open_encoder
 from engine.meters import Meter, progress_line
-from engine.runlog import Run, RunLog
+from engine.runlog import Previous, Run, RunLog
 from engine.training import random_states, restore_random_states, seed_everything, set_learning_rate
 from feeder.cli import UserError
 from model import DownstreamModel, Encoder, SCDNet
@@ -179,7 +179,7 @@ def test_a_run_folder(here):
     assert (log.folder / "log.txt").read_text() == "a line\nanother\nstopped: why\n"
     assert list(log.folder.glob("events.out.tfevents*"))
 
-    with RunLog(RUN, args, {"seed": 4}, folder=log.folder, start_epoch=1) as again:
+    with RunLog(RUN, args, {"seed": 4}, Previous({"epoch": 1}, log_folder=log.folder)) as again:
         again.metrics(1, acc1=61.0)
     assert metrics(log.folder) == [{"epoch": 0, "acc1": 50.0}, {"epoch": 1, "acc1": 61.0}]
     starts = list(yaml.safe_load_all((log.folder / "options.yaml").read_text()))

@@ -125,7 +125,7 @@ def test_a_report_leaves_text_scalars_heat_map_and_embeddings(tmp_path):
     x = torch.randn(1200, 70, generator=torch.Generator().manual_seed(0)) + 3
     with open_log(tmp_path) as log:
         test = SimpleNamespace(names=[f"clip\t{i}" for i in range(1200)], labels=labels.numpy())
-        report_classes(log, SimpleNamespace(run=RUN, num_classes=10, test=test), predictions, x)
+        report_classes(log, test, predictions, x)
         for epoch in range(2):
             log.metrics(epoch, **{"loss": 2.5 - epoch, "loss/ti": 1.0, "bone/repeat1/acc1": 50.0})
         log.metrics(best_acc1=3.0)
