@@ -162,21 +162,22 @@ def main(argv: list[str] | None = None) -> None:
     streams = args.finetune_skeleton_representation
     run = Run(kind, args.finetune_dataset, args.protocol, "+".join(streams))
 
-    # what to continue; an existing folder is locked from here until the run ends
+    num_classes = DATA_SETS[args.finetune_dataset].num_classes
+    split = open_both(folder, num_classes)
+    loaders = split.loaders(BATCH_SIZE, args.workers, device)
+
+    # what to continue; an existing folder of checkpoints is locked from here until the end
     lock = lock_folder(args.checkpoint_path) if Path(args.checkpoint_path).is_dir() else None
     names = trial_names(args)
     found = [find_previous(run, args, name, replaceable=not args.finetune) for _, _, name in names]
     previous = found[0]  # the only one with --resume
-    start = previous.checkpoint.get("epoch", args.start_epoch)
+    start = previous.checkpoint["epoch"]
     reported = previous.log_folder and (previous.log_folder / RESULT).is_file()
     if start >= args.epochs and (reported or not previous.path):
         where = previous.path or "--start-epoch"
         return print(f"nothing to do: epoch {start} of --epochs {args.epochs} ({where})")
 
-    # data, encoders, and the trials: label subsets of each stream and repeat
-    num_classes = DATA_SETS[args.finetune_dataset].num_classes
-    split = open_both(folder, num_classes)
-    loaders = split.loaders(BATCH_SIZE, args.workers, device)
+    # encoders, and the trials: label subsets of each stream and repeat
     seed = seed_everything(previous.checkpoint.get("seed", args.seed))
     encoders = dict(zip(streams, open_encoders(args, seed), strict=True))
     trials = []

@@ -168,40 +168,40 @@ def main(argv: list[str] | None = None) -> None:
     distributed.init_processes(device)
     rank, world_size = distributed.rank(), distributed.world_size()
 
-    # checkpoint to resume; its folder is locked from here until the run ends
+    # data: each process reads its rows of every batch
+    dataset = SkeletonDataset(folder, "train")
+    if len(dataset) < args.batch_size:
+        found = f"{len(dataset)} training samples, fewer than one --batch-size of {args.batch_size}"
+        raise UserError(f"{folder} has {found}")
+
+    # checkpoint to resume; an existing folder is locked from here until the end
     resumable = rank == 0 and Path(args.checkpoint_path).is_dir()
     lock = checkpoints.lock_folder(args.checkpoint_path) if resumable else None
     run = Run("pretraining", args.pre_dataset, args.protocol, args.skeleton_representation)
     previous = checkpoints.find_previous(run, args)
-    start = [previous.checkpoint.get("epoch", args.start_epoch), previous.checkpoint.get("step", 0)]
+    start = previous.checkpoint["epoch"], previous.checkpoint.get("step", 0)
     if any(other != start for other in distributed.gather_objects(start)):
         remedy = "--checkpoint-path must be a folder that all of them share"
         raise UserError(f"the processes find different checkpoints: {remedy}")
+    previous.check_same(data=dataset.digest())
     if start[0] >= args.epochs:
         if rank == 0:
             where = previous.path or "--start-epoch"
             print(f"nothing to do: epoch {start[0]} of --epochs {args.epochs} ({where})")
         return
 
-    # data: each process reads its rows of every batch
+    # network, views, optimiser, and their state
     seed = seed_everything(previous.checkpoint.get("seed", args.seed))
     seed = distributed.gather_objects(seed)[0]  # drawn by rank 0 if it is not set
-    dataset = SkeletonDataset(folder, "train")
-    batches = Batches(len(dataset), args.batch_size, seed, True, rank, world_size)
-    if not len(batches):
-        found = f"{len(dataset)} training samples, fewer than one --batch-size of {args.batch_size}"
-        raise UserError(f"{folder} has {found}")
-    loader = make_loader(dataset, batches, args.workers, pin_memory=device.type == "cuda")
-
-    # network, views, optimiser, and their state
     try:
         training = build(args, seed, device)
     except ValueError as error:
         parser.error(str(error))
     if previous.path:
-        previous.check_same(data=dataset.digest())
         with checkpoints.restoring(previous.path):
             training.restore(previous.checkpoint)
+    batches = Batches(len(dataset), args.batch_size, seed, True, rank, world_size)
+    loader = make_loader(dataset, batches, args.workers, pin_memory=device.type == "cuda")
 
     # log
     setup = changed_flags(args, get_parser().parse_args([]))

@@ -110,7 +110,7 @@ def find_previous(run: Run, args: Namespace, name: str = "", replaceable: bool =
             overwritten; if `replaceable`, one of the same task may be overwritten.
     """
     own = Path(args.checkpoint_path, name, NAME)
-    folder = str(own.parent.resolve())
+    folder, start = str(own.parent.resolve()), {"epoch": args.start_epoch}
     path = None if args.resume is None else own if args.resume == "auto" else Path(args.resume)
     path = path / NAME if path and path.is_dir() else path
     if own.exists() and (path is None or path.resolve() != own.resolve()):
@@ -118,10 +118,10 @@ def find_previous(run: Run, args: Namespace, name: str = "", replaceable: bool =
             remedy = "another --checkpoint-path starts a new run, --resume auto continues a single one"
             raise UserError(f"{own} exists: {remedy}")
     if path is None or (args.resume == "auto" and not own.exists()):
-        return Previous(folder=folder)
+        return Previous(start, folder=folder)
     checkpoint = load_checkpoint(path)
     if "run" not in checkpoint:  # not ours
-        return Previous(checkpoint, path, folder=folder)
+        return Previous(start | checkpoint, path, folder=folder)
     with restoring(path):
         notes = _compare(checkpoint, path, run, args)
         here = checkpoint["folder"] == str(path.resolve().parent) == folder

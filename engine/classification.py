@@ -79,7 +79,7 @@ class Progress:
             restore_optimizer(self.optimizer, self.model, checkpoint)
             if "random" in checkpoint:
                 restore_random_states(checkpoint["random"], self.generator)
-        self.epoch = checkpoint.get("epoch", self.epoch)
+        self.epoch = checkpoint["epoch"]
         self.best = {name: checkpoint.get(name) for name in self.best}
         best = previous.path.with_name(BEST)
         if best.is_file() and best.parent.resolve() != self.folder.resolve():

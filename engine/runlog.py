@@ -34,7 +34,7 @@ class Run(NamedTuple):
 class Previous(NamedTuple):
     """What a run continues; by default nothing."""
 
-    checkpoint: dict[str, Any] = {}
+    checkpoint: dict[str, Any] = {"epoch": 0}  # at least the first epoch of the run
     path: Path | None = None
     log_folder: Path | None = None  # if the checkpoint is still in the folder that the run wrote it to
     notes: tuple[str, ...] = ()  # a line for each option that has changed
@@ -82,7 +82,7 @@ class RunLog:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed here
         except ImportError as error:
             raise UserError(f"{error.name} is not installed: pip install -r requirements.txt") from None
-        start_epoch = previous.checkpoint.get("epoch", 0)
+        start_epoch = previous.checkpoint["epoch"]
         if previous.log_folder:
             self._drop_epochs(start_epoch)
             (self.folder / RESULT).unlink(missing_ok=True)

@@ -185,7 +185,7 @@ class Training:
                 )
         self.net.load_state_dict(checkpoint["state_dict"])
         restore_optimizer(self.optimizer, self.net, checkpoint)
-        self.epoch, self.step = checkpoint.get("epoch", self.epoch), checkpoint.get("step", 0)
+        self.epoch, self.step = checkpoint["epoch"], checkpoint.get("step", 0)
         for name, values in checkpoint.get("meters", {}).items():
             (self.meters.get(name) or self.statistics.setdefault(name, Meter())).restore(values)
         states = checkpoint.get("random", [])

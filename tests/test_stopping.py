@@ -116,7 +116,7 @@ def test_what_a_resumed_run_may_change(data, here, monkeypatch, capsys):
         "--skeleton-representation bone": "cross_subject joint, not pretraining ntu60 cross_subject bone",
         "--hidden-size 32": "it has --hidden-size 16, this run 32",
         "--num-head 4": "it has --num-head 2, this run 4",
-        "--data-path other": "was trained on other data of the same name",
+        "--data-path other": "was started with other data",
     }.items():
         code, line = failure(capsys, pretrain, data, f"--resume auto {flags}")
         assert code == 1 and message in line, line
