@@ -97,7 +97,7 @@ def train(
 
     `training` is updated in place; `save` writes its checkpoint.
     """
-    net, steps = training.net.train(), len(loader)
+    net, generator, steps = training.net.train(), training.generator, len(loader)
     saved, stopping = time.monotonic(), False
     with stop_signals() as caught:
         while training.epoch < args.epochs and not stopping:
@@ -107,12 +107,7 @@ def train(
             for batch in loader:
                 training.meters["Data"].update(time.perf_counter() - clock)
                 logits, losses = train_step(
-                    training.model,
-                    training.optimizer,
-                    training.views,
-                    batch,
-                    training.generator,
-                    args.precision,
+                    training.model, training.optimizer, training.views, batch, generator, args.precision
                 )
 
                 # log; the meters stay on their device and in their process until a line is printed

@@ -23,12 +23,10 @@ from model.reference import from_reference, is_reference, momentum_from_referenc
 NAME = "checkpoint.pth.tar"
 BEST = "model_best.pth.tar"  # of the epoch that is best on the test set
 # Options that a resumed run cannot change, and options whose changes are reported.
-IDENTITY = (
-    "pre_dataset finetune_dataset protocol skeleton_representation pairs no_masks label_fraction".split()
-)
-IDENTITY += "encoder_k encoder_m encoder_t encoder_dim".split()
-REPORTED = "epochs batch_size lr schedule warmup_epochs warmup_lr cos momentum weight_decay".split()
-REPORTED += "crop_ratio precision sync_batchnorm".split()
+IDENTITY = """pre_dataset finetune_dataset protocol skeleton_representation pairs no_masks label_fraction
+    encoder_k encoder_m encoder_t encoder_dim""".split()
+REPORTED = """epochs batch_size lr schedule warmup_epochs warmup_lr cos momentum weight_decay crop_ratio
+    precision sync_batchnorm""".split()
 
 
 def save_checkpoint(path: Path, checkpoint: dict) -> None:
@@ -48,10 +46,9 @@ def restoring(path: str | Path | None) -> Iterator[None]:
     try:
         yield
     except pickle.UnpicklingError:  # torch's message suggests running the code in the file
-        problem = (
-            "is damaged, or has more than tensors and plain types, which could run code: nothing was loaded"
-        )
-        raise UserError(f"{path} {problem}; save {{'state_dict': model.state_dict()}} instead") from None
+        problem = "is damaged, or has more than tensors and plain types, which could run code"
+        remedy = "nothing was loaded; save {'state_dict': model.state_dict()} instead"
+        raise UserError(f"{path} {problem}: {remedy}") from None
     except torch.OutOfMemoryError:
         raise
     except damaged as error:
@@ -71,9 +68,7 @@ def load_checkpoint(path: str | Path) -> dict:
     """
     path = Path(path) / NAME if Path(path).is_dir() else Path(path)
     if not path.is_file():
-        raise UserError(
-            f"no checkpoint at {path}: set the path of the file, or of the folder that contains {NAME}"
-        )
+        raise UserError(f"no checkpoint at {path}: set the path of the file, or of the folder of {NAME}")
     with restoring(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickles that are not checkpoints: an error follows
         if zipfile.is_zipfile(path):  # torch does not verify checksums
@@ -83,15 +78,11 @@ def load_checkpoint(path: str | Path) -> dict:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(content, dict):
             raise ValueError(f"it has a {type(content).__name__}, not a dict")
-        wrapped = next(
-            (name for name in ("state_dict", "model") if isinstance(content.get(name), dict)), None
-        )
-        state_dict = {
-            _plain_name(name): tensor for name, tensor in (content[wrapped] if wrapped else content).items()
-        }
-        if not state_dict or not all(isinstance(tensor, Tensor) for tensor in state_dict.values()):
+        named = content.get("state_dict", content.get("model", content))
+        if not isinstance(named, dict) or not named or not all(isinstance(x, Tensor) for x in named.values()):
             raise ValueError("it has no 'state_dict' of tensors")
-        checkpoint = content if wrapped else {}
+        state_dict = {_plain_name(name): tensor for name, tensor in named.items()}
+        checkpoint = {} if named is content else content
         if is_reference(state_dict):
             return checkpoint | {"state_dict": from_reference(state_dict), "reference": state_dict}
         return checkpoint | {"state_dict": state_dict}
@@ -142,10 +133,9 @@ def _compare(checkpoint: dict, path: Path, run: Run, args: Namespace) -> tuple[s
         remedy = "repeat the flags of that run to continue it, or choose another --checkpoint-path"
         raise UserError(f"{path} belongs to another run: {'; '.join(differences)}; {remedy}")
     if checkpoint.get("step") and "batch_size" in changed:
-        where = (
-            f"{path} is at step {checkpoint['step']} of an epoch, with --batch-size {before['batch_size']}"
-        )
-        raise UserError(f"{where}: resume with the same --batch-size to the end of the epoch")
+        where = f"{path} is at step {checkpoint['step']} of an epoch"
+        remedy = f"resume with --batch-size {before['batch_size']} to the end of the epoch"
+        raise UserError(f"{where}: {remedy}")
     return tuple(f"note: resumed with {_flag(n, now)}, was {before[n]}" for n in REPORTED if n in changed)
 
 

@@ -39,9 +39,8 @@ def pick_device(name: str = "auto", gpu: int | None = None) -> torch.device:
     if device.index is None:
         device = torch.device("cuda", local_rank() or 0)
     elif local_rank() is not None:
-        raise UserError(
-            f"under torchrun each process uses its own GPU: omit {name!r}, set CUDA_VISIBLE_DEVICES"
-        )
+        remedy = f"omit {name!r}, set CUDA_VISIBLE_DEVICES"
+        raise UserError(f"under torchrun each process uses its own GPU: {remedy}")
     if device.index >= torch.cuda.device_count():
         found = f"torch sees {torch.cuda.device_count()} GPUs"
         raise UserError(f"no device {device}: {found}; use --device cpu to run without")

@@ -126,9 +126,8 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("--views are drawn in a .png")
     clips: list[Clip] = list(read_clips([args.clip]))
     if len(clips) > 1:
-        raise UserError(
-            f"{args.clip} has {len(clips)} clips: choose one, such as {args.clip / clips[0].name}"
-        )
+        example = args.clip / clips[0].name
+        raise UserError(f"{args.clip} has {len(clips)} clips: choose one, such as {example}")
     (clip,) = clips
     if kind == ".png":
         x, num_frames = torch.from_numpy(clip.x)[None], torch.tensor([clip.num_frames])

@@ -77,15 +77,12 @@ def classify(args: Namespace, device: torch.device) -> Iterator[dict[str, Any]]:
             raise UserError(f"{path} and {args.pretrained[0]} have different classes")
     names = class_names(data_set, outputs)
     for clips in batches(args.clips):
-        scores = sum(
-            embed(model, stream_of(origin), model.encoder.sizes, clips, device) for model, origin in found
-        )
-        for clip, probabilities in zip(clips, scores.softmax(dim=1), strict=True):
-            shares, labels = probabilities.topk(min(args.top, outputs))
+        scores = sum(embed(m, stream_of(origin), m.encoder.sizes, clips, device) for m, origin in found)
+        for clip, softmax in zip(clips, scores.softmax(dim=1), strict=True):
+            shares, labels = softmax.topk(min(args.top, outputs))
             top = {"labels": labels.tolist(), "classes": [names[label] for label in labels.tolist()]}
-            yield (
-                {"clip": clip.name} | top | {"probabilities": [round(share, 6) for share in shares.tolist()]}
-            )
+            probabilities = [round(share, 6) for share in shares.tolist()]
+            yield {"clip": clip.name, **top, "probabilities": probabilities}
 
 
 def find_neighbours(args: Namespace, device: torch.device) -> Iterator[dict[str, Any]]:

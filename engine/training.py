@@ -7,6 +7,7 @@ import secrets
 import signal
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import FrameType
 
 import numpy as np
@@ -92,32 +93,29 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(signum, handler)
 
 
+@dataclass
 class Training:
     """State of a pre-training run that its checkpoints save.
 
     Args:
-        model: an `SCDNet`, or its `DistributedDataParallel`; `net` is the network in both cases.
+        model: an `SCDNet`, or its `DistributedDataParallel`.
         optimizer: the optimiser of its query encoder.
-        views: the augmentation, whose parameters `generator` draws.
-        epoch: completed epochs; `step` counts the completed steps of the current one.
+        views: the augmentation.
+        generator: of the views' parameters.
+        epoch: completed epochs.
+        step: completed steps of the current epoch.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        views: PretrainingViews,
-        generator: torch.Generator,
-        epoch: int = 0,
-    ) -> None:
-        self.model, self.net, self.optimizer, self.views = (
-            model,
-            getattr(model, "module", model),
-            optimizer,
-            views,
-        )
-        self.generator, self.epoch, self.step = generator, epoch, 0
-        self.device = next(model.parameters()).device
+    model: nn.Module
+    optimizer: Optimizer
+    views: PretrainingViews
+    generator: torch.Generator
+    epoch: int = 0
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        self.net = getattr(self.model, "module", self.model)
+        self.device = next(self.model.parameters()).device
         self.meters = {name: Meter(form) for name, form in METERS.items()}
         self.statistics: dict[str, Meter] = {}  # of printed steps
 
@@ -144,14 +142,10 @@ class Training:
 
     def figures(self, batch_size: int) -> dict[str, float]:
         """Return the means of the epoch over all processes, and its seconds and samples per second."""
+        means = {name: meter.mean() for name, meter in self.statistics.items()}
         seconds = self.meters["Time"].total
-        figures = {
-            "loss": self.meters["Loss"].mean(),
-            "acc1": self.meters["Acc@1"].mean(),
-            "seconds": seconds,
-        }
-        figures["samples_per_second"] = self.step * batch_size / max(seconds, 1e-9)
-        return figures | {name: meter.mean() for name, meter in self.statistics.items()}
+        speed = {"seconds": seconds, "samples_per_second": self.step * batch_size / max(seconds, 1e-9)}
+        return {"loss": self.meters["Loss"].mean(), "acc1": self.meters["Acc@1"].mean()} | speed | means
 
     def next_epoch(self) -> None:
         """Start the next epoch with empty meters."""
@@ -179,10 +173,8 @@ class Training:
         """Continue from a checkpoint; the reference's has neither generators nor meters."""
         for name, value in checkpoint.get("sizes", {}).get("encoder", {}).items():
             if self.net.sizes["encoder"].get(name) != value:
-                flag, own = f"--{name.replace('_', '-')}", self.net.sizes["encoder"].get(name)
-                raise ValueError(
-                    f"it has {flag} {value}, this run {own}; repeat the flags of that run to continue it"
-                )
+                flag = f"--{name.replace('_', '-')} {value}"
+                raise ValueError(f"it has {flag}: repeat the flags of that run to continue it")
         self.net.load_state_dict(checkpoint["state_dict"])
         restore_optimizer(self.optimizer, self.net, checkpoint)
         self.epoch, self.step = checkpoint["epoch"], checkpoint.get("step", 0)

@@ -53,20 +53,18 @@ def describe_classes(matrix: np.ndarray, names: Sequence[str]) -> list[str]:
     tested = np.flatnonzero(counts)
     accuracies = 100 * correct[tested] / counts[tested]
     order = tested[np.argsort(accuracies, kind="stable")]
-    lines = [
-        f"Acc@1 of each class, mean {accuracies.mean():.1f}"
-        + (f"; the worst {WORST}:" if len(order) > WORST else ":")
-    ]
-    lines += [
-        f"  {100 * correct[i] / counts[i]:5.1f}  {correct[i]}/{counts[i]}  {titles[i]}" for i in order[:WORST]
-    ]
+    shown = f"; the worst {WORST}" if len(order) > WORST else ""
+    lines = [f"Acc@1 of each class, mean {accuracies.mean():.1f}{shown}:"]
+    for i in order[:WORST]:
+        lines.append(f"  {100 * correct[i] / counts[i]:5.1f}  {correct[i]}/{counts[i]}  {titles[i]}")
 
     # the most frequent errors first, ties by label
     errors = sorted((-matrix[i, j], i, j) for i, j in zip(*np.nonzero(matrix), strict=True) if i != j)
-    lines += ["most confused (clips, class -> predicted as):"] if errors else []
-    return lines + [
-        f"  {-count}/{counts[i]}  {titles[i]} -> {titles[j]}" for count, i, j in errors[:CONFUSED]
-    ]
+    if errors:
+        lines.append("most confused (clips, class -> predicted as):")
+    for count, i, j in errors[:CONFUSED]:
+        lines.append(f"  {-count}/{counts[i]}  {titles[i]} -> {titles[j]}")
+    return lines
 
 
 def show_views(log: RunLog, dataset: SkeletonDataset, views: PretrainingViews, seed: int) -> None:

@@ -60,17 +60,15 @@ class GraphConvolution(nn.Module):
         relation = relation.to(ab.dtype)  # under autocast the bias promoted it to float32
         # bias and PA as two more channels, of ones and of PA: then one product computes the complete matrices
         constant = torch.stack([torch.ones_like(self.PA), self.PA.mT], dim=1).flatten(2)  # (3, 2, V * V)
-        relation = torch.cat(
-            [relation, constant.to(relation.dtype).expand(n, -1, -1, -1)], dim=2
-        )  # (N, 3, r + 2, V * V)
+        constant = constant.to(relation.dtype).expand(n, -1, -1, -1)
+        relation = torch.cat([relation, constant], dim=2)  # (N, 3, r + 2, V * V)
         one = torch.ones_like(self.topology_bias)[..., None]
         weight = torch.cat(
             [self.topology_weight * self.alpha, self.topology_bias[..., None] * self.alpha, one], dim=2
         )
         # block-diagonal over the subsets, which are then adjacent in the result without a copy
-        blocks = torch.eye(NUM_SUBSETS, dtype=relation.dtype, device=x.device)[
-            :, None, :, None
-        ]  # (3, 1, 3, 1)
+        eye = torch.eye(NUM_SUBSETS, dtype=relation.dtype, device=x.device)
+        blocks = eye[:, None, :, None]  # (3, 1, 3, 1)
         relation = (relation.unsqueeze(3) * blocks).flatten(3).flatten(1, 2)  # (N, 3 * (r + 2), 3 * V * V)
         mix = torch.bmm(weight.transpose(0, 1).flatten(1).expand(n, -1, -1), relation)  # (N, C, 3 * V * V)
         return mix.view(-1, NUM_SUBSETS * v, v)
@@ -88,11 +86,7 @@ class TemporalConvolution(nn.Module):
         self.stem = Projection(channels, channels, fan_out=quarter)
         self.conv1 = _temporal_conv(quarter, dilation=1)
         self.conv2 = _temporal_conv(quarter, dilation=2)
-        self.bn1, self.bn2, self.bn3 = (
-            nn.BatchNorm2d(quarter),
-            nn.BatchNorm2d(quarter),
-            nn.BatchNorm2d(quarter),
-        )
+        self.bn1, self.bn2, self.bn3 = (nn.BatchNorm2d(quarter) for _ in range(3))
         for bn in (self.stem.bn, self.bn1, self.bn2, self.bn3):
             nn.init.normal_(bn.weight, 1.0, 0.02)
 

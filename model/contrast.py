@@ -134,9 +134,8 @@ class SCDNet(nn.Module):
     def enqueue(self, keys: dict[str, Tensor]) -> None:
         """Replace the oldest keys of each queue by `keys` (N, dim) of all processes, in rank order."""
         rows = _gather(torch.cat([keys[domain] for domain in DOMAINS], dim=1))  # (world_size * N, 3 * dim)
-        columns = (
-            self.queue_pointer + torch.arange(len(rows), device=rows.device)
-        ) % self.K  # (world_size * N,)
+        steps = torch.arange(len(rows), device=rows.device)
+        columns = (self.queue_pointer + steps) % self.K  # (world_size * N,)
         for domain, new in zip(DOMAINS, rows.chunk(3, dim=1), strict=True):
             self.queues[domain].index_copy_(1, columns, new.T.to(self.queues[domain].dtype))
         self.queue_pointer.add_(len(rows)).remainder_(self.K)

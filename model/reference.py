@@ -158,10 +158,8 @@ def momentum_from_reference(state_dict: dict[str, Tensor], optimizer: dict) -> d
     a buffer does not match.
     """
     names = [name for name in state_dict if name.rsplit(".", 1)[-1] not in NORM[2:] and "_queue" not in name]
-    if (
-        "fc.weight" in names and len(optimizer.get("state", {})) <= 2
-    ):  # linear evaluation: the encoder is frozen
-        names = ["fc.weight", "fc.bias"]
+    if "fc.weight" in names and len(optimizer.get("state", {})) <= 2:
+        names = ["fc.weight", "fc.bias"]  # of a linear evaluation, whose encoder is frozen
     buffers = {}
     for number, state in optimizer.get("state", {}).items():
         buffer = state.get("momentum_buffer")
@@ -190,17 +188,13 @@ def sizes(state_dict: dict[str, Tensor]) -> dict[str, int]:
         raise ValueError("it has no encoder")
     prefix = max(prefixes)  # encoder_q before encoder_k
     d, width_t = ours[f"{prefix}embed_t.0.weight"].shape
-    layers = sum(
-        name.startswith(f"{prefix}transformer_t.") and name.endswith("in_proj_weight") for name in ours
-    )
-    channels, joints = (
-        len(ours[f"{prefix}backbone_t.l1.tcn.stem.bias"]),
-        len(ours[f"{prefix}backbone_t.l1.gcn.PA"][0]),
-    )
+    attention = [name for name in ours if name.endswith("in_proj_weight")]
+    layers = sum(name.startswith(f"{prefix}transformer_t.") for name in attention)
+    channels = len(ours[f"{prefix}backbone_t.l1.tcn.stem.bias"])
+    joints = len(ours[f"{prefix}backbone_t.l1.gcn.PA"][0])
     frames, bodies = ours[f"{prefix}embed_s.0.weight"].shape[1] // channels, width_t // (joints * channels)
-    return dict(
-        hidden_size=d, num_layer=layers, channels=channels, frames=frames, joints=joints, bodies=bodies
-    )
+    found = dict(hidden_size=d, num_layer=layers, channels=channels)
+    return found | dict(frames=frames, joints=joints, bodies=bodies)
 
 
 def strip_module(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -106,7 +106,7 @@ def test_what_a_resumed_run_may_change(data, here, monkeypatch, capsys):
     part.write_bytes(part.read_bytes()[:-8] + (1).to_bytes(8, "little"))
     capsys.readouterr()
     for flags, message in {
-        "--batch-size 4": "ck/checkpoint.pth.tar is at step 2 of an epoch, with --batch-size 8: resume with",
+        "--batch-size 4": "is at step 2 of an epoch: resume with --batch-size 8",
         "--encoder-t 0.1": "another run: --encoder-t 0.2, not --encoder-t 0.1; repeat the flags of that run",
         "--encoder-m 0.5": "--encoder-m 0.999, not --encoder-m 0.5",
         "--encoder-k 48": "--encoder-k 24, not --encoder-k 48",
@@ -114,8 +114,8 @@ def test_what_a_resumed_run_may_change(data, here, monkeypatch, capsys):
         "--no-masks": "--no-masks False, not --no-masks True",
         "--seed 2": "--seed 1, not 2",
         "--skeleton-representation bone": "cross_subject joint, not pretraining ntu60 cross_subject bone",
-        "--hidden-size 32": "it has --hidden-size 16, this run 32",
-        "--num-head 4": "it has --num-head 2, this run 4",
+        "--hidden-size 32": "it has --hidden-size 16: repeat",
+        "--num-head 4": "it has --num-head 2: repeat",
         "--data-path other": "was started with other data",
     }.items():
         code, line = failure(capsys, pretrain, data, f"--resume auto {flags}")
