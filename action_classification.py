@@ -155,13 +155,15 @@ def main(argv: list[str] | None = None) -> None:
     parser = get_parser()
     args = parser.parse_args(argv)
     check_options(parser, args)
-    folder, device = flags.given_folder(parser, args, args.finetune_dataset), set_up(args)
+    folder = flags.given_folder(parser, args, args.finetune_dataset)
+    device = set_up(args.device, args.gpu, args.threads)
     if args.evaluate:
         return evaluate(args, folder, device)
     kind = "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
     streams = args.finetune_skeleton_representation
     run = Run(kind, args.finetune_dataset, args.protocol, "+".join(streams))
 
+    # data
     num_classes = DATA_SETS[args.finetune_dataset].num_classes
     split = open_both(folder, num_classes)
     loaders = split.loaders(BATCH_SIZE, args.workers, device)

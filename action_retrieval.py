@@ -48,7 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     flags.check_encoder_flags(parser, args, raw=True)
     streams, ks = args.finetune_skeleton_representation, args.knn_neighbours
     run = Run("retrieval", args.finetune_dataset, args.protocol, "+".join(streams))
-    folder, device = flags.given_folder(parser, args, args.finetune_dataset), set_up(args)
+    folder = flags.given_folder(parser, args, args.finetune_dataset)
+    device = set_up(args.device, args.gpu, args.threads)
     split = open_both(folder, DATA_SETS[args.finetune_dataset].num_classes)
     if max(ks) > len(split.train):
         raise UserError(f"--knn-neighbours {max(ks)} is more than the gallery's {len(split.train)} samples")

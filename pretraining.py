@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = get_parser()
     args = parser.parse_args(argv)
     folder = flags.given_folder(parser, args, args.pre_dataset)
-    device = set_up(args)
+    device = set_up(args.device, args.gpu, args.threads, args.precision)
     check_options(parser, args, device)
     distributed.init_processes(device)
     rank, world_size = distributed.rank(), distributed.world_size()

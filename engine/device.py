@@ -9,7 +9,6 @@ import ctypes
 import re
 import resource
 import sys
-from argparse import Namespace
 
 import torch
 
@@ -48,15 +47,17 @@ def pick_device(name: str = "auto", gpu: int | None = None) -> torch.device:
     return device
 
 
-def set_up(args: Namespace) -> torch.device:
-    """Return the device of a run, after setting torch's threads and precision."""
-    device, precision = pick_device(args.device, args.gpu), getattr(args, "precision", "fp32")
+def set_up(
+    name: str, gpu: int | None = None, threads: int | None = None, precision: str = "fp32"
+) -> torch.device:
+    """Return the device of a run, as `pick_device` does, after setting torch's threads and precision."""
+    device = pick_device(name, gpu)
     if precision == "tf32" and device.type != "cuda":
         raise UserError("--precision tf32 needs a GPU: choose fp32 or bf16 on a CPU")
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
     if device.type == "cpu":
         _keep_freed_memory()
     return device

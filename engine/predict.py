@@ -43,7 +43,6 @@ def get_parser() -> CommandLine:
     add("--top", type=int, default=5, metavar="K", help="classes or neighbours to print (%(default)s)")
     add("--json", type=Path, metavar="FILE", help="file to write, one line per clip")
     add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
-    parser.set_defaults(gpu=None, threads=None)
     return parser
 
 
@@ -54,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.top < 1:
         parser.error("--top must be at least 1")
-    device = set_up(args)
+    device = set_up(args.device)
     lines = []
     for prediction in find_neighbours(args, device) if args.gallery else classify(args, device):
         print(prediction["clip"])

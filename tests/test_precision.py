@@ -1,6 +1,5 @@
 """bfloat16 follows float32; what must be in float32 is."""
 
-from argparse import Namespace
 
 import pytest
 import torch
@@ -46,9 +45,8 @@ def test_a_short_bf16_training_follows_the_fp32_one():
 
 
 def test_tf32_is_refused_on_a_cpu_and_forbidden_elsewhere():
-    args = dict(device="cpu", gpu=None, threads=None)
     with pytest.raises(UserError, match="choose fp32 or bf16"):
-        set_up(Namespace(**args, precision="tf32"))
+        set_up("cpu", precision="tf32")
     for precision in ("fp32", "bf16"):
-        assert set_up(Namespace(**args, precision=precision)) == torch.device("cpu")
+        assert set_up("cpu", precision=precision) == torch.device("cpu")
         assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cudnn.allow_tf32

@@ -58,7 +58,7 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Print the table."""
     args = get_parser().parse_args(argv)
-    device, n = set_up(args), args.batch_size
+    device, n = set_up(args.device, args.gpu, args.threads), args.batch_size
     precisions = args.precisions or (["fp32", "tf32", "bf16"] if device.type == "cuda" else ["fp32", "bf16"])
     print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, batch {n}")
     views, generator = PretrainingViews(), torch.Generator().manual_seed(0)
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"two views: {n / took:.0f} samples/s")
 
     for precision in precisions:
-        set_up(argparse.Namespace(**vars(args), precision=precision))
+        set_up(args.device, args.gpu, args.threads, precision)
         size = 8192 if device.type == "cuda" else 3072
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         a, b = torch.randn(2, size, size, device=device, dtype=dtype)
