@@ -41,10 +41,10 @@ from engine.runlog import Run, RunLog
 from engine.training import random_states, restore_random_states, seed_everything, set_learning_rate
 from feeder.augmentations import STREAMS
 from feeder.cli import UserError, script
+from feeder.data_sets import DATA_SETS
 from feeder.dataset import Batches, make_loader
 from model import DownstreamModel, Encoder
 from options import flags
-from options.datasets import DATA_SETS
 from options.parser import Parser, positive_fraction, positive_int
 
 

@@ -20,8 +20,8 @@ from engine.training import seed_everything
 from engine.visualisation import report_classes
 from feeder.augmentations import STREAMS
 from feeder.cli import UserError, script
+from feeder.data_sets import DATA_SETS
 from options import flags
-from options.datasets import DATA_SETS
 from options.parser import Parser, positive_int
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from engine.runlog import Run
 from feeder.cli import UserError
+from feeder.data_sets import DATA_SETS
 from model.contrast import PAIRS
-from options.datasets import DATA_SETS
 
 TOLERANCE = 0.002  # of the samples of a whole data set, whose number varies slightly by script for PKU-MMD
 # Options that do not change a result, and options that have columns of their own.

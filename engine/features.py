@@ -55,7 +55,7 @@ def open_task(run: Run, folder: Path, num_classes: int, device: torch.device) ->
         worst = int(dataset.labels.argmax())
         if dataset.labels[worst] >= num_classes:
             label = f"{dataset.names[worst]} has label {dataset.labels[worst]}"
-            raise UserError(f"{folder}: {label}, but options/datasets.py has {num_classes} classes")
+            raise UserError(f"{folder}: {label}, but feeder/data_sets.py has {num_classes} classes")
     return task
 
 

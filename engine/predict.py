@@ -24,11 +24,10 @@ from engine.device import set_up
 from engine.features import BATCH_SIZE, Clips, open_encoder, restore_classifier, stream_of
 from engine.retrieval import knn_predict, nearest
 from feeder.augmentations import STREAMS, centre_crop
-from feeder.class_names import class_names
 from feeder.cli import CommandLine, UserError, script
 from feeder.clips import Clip, read_clips
+from feeder.data_sets import DATA_SETS, class_names
 from feeder.dataset import Batches, SkeletonDataset, make_loader
-from options.datasets import DATA_SETS
 
 
 def get_parser() -> CommandLine:

@@ -11,7 +11,7 @@ from engine.draw import draw_views
 from engine.features import Task
 from engine.runlog import RunLog
 from feeder.augmentations import PretrainingViews
-from feeder.class_names import class_names
+from feeder.data_sets import class_names
 from feeder.dataset import SkeletonDataset
 
 WORST, CONFUSED = 20, 10  # classes and confused pairs that are listed

@@ -5,7 +5,7 @@ from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 
-from options.datasets import DATA_SETS, PROTOCOL_FOLDERS, split_folder
+from feeder.data_sets import DATA_SETS, PROTOCOL_FOLDERS, split_folder
 from options.parser import Parser, fraction, natural, natural_float, positive_float, positive_int, seed
 
 STREAM_FLAG = "--finetune-skeleton-representation"  # of a downstream task

@@ -10,9 +10,7 @@ import action_retrieval
 import ntu_gendata
 import pku_gendata
 import pretraining
-from feeder.preparation import ntu, pku
-from feeder.preparation.public import NW_UCLA, UI_PRMD
-from options.datasets import DATA_SETS, PROTOCOL_FOLDERS, split_folder
+from feeder.data_sets import DATA_SETS, split_folder
 
 PRETRAINING = """--lr 0.01 --batch-size 64 --encoder-t 0.2 --encoder-k 8192 --schedule 351 --epochs 451
     --checkpoint-path ./checkpoints/pretrain/ --pre-dataset ntu60 --protocol cross_subject
@@ -152,11 +150,3 @@ def test_the_table_of_data_sets():
         ValueError, match="ntu60 has no protocol cross_setup: choose from cross_subject, cros"
     ):
         split_folder("data", "ntu60", "cross_setup")
-
-
-def test_the_full_counts_are_those_of_data_preparation():
-    counts = {(f"pku_part{part}", name): n for (part, name), n in pku.SAMPLE_COUNTS.items()}
-    counts |= {("ui_prmd", name): n for name, n in UI_PRMD.counts.items()} | ntu.SAMPLE_COUNTS
-    counts |= {("nw_ucla", name): n for name, n in NW_UCLA.counts.items()}
-    table = ((name, *entry) for name, row in DATA_SETS.items() for entry in row.protocols.items())
-    assert {(name, PROTOCOL_FOLDERS[protocol]): n for name, protocol, n in table if n} == counts
