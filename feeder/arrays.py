@@ -10,7 +10,6 @@ restores the old folder.
 """
 
 import contextlib
-import io
 import math
 import os
 import pickle
@@ -18,7 +17,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -151,9 +150,10 @@ def write_splits(root: str | Path, benchmarks: Iterable[str]) -> Iterator["Split
     for folder in folders.values():
         _clean_up(folder)
     try:
-        writer = SplitWriter(temporary)
-        yield writer
-        writer.finish()
+        with contextlib.ExitStack() as files:
+            writer = SplitWriter(temporary, files)
+            yield writer
+            writer.finish()
         os.sync()  # a power failure must not leave empty files either
         for name, folder in folders.items():
             if folder.exists():
@@ -172,15 +172,16 @@ class SplitWriter:
     Samples are written to a file: through a memmap, a full disk would kill the process with SIGBUS.
     """
 
-    def __init__(self, folders: Mapping[str, Path]) -> None:
-        self.folders = folders
-        # (benchmark, part) -> name, label and number of frames of each sample
+    def __init__(self, folders: Mapping[str, Path], files: contextlib.ExitStack) -> None:
+        # (benchmark, part) -> name, label and number of frames of each sample; the file of samples
         self.rows: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
+        self.files: dict[tuple[str, str], BinaryIO] = {}
         for benchmark, folder in folders.items():
             folder.mkdir()
             for part in PARTS:
                 self.rows[benchmark, part] = []
-                path_of(folder, part, DATA).write_bytes(_header(0))
+                self.files[benchmark, part] = files.enter_context(open(path_of(folder, part, DATA), "xb"))
+                _write_header(self.files[benchmark, part], 0)
 
     def add(
         self, parts: Mapping[str, str], name: str, label: int, num_frame: int, sample: np.ndarray
@@ -192,28 +193,24 @@ class SplitWriter:
         """
         if sample.shape != SAMPLE_SHAPE or not 1 <= num_frame <= MAX_FRAMES or label < 0:
             raise ValueError(f"{name}: sample {sample.shape}, num_frame {num_frame}, label {label}")
-        for benchmark, part in parts.items():
-            with open(path_of(self.folders[benchmark], part, DATA), "ab") as file:
-                file.write(np.ascontiguousarray(sample, np.float32).data)
-            self.rows[benchmark, part].append((name, label, num_frame))
+        for key in parts.items():
+            self.files[key].write(np.ascontiguousarray(sample, np.float32).data)
+            self.rows[key].append((name, label, num_frame))
 
     def finish(self) -> None:
         """Complete the headers and write the other files."""
-        for (benchmark, part), rows in self.rows.items():
-            folder = self.folders[benchmark]
-            with open(path_of(folder, part, DATA), "r+b") as file:
-                file.write(_header(len(rows)))
+        for key, rows in self.rows.items():
+            _write_header(self.files[key], len(rows))
+            folder, part = Path(self.files[key].name).parent, key[1]
             names, labels, num_frames = ([row[column] for row in rows] for column in range(3))
             np.save(path_of(folder, part, NUM_FRAME), np.array(num_frames, np.int64))
             path_of(folder, part, LABEL).write_bytes(pickle.dumps((names, labels), protocol=4))
 
 
-def _header(num_samples: int) -> bytes:
-    """Return the header of a file of samples, of the same length for any number of them."""
-    file = io.BytesIO()
+def _write_header(file: BinaryIO, num_samples: int) -> None:
+    file.seek(0)
     header = {"descr": "<f4", "fortran_order": False, "shape": (num_samples, *SAMPLE_SHAPE)}
-    np.lib.format.write_array_header_1_0(file, header)
-    return file.getvalue()
+    np.lib.format.write_array_header_1_0(file, header)  # the same length for any number of samples
 
 
 def _clean_up(folder: Path) -> None:

@@ -89,11 +89,11 @@ def generate(
     files = [source for source in sources if isinstance(source, Source) and source.samples]
     files.sort(key=lambda file: file.samples[0].name)
     results = _read_all(read, files, workers)
-    progress = tqdm(results, total=len(files), unit="file", disable=None)
     with write_splits(folder, benchmarks) as writer, contextlib.closing(results):
         check_space(folder, sum(len(sample.parts) for file in files for sample in file.samples))
         report = Report(writer.rows, [], [source for source in sources if isinstance(source, str)])
         faults: dict[str, dict[str, str] | None] = {}  # of the first samples
+        progress = tqdm(results, total=len(files), unit="file", disable=None)
         for file, clips in zip(files, progress, strict=True):
             for sample, clip in zip(file.samples, clips, strict=True):
                 if clip is None:

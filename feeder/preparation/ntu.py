@@ -87,8 +87,8 @@ def read_bodies(path: Path) -> np.ndarray:
     bodies = np.zeros((1 + max((place for place, _, _ in found), default=-1), num_frames, NUM_JOINTS, 3))
     if found:
         places, frames, starts = zip(*found, strict=True)
-        numbers = [number for start in starts for number in range(start, start + NUM_JOINTS)]
-        positions = read_positions(path, lines, numbers, columns=3, width=12)
+        blocks = [range(start, start + NUM_JOINTS) for start in starts]
+        positions = read_positions(path, lines, blocks, columns=3, width=12)
         bodies[places, frames] = positions.reshape(-1, NUM_JOINTS, 3)
     return bodies
 

@@ -78,7 +78,7 @@ def read_video(path: Path) -> np.ndarray:
     """Return the two bodies of a skeleton file, (2, T, 25, 3) float64 in metres, zeros for an absent body."""
     # a line is a frame: x y z of the first body's joints, then of the second's
     lines, width = read_text(path).split("\n"), NUM_BODIES * NUM_JOINTS * 3
-    frames = read_positions(path, lines, range(len(lines)), width, width)
+    frames = read_positions(path, lines, [range(len(lines))], width, width)
     return frames.reshape(-1, NUM_BODIES, NUM_JOINTS, 3).swapaxes(0, 1)
 
 

@@ -30,24 +30,23 @@ def read_text(path: Path) -> str:
 
 
 def read_positions(
-    path: Path, lines: list[str], numbers: Sequence[int], columns: int, width: int
+    path: Path, lines: list[str], blocks: Sequence[range], columns: int, width: int
 ) -> np.ndarray:
-    """Return the first `columns` coordinates of the lines with these numbers (from 0), (N, columns).
+    """Return the first `columns` coordinates of each line in blocks of lines of a file, (N, columns).
 
     The lines must have `width` numbers.
     """
+    rows = [row for block in blocks for row in lines[block.start : block.stop]]
     used = sorted({*range(columns), width - 1})  # the last one only shows that the line is complete
-    rows = [lines[number] for number in numbers]
     try:
         positions = np.loadtxt(rows, comments=None, usecols=used, ndmin=2)[:, :columns]
         if len(positions) == len(rows) and np.abs(positions).max() <= LIMIT:
             return positions
     except ValueError:
         pass
-    wrong = (number for number in numbers if not _is_complete(lines[number].split(), used))
-    number = next(wrong, numbers[0])
-    words = lines[number].split()
-    found = f"expected {width} numbers, found {len(words)}: {lines[number][:40]!r}"
+    numbers = [number for block in blocks for number in block]
+    number = next((at for at in numbers if not _is_complete(lines[at].split(), used)), numbers[0])
+    found = f"expected {width} numbers, found {len(lines[number].split())}: {lines[number][:40]!r}"
     raise UserError(f"{path}: line {number + 1}: {found}")
 
 

@@ -51,7 +51,7 @@ def read_table(path: Path) -> np.ndarray:
     """Return the x y z of each joint in each line of a file, (T, 22, 3)."""
     lines = read_text(path).replace(",", " ").split("\n")
     width = 3 * len(PARENTS)
-    return read_positions(path, lines, range(len(lines)), width, width).reshape(-1, len(PARENTS), 3)
+    return read_positions(path, lines, [range(len(lines))], width, width).reshape(-1, len(PARENTS), 3)
 
 
 def place_joints(positions: np.ndarray, angles: np.ndarray) -> np.ndarray:
