@@ -38,9 +38,6 @@ def path_of(folder: str | Path, part: str, kind: str) -> Path:
 
 def check_is_folder(folder: Path) -> None:
     """Raise `UserError` if there is no such folder."""
-    for path in (folder, *folder.parents):
-        if path.is_file():
-            raise UserError(f"{path}: a file, not a folder; for .pkl and .npz files see docs/data.md")
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; set the folder of the data, or prepare it (docs/data.md)")
 

@@ -181,7 +181,7 @@ def test_verdict_on_numbers_of_samples(found, verdict):
 
 @pytest.mark.parametrize(
     "name, reason",
-    [("", "no arrays in it"), ("nowhere", "no such folder"), ("NTU60_CS.npz", "a file, not a folder")],
+    [("", "no arrays in it"), ("nowhere", "no such folder"), ("NTU60_CS.npz", "no such folder")],
 )
 def test_folders_without_arrays(tmp_path, capsys, name, reason):
     (tmp_path / "NTU60_CS.npz").touch()

@@ -55,19 +55,14 @@ def find_files(folders: Iterable[Path]) -> dict[str, Path]:
 def list_sources(files: Mapping[str, Path], dataset: str, benchmarks: Iterable[str]) -> list[Source | str]:
     """Return a source for each file, given by name, of the data set, and lines about the others."""
     sources: list[Source | str] = []
-    of_ntu120 = []
     for name, path in files.items():
         if place := DATA_SETS[dataset].place(name):
             label, parts = place
             parts = {benchmark: parts[benchmark] for benchmark in benchmarks}
             sources.append(Source(path, (Sample(name + SUFFIX, label, parts),)))
-        elif DATA_SETS["ntu120"].place(name):
-            of_ntu120.append(name)
         else:
-            sources.append(f"{path}: {name} is not the name of a sample of {dataset}, like {EXAMPLE}")
-    if of_ntu120:
-        count = f"{len(of_ntu120)} samples of NTU-120, not NTU-60"
-        sources.append(f"{files[of_ntu120[0]]}: {count}, such as {of_ntu120[0]}; set --dataset ntu120")
+            reason = f"{name} is not a sample of {dataset}, like {EXAMPLE}; see --dataset"
+            sources.append(f"{path}: {reason}")
     return sources
 
 
