@@ -114,5 +114,7 @@ def _find_bodies(path: Path, lines: list[str]) -> tuple[int, list[tuple[int, int
         reason = f"{lines[at][:20]!r} is not a number of frames, bodies or joints" if at < len(lines) else ""
         raise UserError(f"{path}: line {at + 1}: {reason or 'the file ends before its last frame'}") from None
     if at + 1 != len(lines):
-        raise UserError(f"{path}: line {len(lines)}: this is not the end of the last of {num_frames} frames")
+        raise UserError(
+            f"{path}: line {min(at + 2, len(lines))}: not the end of the last of {num_frames} frames"
+        )
     return num_frames, found
