@@ -249,10 +249,3 @@ def test_arrays_of_related_repositories_open(tmp_path):
         "above 300 are read as 300: 2 of 3",
         "of 0 are read as 1: 1 of 3",
     ]
-
-
-def test_a_file_in_place_of_a_folder(tmp_path):
-    (tmp_path / "NTU60_CS.npz").touch()
-    for folder in (tmp_path / "NTU60_CS.npz", tmp_path / "NTU60_CS.npz/NTU-RGB-D-60-AGCN/xsub"):
-        with pytest.raises(UserError, match="no such folder; set the folder of the data"):
-            open_split(folder, "train")

@@ -179,16 +179,6 @@ def test_verdict_on_numbers_of_samples(found, verdict):
     assert count_verdict(found, None) == "the size of the full set is not known"
 
 
-@pytest.mark.parametrize(
-    "name, reason",
-    [("", "no arrays in it"), ("nowhere", "no such folder"), ("NTU60_CS.npz", "no such folder")],
-)
-def test_folders_without_arrays(tmp_path, capsys, name, reason):
-    (tmp_path / "NTU60_CS.npz").touch()
-    status, lines, _ = check(tmp_path / name, capsys)
-    assert status == 1 and len(lines) == 1 and reason in lines[0]
-
-
 FULL = OSError(28, "No space left on device", "b")
 
 

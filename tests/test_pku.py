@@ -98,11 +98,8 @@ REST = GOOD.split(" ", 1)[1]
 EXPECTED = "is not class (1..51),start,end,confidence"
 DAMAGED = [
     (pku.read_rows, "1,2,3,2\n1,2,3\n", f"line 2: '1,2,3' {EXPECTED}"),
-    (pku.read_rows, "1,-2,3,2\n", f"line 1: '1,-2,3,2' {EXPECTED}"),
     (pku.read_rows, "5,2,3,2\n52,2,3,2\n", f"line 2: '52,2,3,2' {EXPECTED}"),
-    (pku.read_video, "\n", "line 1: the file is empty"),
     (pku.read_video, f"{GOOD}\n{GOOD.rsplit(maxsplit=3)[0]}", "line 2: expected 150 numbers, found 147"),
-    (pku.read_video, f"{GOOD}\n\n{GOOD}\n", "line 2: expected 150 numbers, found 0"),
     (pku.read_video, GOOD.replace(" ", ", "), "line 1: expected 150 numbers, found 150: '0.000000,"),
     (pku.read_video, f"{GOOD}\n1e300 {REST}", "line 2: expected 150 numbers, found 150: '1e300 "),
     (pku.read_split, "0002-L\n", 'no lists "Training videos:" and "Validataion videos:"'),
