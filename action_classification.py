@@ -32,17 +32,17 @@ from engine.runlog import Run, RunLog
 from engine.training import seed_everything, set_learning_rate
 from feeder.augmentations import STREAMS
 from feeder.cli import UserError, script
+from feeder.data_sets import DATA_SETS, PROTOCOL_FOLDERS
 from feeder.dataset import Batches, make_loader
 from model import DownstreamModel, Encoder
 from options import flags
-from options.datasets import DATA_SETS
 from options.parser import Parser, positive_fraction, positive_int
 
 
 def get_parser() -> Parser:
     """Return the command line of linear evaluation and fine-tuning."""
     parser = Parser("linear", __doc__, variants=("finetune",))
-    flags.add_data_flags(parser, "--finetune-dataset", STREAMS, several=True)
+    flags.add_data_flags(parser, "--finetune-dataset", (DATA_SETS, PROTOCOL_FOLDERS, STREAMS), several=True)
     flags.add_encoder_flags(parser)
     add = parser.add_argument_group("training").add_argument
     add("--evaluate", action="store_true", help="test the classifiers of --pretrained, train nothing")
@@ -155,20 +155,22 @@ def main(argv: list[str] | None = None) -> None:
     parser = get_parser()
     args = parser.parse_args(argv)
     check_options(parser, args)
-    folder = flags.given_folder(parser, args, args.finetune_dataset)
+    data_set = DATA_SETS[args.finetune_dataset]
+    flags.check_protocol(parser, args.finetune_dataset, args.protocol, data_set.protocols)
+    folder = data_set.split_folder(args.data_path, args.protocol)
     device = set_up(args.device, args.gpu, args.threads)
+
+    # data
+    num_classes = data_set.num_classes
+    split = open_both(folder, num_classes)
+    loaders = split.loaders(BATCH_SIZE, args.workers, device)
     if args.evaluate:
-        return evaluate(args, folder, device)
+        return evaluate(args, split, loaders[1], device)
+
+    # what to continue; an existing folder of checkpoints is locked from here until the end
     kind = "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
     streams = args.finetune_skeleton_representation
     run = Run(kind, args.finetune_dataset, args.protocol, "+".join(streams))
-
-    # data
-    num_classes = DATA_SETS[args.finetune_dataset].num_classes
-    split = open_both(folder, num_classes)
-    loaders = split.loaders(BATCH_SIZE, args.workers, device)
-
-    # what to continue; an existing folder of checkpoints is locked from here until the end
     lock = lock_folder(args.checkpoint_path) if Path(args.checkpoint_path).is_dir() else None
     names = trial_names(args)
     found = [find_previous(run, args, name, replaceable=not args.finetune) for _, _, name in names]
@@ -253,7 +255,7 @@ def train(
     return torch.stack([progress.last, progress.last if best is None else best])
 
 
-def evaluate(args: Namespace, folder: Path, device: torch.device) -> None:
+def evaluate(args: Namespace, split: Split, loader: DataLoader, device: torch.device) -> None:
     """Test a trained classifier for each stream; report the same figures as after training."""
     streams = args.finetune_skeleton_representation
     classifiers = [open_classifier(path) for path in args.pretrained]
@@ -262,7 +264,6 @@ def evaluate(args: Namespace, folder: Path, device: torch.device) -> None:
         trained = [*origin["run"][1:3], stream_of(origin)]
         if trained != [args.finetune_dataset, args.protocol, stream]:
             raise UserError(f"{path} was trained on {', '.join(trained)}: set data set, protocol and stream")
-    split = open_both(folder, DATA_SETS[args.finetune_dataset].num_classes)
     best = " weights of the epoch that is best on the test set"
     setup = f"{origins[0]['setup']} --evaluate{best if any('best_on_test' in o for o in origins) else ''}"
     record = {
@@ -275,9 +276,10 @@ def evaluate(args: Namespace, folder: Path, device: torch.device) -> None:
     run = Run(origins[0]["task"], args.finetune_dataset, args.protocol, "+".join(streams))
     with RunLog(run, args, record) as log:
         log.print(
-            f"{len(split.test)} test samples of {folder}, {device}", f"log in {log.folder}", *split.notes
+            f"{len(split.test)} test samples of {split.test.folder}, {device}",
+            f"log in {log.folder}",
+            *split.notes,
         )
-        _, loader = split.loaders(BATCH_SIZE, args.workers, device)
         scores = []
         for stream, (model, _) in zip(streams, classifiers, strict=True):
             scores.append(class_scores(model.to(device), Clips(loader, stream, model.encoder.sizes, device)))

@@ -21,15 +21,15 @@ from engine.training import seed_everything
 from engine.visualisation import report_classes
 from feeder.augmentations import STREAMS
 from feeder.cli import UserError, script
+from feeder.data_sets import DATA_SETS, PROTOCOL_FOLDERS
 from options import flags
-from options.datasets import DATA_SETS
 from options.parser import Parser, positive_int
 
 
 def get_parser() -> Parser:
     """Return the command line of retrieval."""
     parser = Parser("retrieval", __doc__)
-    flags.add_data_flags(parser, "--finetune-dataset", STREAMS, several=True)
+    flags.add_data_flags(parser, "--finetune-dataset", (DATA_SETS, PROTOCOL_FOLDERS, STREAMS), several=True)
     flags.add_encoder_flags(parser, raw=True)
     add = parser.add_argument_group("retrieval").add_argument
     voters = "number of neighbours that vote, one or several values"
@@ -48,9 +48,11 @@ def main(argv: list[str] | None = None) -> None:
     flags.check_encoder_flags(parser, args, raw=True)
     streams, ks = args.finetune_skeleton_representation, args.knn_neighbours
     run = Run("retrieval", args.finetune_dataset, args.protocol, "+".join(streams))
-    folder = flags.given_folder(parser, args, args.finetune_dataset)
+    data_set = DATA_SETS[args.finetune_dataset]
+    flags.check_protocol(parser, args.finetune_dataset, args.protocol, data_set.protocols)
+    folder = data_set.split_folder(args.data_path, args.protocol)
     device = set_up(args.device, args.gpu, args.threads)
-    split = open_both(folder, DATA_SETS[args.finetune_dataset].num_classes)
+    split = open_both(folder, data_set.num_classes)
     if max(ks) > len(split.train):
         raise UserError(f"--knn-neighbours {max(ks)} is more than the gallery's {len(split.train)} samples")
     seed = seed_everything(args.seed)

@@ -12,11 +12,10 @@ damaged file is an error. The computed values are the same.
 import functools
 from pathlib import Path
 
-from feeder.check import print_report
 from feeder.cli import script
+from feeder.data_sets import DATA_SETS
 from feeder.preparation import ntu, pyskl
-from feeder.preparation.generate import add_flags, check_replaced, generate
-from options.datasets import DATA_SETS
+from feeder.preparation.command import add_flags, prepare
 from options.parser import Parser
 
 RAW = {"ntu60": "data/nturgbd_raw/nturgb+d_skeletons", "ntu120": "data/nturgbd_raw_120/nturgb+d_skeletons"}
@@ -27,14 +26,14 @@ def get_parser() -> Parser:
     parser = Parser(description=__doc__)
     add = parser.add_argument
     names = "ntu60 or ntu120 (%(default)s)"
-    add("--dataset", choices=ntu.BENCHMARKS, default="ntu60", metavar="NAME", help=names)
+    add("--dataset", choices=RAW, default="ntu60", metavar="NAME", help=names)
     raw = "folders of .skeleton files, or a .pkl of annotations (data/nturgbd_raw[_120]/nturgb+d_skeletons)"
     add("--data-path", type=Path, nargs="+", metavar="PATH", help=raw)
     names = "names of samples to skip, one per line, in addition to the built-in list of missing skeletons"
     add("--ignored-sample-path", type=Path, metavar="FILE", help=names)
     protocols = "protocols to write (ntu60: xsub xview; ntu120: xsub xsetup)"
     add("--benchmark", nargs="+", choices=("xsub", "xview", "xsetup"), metavar="NAME", help=protocols)
-    add_flags(parser, "data/NTU-RGB-D-60-AGCN or data/NTU-RGB-D-120-AGCN")
+    add_flags(parser, RAW)
     return parser
 
 
@@ -43,36 +42,27 @@ def main(argv: list[str] | None = None) -> None:
     """Prepare the data set on the command line."""
     parser = get_parser()
     args = parser.parse_args(argv)
-    allowed = ntu.BENCHMARKS[args.dataset]
-    benchmarks = [name for name in allowed if name in (args.benchmark or allowed)]
-    if set(args.benchmark or ()) - set(allowed):
+    allowed = DATA_SETS[args.dataset].counts
+    if set(args.benchmark or ()) - allowed.keys():
         parser.error(f"--benchmark: {args.dataset} has {' and '.join(allowed)}")
-    out_folder = args.out_folder or Path("data", DATA_SETS[args.dataset].folder)
+    benchmarks = [name for name in allowed if name in (args.benchmark or allowed)]
 
-    # list the files, read, normalise, write
-    paths, workers = args.data_path or [Path(RAW[args.dataset])], args.workers
+    # list the files
+    paths = args.data_path or [Path(RAW[args.dataset])]
     if len(paths) == 1 and paths[0].suffix == ".pkl":
-        annotations = pyskl.read_annotations(paths[0], benchmarks)
+        annotations = pyskl.read_annotations(paths[0])
         files, read = dict.fromkeys(annotations, paths[0]), functools.partial(pyskl.read_clips, annotations)
-        workers = 1  # others would need the annotations
+        args.workers = 1  # others would need the annotations
     else:
         files, read = ntu.find_files(paths), ntu.read_clips
     missing = ntu.missing_samples(args.dataset) & files.keys()
     ignored = ntu.read_names(args.ignored_sample_path) & files.keys() if args.ignored_sample_path else set()
     wanted = {name: path for name, path in files.items() if name not in missing | ignored}
-    sources = ntu.list_sources(wanted, args.dataset, benchmarks)
-    if not args.overwrite:
-        check_replaced(out_folder, benchmarks, sources)
-    report = generate(sources, read, out_folder, benchmarks, workers, args.skip_bad)
-
-    # report
     print(f"{len(files):,} files; skipped: {len(missing)} listed as missing skeletons", end=", ")
-    print(f"{len(ignored - missing)} listed by --ignored-sample-path", end=", ")
-    print(f"{len(report.empty)} without any body, {len(report.bad)} damaged")
-    for kind, lines in (("damaged", report.bad), ("without any body", report.empty)):
-        for line in lines:
-            print(f"{kind}: {line}")
-    print_report(report, {name: ntu.SAMPLE_COUNTS[args.dataset, name] for name in benchmarks}, out_folder)
+    print(f"{len(ignored - missing)} listed by --ignored-sample-path")
+
+    # read, normalise, write, report
+    prepare(args, args.dataset, benchmarks, ntu.list_sources(wanted, args.dataset, benchmarks), read)
 
 
 if __name__ == "__main__":

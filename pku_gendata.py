@@ -10,10 +10,9 @@ parts. The reference has no such script.
 
 from pathlib import Path
 
-from feeder.check import print_report
 from feeder.cli import script
 from feeder.preparation import pku
-from feeder.preparation.generate import add_flags, check_replaced, generate
+from feeder.preparation.command import add_flags, prepare, print_list
 from options.parser import Parser
 
 
@@ -26,9 +25,9 @@ def get_parser() -> Parser:
     for kind in ("skeletons", "labels", "splits"):
         add(f"--{kind}", type=Path, metavar="DIR", help=f"folder of the {kind} (found below --data-path)")
     add("--part", type=int, choices=(1, 2), default=1, metavar="N", help="also called phase (%(default)s)")
-    both = list(pku.BENCHMARKS)
+    both = ["xsub", "xview"]
     add("--benchmark", nargs="+", choices=both, default=both, metavar="NAME", help="protocols to write")
-    add_flags(parser, "data/pku_v1 or data/pku_v2")
+    add_flags(parser, ("pku_part1", "pku_part2"))
     return parser
 
 
@@ -36,24 +35,18 @@ def get_parser() -> Parser:
 def main(argv: list[str] | None = None) -> None:
     """Prepare the part of PKU-MMD on the command line."""
     args = get_parser().parse_args(argv)
-    benchmarks = [name for name in pku.BENCHMARKS if name in args.benchmark]
-    out_folder = args.out_folder or Path(f"data/pku_v{args.part}")
+    benchmarks = sorted(set(args.benchmark))
 
-    # list the segments, read, cut, normalise, write
+    # list the segments
     skeletons = args.skeletons or pku.find(args.data_path, args.part, "skeletons")
     labels = args.labels or pku.find(args.data_path, args.part, "labels")
     splits = {name: pku.find(args.splits or args.data_path, args.part, name) for name in benchmarks}
-    sources, notes = pku.plan(skeletons, labels, splits, args.part)
-    if not args.overwrite:
-        check_replaced(out_folder, benchmarks, sources)
-    report = generate(sources, pku.read_clips, out_folder, benchmarks, args.workers, args.skip_bad)
-
-    # report
-    notes["segments without any body, skipped"] = report.empty
-    notes["damaged files or segments, skipped"] = report.bad
+    sources, notes = pku.plan(skeletons, labels, splits)
     for kind, names in notes.items():
-        print(f"{kind}: {len(names)}{', such as' if len(names) > 20 else ''}", *names[:20], sep="\n  ")
-    print_report(report, {name: pku.SAMPLE_COUNTS.get((args.part, name)) for name in benchmarks}, out_folder)
+        print_list(kind, names)
+
+    # read, cut, normalise, write, report
+    prepare(args, f"pku_part{args.part}", benchmarks, sources, pku.read_clips)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from engine.training import Training, process_seed, seed_everything, set_learnin
 from engine.visualisation import show_views
 from feeder.augmentations import STREAMS, PretrainingViews
 from feeder.cli import UserError, script
+from feeder.data_sets import DATA_SETS, PROTOCOL_FOLDERS
 from feeder.dataset import Batch, Batches, SkeletonDataset, make_loader
 from model import SCDNet
 from options import flags
@@ -41,7 +42,7 @@ from options.parser import Parser
 def get_parser() -> Parser:
     """Return the command line of pre-training."""
     parser = Parser("pretraining", __doc__)
-    flags.add_data_flags(parser, "--pre-dataset", STREAMS)
+    flags.add_data_flags(parser, "--pre-dataset", (DATA_SETS, PROTOCOL_FOLDERS, STREAMS))
     flags.add_size_flags(parser, note="the defaults are the paper's: 2048, 8, 1, 64, 64, 2")
     flags.add_contrast_flags(parser)
     flags.add_optimizer_flags(parser)
@@ -157,7 +158,9 @@ def main(argv: list[str] | None = None) -> None:
     # options, device, processes
     parser = get_parser()
     args = parser.parse_args(argv)
-    folder = flags.given_folder(parser, args, args.pre_dataset)
+    data_set = DATA_SETS[args.pre_dataset]
+    flags.check_protocol(parser, args.pre_dataset, args.protocol, data_set.protocols)
+    folder = data_set.split_folder(args.data_path, args.protocol)
     device = set_up(args.device, args.gpu, args.threads, args.precision)
     check_options(parser, args, device)
     distributed.init_processes(device)

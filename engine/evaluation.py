@@ -11,7 +11,7 @@ from torch import Tensor
 from engine.encoders import as_published, describe_encoder
 from engine.runlog import Run
 from feeder.cli import UserError
-from options.datasets import DATA_SETS
+from feeder.data_sets import DATA_SETS
 
 TOLERANCE = 0.002  # of the samples of a whole data set, whose number varies slightly by script for PKU-MMD
 # Options that do not change a result, and options that have columns of their own.

@@ -50,7 +50,7 @@ def open_both(folder: Path, num_classes: int) -> Split:
         worst = int(part.labels.argmax())
         if part.labels[worst] >= num_classes:
             label = f"{part.names[worst]} has label {part.labels[worst]}"
-            raise UserError(f"{folder}: {label}, but options/datasets.py has {num_classes} classes")
+            raise UserError(f"{folder}: {label}, but feeder/data_sets.py has {num_classes} classes")
     return split
 
 

@@ -25,11 +25,10 @@ from engine.encoders import open_classifier, open_encoder, stream_of
 from engine.features import BATCH_SIZE, Clips
 from engine.retrieval import knn_predict, nearest
 from feeder.augmentations import STREAMS, centre_crop
-from feeder.class_names import class_names
 from feeder.cli import CommandLine, UserError, script
 from feeder.clips import Clip, read_clips
+from feeder.data_sets import DATA_SETS, class_names
 from feeder.dataset import Batches, SkeletonDataset, make_loader
-from options.datasets import DATA_SETS
 
 
 def get_parser() -> CommandLine:

@@ -10,9 +10,8 @@ from torch import Tensor
 from engine.draw import draw_views
 from engine.runlog import RunLog
 from feeder.augmentations import PretrainingViews
-from feeder.class_names import class_names
+from feeder.data_sets import DATA_SETS, class_names
 from feeder.dataset import SkeletonDataset
-from options.datasets import DATA_SETS
 
 WORST, CONFUSED = 20, 10  # classes and confused pairs that are listed
 POINTS, DIMENSIONS = 1000, 64  # of the embeddings, few enough for a browser

@@ -10,7 +10,6 @@ restores the old folder.
 """
 
 import contextlib
-import errno
 import math
 import os
 import pickle
@@ -73,23 +72,16 @@ def open_split(folder: str | Path, part: str) -> Split:
         UserError: a file is missing, truncated or has a wrong type or shape, or the three files do not match.
     """
     check_is_folder(Path(folder))
-    paths = data_path, num_frame_path, label_path = [
-        path_of(folder, part, kind) for kind in (DATA, NUM_FRAME, LABEL)
-    ]
-    for path in paths:
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; prepare the data (docs/data.md)")
+    data_path, num_frame_path, label_path = (path_of(folder, part, kind) for kind in (DATA, NUM_FRAME, LABEL))
     data, stored, (names, labels) = _open(data_path), _open(num_frame_path), load_labels(label_path)
     if data.dtype != np.float32 or data.shape[1:] != SAMPLE_SHAPE or not data.flags.c_contiguous:
         expected = f"float32 (N, {', '.join(map(str, SAMPLE_SHAPE))}) in C order"
         raise UserError(f"{data_path}: {data.dtype} {data.shape}, not {expected}; prepare the data again")
     if stored.ndim != 1 or stored.dtype.kind not in "iu":
-        found = f"{stored.dtype} {stored.shape}, not integers (N,)"
-        raise UserError(f"{num_frame_path}: {found}; prepare the data again")
+        raise UserError(f"{num_frame_path}: {stored.dtype} {stored.shape}, not integers (N,)")
     if not len(data) == len(stored) == len(labels):
-        counts = f"{len(data)} in {data_path.name}, {len(stored)} in {num_frame_path.name}"
-        counts += f", {len(labels)} in {label_path.name}"
-        raise UserError(f"{folder}: numbers of samples differ: {counts}; prepare the data again")
+        counts = f"{len(data)} clips, {len(stored)} frame counts, {len(labels)} labels"
+        raise UserError(f"{folder}: {part} has {counts}; prepare the data again")
     if not labels:
         raise UserError(f"{folder}: {part} has no samples; check the raw data and prepare the data again")
     num_frame = np.array(stored, np.int64)
@@ -97,59 +89,58 @@ def open_split(folder: str | Path, part: str) -> Split:
         if num_frame[row] < 0 or data[row].any():
             reason = f"sample {row} has {num_frame[row]} frames"
             raise UserError(f"{num_frame_path}: {reason}; prepare the data again")
-    changed = {"above 300 are read as 300": num_frame > MAX_FRAMES, "of 0 are read as 1": num_frame == 0}
-    notes = [
-        f"{num_frame_path}: frame counts {what}: {rows.sum()} of {len(rows)}"
-        for what, rows in changed.items()
-        if rows.any()
-    ]
+    notes = []
+    for what, rows in (
+        ("above 300 are read as 300", num_frame > 300),
+        ("of 0 are read as 1", num_frame == 0),
+    ):
+        if rows.any():
+            notes.append(f"{num_frame_path}: frame counts {what}: {rows.sum()} of {len(rows)}")
     return Split(data, num_frame.clip(1, MAX_FRAMES), names, labels, notes)
 
 
 def _open(path: Path) -> np.memmap:
+    _check_is_file(path)
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
+        return np.lib.format.open_memmap(path, mode="r")
     except OSError:
         raise
     except Exception as error:  # a damaged header can raise almost any error
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not a complete .npy array ({reason}); prepare the data again") from None
-    if path.stat().st_size != array.offset + array.nbytes:
-        raise UserError(f"{path}: longer than its header says; prepare the data again")
-    return array
 
 
 def load_labels(path: Path) -> tuple[list[str], list[int]]:
     """Return (names, labels) of a pickle of two lists or arrays; labels may be integer-valued floats.
 
-    Raises:
-        UserError: the pickle is damaged, would run code, or contains something else.
+    Raise `UserError` if the pickle is missing or damaged, would run code, or contains something else.
     """
+    _check_is_file(path)
     try:
-        content = load_plain(path)
-        pair = [np.asarray(part, object) for part in content] if isinstance(content, (tuple, list)) else []
-        if [part.ndim for part in pair] != [1, 1]:
-            raise ValueError("not a pair of lists (names, labels)")
-        names, labels = (part.tolist() for part in pair)
-        if len(names) != len(labels):
-            raise ValueError(f"{len(names)} names but {len(labels)} labels")
-        names = [name.decode("latin1") if isinstance(name, bytes) else name for name in names]
-        for row, (name, label) in enumerate(zip(names, labels, strict=True)):
-            if not isinstance(name, str):
-                raise ValueError(f"sample {row}: the name is {name!r}, not text")
-            if type(label) not in (int, float) or not 0 <= label < 2**31 or label != int(label):
-                raise ValueError(f"sample {row}: label {label!r} is not a class number from 0")
-    except ValueError as error:
-        raise UserError(f"{path}: not a readable label file: {error}; prepare the data again") from None
-    return names, [int(label) for label in labels]
+        names, labels = load_plain(path)
+        names = [name.decode("latin1") if isinstance(name, bytes) else str(name) for name in names]
+        numbers = [int(label) for label in labels]
+        if numbers != list(labels) or min(numbers, default=0) < 0 or max(numbers, default=0) >= 2**31:
+            raise ValueError("labels are not class numbers from 0")
+        if len(names) != len(numbers):
+            raise ValueError(f"{len(names)} names but {len(numbers)} labels")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{path}: not names and labels: {error}; prepare the data again") from None
+    return names, numbers
+
+
+def _check_is_file(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; prepare the data (docs/data.md)")
 
 
 def check_space(folder: str | Path, num_samples: int) -> None:
     """Raise `UserError` if the disk of `folder`, which must exist, has no space for `num_samples` samples."""
-    needed, free = num_samples * SAMPLE_BYTES, shutil.disk_usage(folder).free
+    needed, free = num_samples * SAMPLE_BYTES / 1e9, shutil.disk_usage(folder).free / 1e9
     if needed > free:
-        sizes = f"{needed / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free"
-        raise UserError(f"{folder}: {sizes}; free some space and run again")
+        raise UserError(
+            f"{folder}: {needed:.2f} GB needed, {free:.2f} GB free; free some space and run again"
+        )
 
 
 @contextlib.contextmanager
@@ -166,8 +157,8 @@ def write_splits(root: str | Path, benchmarks: Iterable[str]) -> Iterator["Split
     for folder in folders.values():
         _clean_up(folder)
     try:
-        with contextlib.ExitStack() as open_files:
-            writer = SplitWriter(temporary, open_files)
+        with contextlib.ExitStack() as files:
+            writer = SplitWriter(temporary, files)
             yield writer
             writer.finish()
         os.sync()  # a power failure must not leave empty files either
@@ -175,9 +166,8 @@ def write_splits(root: str | Path, benchmarks: Iterable[str]) -> Iterator["Split
             if folder.exists():
                 os.rename(folder, folder.with_name(f"{folder.name}.old-{token}"))
             os.rename(temporary[name], folder)
-    except OSError as error:  # of a full disk: Python's has no path, NumPy's has no number either
-        number, reason = error.errno or errno.ENOSPC, error.strerror or str(error)
-        raise OSError(number, reason, error.filename or str(root)) from None
+    except OSError as error:  # that of a full disk has no path
+        raise OSError(error.errno, error.strerror or str(error), error.filename or str(root)) from None
     finally:
         for folder in folders.values():
             _clean_up(folder)
@@ -189,15 +179,16 @@ class SplitWriter:
     Samples are written to a file: through a memmap, a full disk would kill the process with SIGBUS.
     """
 
-    def __init__(self, folders: Mapping[str, Path], open_files: contextlib.ExitStack) -> None:
-        # (benchmark, part) -> file of samples, and name, label and number of frames of each
-        self.parts: dict[tuple[str, str], tuple[BinaryIO, list[tuple[str, int, int]]]] = {}
+    def __init__(self, folders: Mapping[str, Path], files: contextlib.ExitStack) -> None:
+        # (benchmark, part) -> name, label and number of frames of each sample; the file of samples
+        self.rows: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
+        self.files: dict[tuple[str, str], BinaryIO] = {}
         for benchmark, folder in folders.items():
             folder.mkdir()
             for part in PARTS:
-                file = open_files.enter_context(open(path_of(folder, part, DATA), "xb"))
-                _write_header(file, 0)
-                self.parts[benchmark, part] = file, []
+                self.rows[benchmark, part] = []
+                self.files[benchmark, part] = files.enter_context(open(path_of(folder, part, DATA), "xb"))
+                _write_header(self.files[benchmark, part], 0)
 
     def add(
         self, parts: Mapping[str, str], name: str, label: int, num_frame: int, sample: np.ndarray
@@ -210,16 +201,15 @@ class SplitWriter:
         if sample.shape != SAMPLE_SHAPE or not 1 <= num_frame <= MAX_FRAMES or label < 0:
             raise ValueError(f"{name}: sample {sample.shape}, num_frame {num_frame}, label {label}")
         for key in parts.items():
-            file, rows = self.parts[key]
-            file.write(np.ascontiguousarray(sample, np.float32).data)
-            rows.append((name, label, num_frame))
+            self.files[key].write(np.ascontiguousarray(sample, np.float32).data)
+            self.rows[key].append((name, label, num_frame))
 
     def finish(self) -> None:
         """Complete the headers and write the other files."""
-        for (_, part), (file, rows) in self.parts.items():
-            _write_header(file, len(rows))
+        for key, rows in self.rows.items():
+            _write_header(self.files[key], len(rows))
+            folder, part = Path(self.files[key].name).parent, key[1]
             names, labels, num_frames = ([row[column] for row in rows] for column in range(3))
-            folder = Path(file.name).parent
             np.save(path_of(folder, part, NUM_FRAME), np.array(num_frames, np.int64))
             path_of(folder, part, LABEL).write_bytes(pickle.dumps((names, labels), protocol=4))
 
@@ -232,10 +222,10 @@ def _write_header(file: BinaryIO, num_samples: int) -> None:
 
 def _clean_up(folder: Path) -> None:
     """Remove what a run left next to `folder`; restore the old folder if it was not replaced."""
-    for old in folder.parent.glob(f"{folder.name}.old-{'[0-9a-f]' * 8}"):
+    for old in folder.parent.glob(f"{folder.name}.old-*"):
         if folder.exists():
             shutil.rmtree(old)
         else:
             os.rename(old, folder)
-    for temporary in folder.parent.glob(f"{folder.name}.tmp-{'[0-9a-f]' * 8}"):
+    for temporary in folder.parent.glob(f"{folder.name}.tmp-*"):
         shutil.rmtree(temporary)

@@ -177,8 +177,7 @@ class PretrainingViews:
 
     In this order: crop of 10 to 100 % of the clip, at least `size` frames or all of them, resized to `size`;
     the stream; rotation by 0 to 30 degrees about one axis, drawn for each view, and 0 to 1 about the others;
-    flip; shear with coefficients -1 to 1; spatial mask, the 8 joints with the most votes from 5 drawn
-    joints;
+    flip; shear with coefficients -1 to 1; spatial mask, the 8 joints with the most votes from 5 drawn ones;
     temporal mask, 6 of 16 blocks of frames.
 
     Args:

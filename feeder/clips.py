@@ -30,21 +30,17 @@ def read_clips(paths: Sequence[Path]) -> Iterator[Clip]:
     for path in paths:
         if path.is_file():
             yield read_raw(path)
-        elif path.is_dir() and path_of(path, "val", DATA).is_file():
+        elif path_of(path, "val", DATA).is_file():
             split = open_split(path, "val")
-            rows = zip(split.names, split.data, split.num_frame.tolist(), strict=True)
-            yield from (Clip(name, np.array(x), frames) for name, x, frames in rows)
-        elif path.is_dir() and (files := sorted(path.glob(f"*{SUFFIX}"))):
+            for name, x, frames in zip(split.names, split.data, split.num_frame.tolist(), strict=True):
+                yield Clip(name, np.array(x), frames)
+        elif files := sorted(path.glob(f"*{SUFFIX}")):
             yield from map(read_raw, files)
         elif path_of(path.parent, "val", DATA).is_file():
             yield read_sample(path)
         else:
-            what = (
-                f"no {SUFFIX} files and no prepared split in it"
-                if path.is_dir()
-                else "no such file or folder"
-            )
-            raise UserError(f"{path}: {what}")
+            inside = f"no {SUFFIX} files and no prepared split in it"
+            raise UserError(f"{path}: {inside if path.is_dir() else 'no such file or folder'}")
 
 
 def read_raw(path: Path) -> Clip:

@@ -35,14 +35,8 @@ class SkeletonDataset(Dataset[Batch]):
 
     def __init__(self, folder: str | Path, part: str) -> None:
         self.folder, self.part = Path(folder), part
-        split = open_split(folder, part)
-        self.data, self.num_frame, self.names, self.notes = (
-            split.data,
-            split.num_frame,
-            split.names,
-            split.notes,
-        )
-        self.labels = np.asarray(split.labels, dtype=np.int64)
+        self.data, self.num_frame, self.names, labels, self.notes = open_split(folder, part)
+        self.labels = np.asarray(labels, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.num_frame)

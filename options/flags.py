@@ -2,24 +2,31 @@
 
 import os
 from argparse import Namespace
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Collection, Sequence
 
-from options.datasets import DATA_SETS, PROTOCOL_FOLDERS, split_folder
 from options.parser import Parser, fraction, natural, natural_float, positive_float, positive_int, seed
 
-STREAM_FLAG = "--finetune-skeleton-representation"  # of a downstream task
+STREAM, STREAM_FLAG = "--skeleton-representation", "--finetune-skeleton-representation"
 SIZES = ("hidden_size", "num_head", "num_layer", "channels", "frames", "bodies")
 
 
-def add_data_flags(parser: Parser, data_set: str, streams: Iterable[str], several: bool = False) -> None:
-    """Add the data flags; `data_set` is the name of the script's flag, `several` allows several streams."""
-    names, nargs = ([STREAM_FLAG], "+") if several else ([], None)
-    names += ["--skeleton-representation"]
+def add_data_flags(
+    parser: Parser, flag: str, choices: Sequence[Collection[str]], several: bool = False
+) -> None:
+    """Add the data flags.
+
+    Args:
+        parser: the command line.
+        flag: the script's name of the data set.
+        choices: names of data sets, protocols, streams.
+        several: allow several streams.
+    """
+    data_sets, protocols, streams = choices
     add = parser.add_argument_group("data").add_argument
     add("--data-path", default="./data", metavar="DIR", help="root of the array folders")
-    add(data_set, choices=DATA_SETS, metavar="NAME", help=", ".join(DATA_SETS))
-    add("--protocol", choices=PROTOCOL_FOLDERS, metavar="NAME", help=", ".join(PROTOCOL_FOLDERS))
+    add(flag, choices=data_sets, metavar="NAME", help=", ".join(data_sets))
+    add("--protocol", choices=protocols, metavar="NAME", help=", ".join(protocols))
+    names, nargs = ([STREAM_FLAG, STREAM], "+") if several else ([STREAM], None)
     add(*names, nargs=nargs, choices=streams, metavar="NAME", help=", ".join(streams))
     add("-j", "--workers", type=natural, metavar="N", help="processes that read data")
 
@@ -69,12 +76,10 @@ def check_encoder_flags(parser: Parser, args: Namespace, raw: bool = False) -> N
             parser.error(f"{len(values)} {flag} for {len(streams)} {STREAM_FLAG}: set one for each")
 
 
-def given_folder(parser: Parser, args: Namespace, data_set: str) -> Path:
-    """Return the folder of the data set's arrays; exit with status 2 if it has no such protocol."""
-    try:
-        return split_folder(args.data_path, data_set, args.protocol)
-    except ValueError as error:
-        parser.error(str(error))
+def check_protocol(parser: Parser, data_set: str, protocol: str, protocols: Collection[str]) -> None:
+    """Exit with status 2 unless the data set has the protocol."""
+    if protocol not in protocols:
+        parser.error(f"{data_set} has no protocol {protocol}: choose from {', '.join(protocols)}")
 
 
 def given_sizes(args: Namespace) -> dict[str, int]:

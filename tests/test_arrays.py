@@ -73,15 +73,12 @@ def test_an_error_leaves_the_older_arrays_and_nothing_else(tmp_path):
     assert labels_of(tmp_path) == [1, 1] and entries(tmp_path) == BOTH
 
 
-def test_other_folders_stay_and_a_folder_may_be_a_link(tmp_path):
+def test_a_folder_may_be_a_link(tmp_path):
     write(tmp_path / "disk", 1)
-    for name in ("xsub.tmp-notes", "xsub.tmp-0123456", "xsub.old-012345678", "xsub2"):
-        (tmp_path / "disk" / name).mkdir()
-    before = entries(tmp_path / "disk")
     (tmp_path / "data").mkdir()
     (tmp_path / "data/xsub").symlink_to(tmp_path / "disk/xsub")
     write(tmp_path / "data", 2, ["xsub"])
-    assert (tmp_path / "data/xsub").is_symlink() and entries(tmp_path / "disk") == before
+    assert (tmp_path / "data/xsub").is_symlink() and entries(tmp_path / "disk") == BOTH
     assert labels_of(tmp_path / "disk") == [2, 1]
 
 
@@ -191,64 +188,54 @@ class TrapInArray(Trap):
         return function, arguments, (1, (3,), Trap(np.dtype, ("O",)), False, [Trap()] * 3)
 
 
+EMPTY = dict(data=np.zeros((0, *SAMPLE_SHAPE), "f4"), num_frame=np.zeros(0, int), labels=([], []))
+WRONG_LABELS = (0.5, -1, "0", None, [1], 2**40, float("nan"), float("inf"))
 REFUSED = [
     (dict(data=np.zeros((3, 3, 50, 25, 2), np.float32)), r"\(3, 3, 50, 25, 2\), not float32 \(N, 3, 300"),
     (dict(data=np.zeros((3, *SAMPLE_SHAPE), np.float16)), "float16"),
     (dict(data=np.zeros((3, *SAMPLE_SHAPE), np.float32, order="F")), "in C order"),
-    (dict(data=np.float32(1)), r"float32 \(\)"),
     (dict(data=np.array([Trap()] * 3)), "not a complete .npy array"),
     (dict(num_frame=[5.0, 6, 7]), "float64"),
     (dict(num_frame=[[5], [6], [7]]), r"int64 \(3, 1\), not integers \(N,\)"),
     (dict(num_frame=[5, 0, 7]), "sample 1 has 0"),
     (dict(num_frame=[5, -1, 7]), "sample 1 has -1"),
-    (dict(num_frame=["5", "6", "7"]), "<U1"),
     (dict(num_frame=[5, Trap(), 7]), "not a complete .npy array"),
-    (dict(num_frame=[5, 6]), "3 in train_data_joint.npy, 2 in train_num_frame.npy, 3 in train_label.pkl"),
-    (dict(labels=(NAMES[:2], [0, 1])), "2 in train_label.pkl"),
-    (
-        dict(data=np.zeros((0, *SAMPLE_SHAPE), "f4"), num_frame=np.zeros(0, int), labels=([], [])),
-        "no samples",
-    ),
-    (dict(labels=b""), "not a readable label file"),
-    (dict(labels=b"\x80\x04garbage"), "not a readable label file"),
+    (dict(num_frame=[5, 6]), "3 clips, 2 frame counts, 3 labels"),
+    (dict(labels=(NAMES[:2], [0, 1])), "3 clips, 3 frame counts, 2 labels"),
+    (EMPTY, "no samples"),
+    (dict(labels=b""), "not names and labels"),
+    (dict(labels=b"\x80\x04garbage"), "not names and labels"),
     (dict(labels=(NAMES, [0, Trap(), 2])), "it contains _?io.open"),
     (dict(labels=(NAMES, TrapInArray())), "it contains _?io.open"),
     (dict(labels=(NAMES, Trap(np.dtype, ("i8", Trap())))), "it contains _?io.open"),
     (dict(labels=(NAMES, Trap(np.ndarray, ((3,), "O")))), "not callable"),
     (dict(labels=(NAMES, np.array([0, 1, 2j]))), "the data type c16"),
-    (dict(labels=(NAMES, np.zeros((3, 2)))), "not a pair"),
-    (dict(labels=(NAMES, pickle.PickleBuffer(b"123")), protocol=5), "not a pair"),
-    (dict(labels=[0, 1]), "not a pair"),
-    (dict(labels={"names": NAMES}), "not a pair"),
+    (dict(labels=(NAMES, np.zeros((3, 2)))), "not names and labels"),
+    (dict(labels=[0, 1]), "not names and labels"),
+    (dict(labels={"names": NAMES}), "not names and labels"),
     (dict(labels=(NAMES, [0, 1])), "3 names but 2 labels"),
-    *((dict(labels=(NAMES, [0, label, 2])), "sample 1: label") for label in (0.5, -1, "0", None, True, [1])),
-    *((dict(labels=(NAMES, [0, label, 2])), "sample 1: label") for label in (2**40, float("nan"))),
-    *((dict(labels=(["a", name, "c"], [0, 1, 2])), "sample 1: the name is") for name in (7, None, ["b"])),
+    *((dict(labels=(NAMES, [0, label, 2])), "not names and labels") for label in WRONG_LABELS),
 ]
 
 
 @pytest.mark.parametrize("change, reason", REFUSED)
-def test_arrays_that_are_refused(tmp_path, monkeypatch, change, reason):
-    monkeypatch.chdir(tmp_path)
-    store(tmp_path, **change)
+def test_arrays_that_are_refused(here, change, reason):
+    store(here, **change)
     with pytest.raises(UserError, match=reason) as error:
-        open_split(tmp_path, "train")
-    assert "\n" not in str(error.value) and not (tmp_path / "trap").exists()
+        open_split(here, "train")
+    assert "\n" not in str(error.value) and not (here / "trap").exists()
 
 
 @pytest.mark.parametrize("kind", [DATA, NUM_FRAME, LABEL])
-def test_truncated_lengthened_and_missing_files(tmp_path, kind):
+def test_truncated_and_missing_files(tmp_path, kind):
     path = path_of(store(tmp_path), "train", kind)
     whole = path.read_bytes()
-    contents = [whole[:-1], whole[: len(whole) // 2], whole[:20], b"", b"\x93NUMPY" * 9]
-    contents += [b"PK\x05\x06" + bytes(18), *([whole + b"\0"] if kind.endswith("npy") else [])]
-    for content in contents:
+    for content in (whole[:-1], whole[: len(whole) // 2], whole[:20], b"", b"\x93NUMPY" * 9, b"PK\x05\x06"):
         path.write_bytes(content)
         with pytest.raises(UserError, match=kind) as error:
             open_split(tmp_path, "train")
         assert "\n" not in str(error.value)
     path.unlink()
-    os.mkfifo(path)
     with pytest.raises(UserError, match=f"{kind}: no such file"):
         open_split(tmp_path, "train")
 
@@ -262,20 +249,3 @@ def test_arrays_of_related_repositories_open(tmp_path):
         "above 300 are read as 300: 2 of 3",
         "of 0 are read as 1: 1 of 3",
     ]
-
-
-@pytest.mark.parametrize(
-    "name, reason",
-    [
-        ("ntu60_3danno.pkl", "run python ntu_gendata.py --data-path .*ntu60_3danno.pkl"),
-        ("NTU60_CS.npz", "convert it"),
-        ("notes", "set the folder of the data"),
-    ],
-)
-def test_a_file_in_place_of_a_folder(tmp_path, name, reason):
-    (tmp_path / name).touch()
-    for folder in (tmp_path / name, tmp_path / name / "NTU-RGB-D-60-AGCN" / "xsub"):
-        with pytest.raises(UserError, match=f"{name}: a file, not a folder; .*{reason}"):
-            open_split(folder, "train")
-    with pytest.raises(UserError, match="elsewhere/xsub: no such folder"):
-        open_split(tmp_path / "elsewhere" / "xsub", "train")

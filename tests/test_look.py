@@ -15,9 +15,8 @@ from engine.meters import contrast_statistics
 from engine.runlog import Run, RunLog
 from engine.visualisation import describe_classes, report_classes
 from feeder.augmentations import ViewParameters
-from feeder.class_names import FILES, class_names
+from feeder.data_sets import DATA_SETS, class_names
 from model import SCDNet
-from options.datasets import DATA_SETS
 
 RUN = Run("linear", "ui_prmd", "cross_subject", "joint")
 
@@ -55,7 +54,7 @@ def test_statistics_against_plain_numpy():
 
 
 def test_every_data_set_has_a_name_for_each_class():
-    for name in FILES:
+    for name in DATA_SETS:
         names = class_names(name, DATA_SETS[name].num_classes)
         assert len(names) == len(set(names)) == DATA_SETS[name].num_classes, name
         assert not any(text.startswith("class ") or text != text.strip() or not text for text in names), name

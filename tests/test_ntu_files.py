@@ -5,6 +5,7 @@ import pytest
 from raw_files import random_bodies, skeleton_text
 
 from feeder.cli import UserError
+from feeder.data_sets import DATA_SETS, TRAIN_SUBJECTS
 from feeder.preparation import ntu
 
 TEXT = skeleton_text(random_bodies(np.random.default_rng(0), 3, 2))
@@ -24,42 +25,38 @@ def changed(number, line):
 
 
 def test_names_and_their_limits():
-    for name in ("S001C002P003R004A005.skeleton", "S001C002P003R004A005"):
-        assert ntu.parse_name(name) == (1, 2, 3, 4, 5)
-    for wrong in (
-        "",
-        "x.skeleton",
-        "S1C002P003R004A005",
-        "S001C002P003R004A005.txt",
-        "S001C002P003R004A0055",
-    ):
-        with pytest.raises(UserError, match="not a sample name"):
-            ntu.parse_name(wrong)
-    later = {"setup 18": "S018C001P001R001A001", "subject 41": "S001C001P041R001A001"}
-    for reason, name in (
-        later | {"camera 4": "S001C004P001R001A001", "action 0": "S001C001P001R001A000"}
-    ).items():
-        with pytest.raises(UserError, match=f"{reason} is outside ntu60"):
-            ntu.parse_name(name, "ntu60")
-    for name in later.values():
-        ntu.parse_name(name, "ntu120")
+    both = ("S001C002P003R004A005", "S017C003P040R002A060.skeleton")
+    later = ("S018C001P001R001A001", "S001C001P001R001A061", "S032C001P106R001A120.skeleton")
+    wrong = ("", "x.skeleton", "S1C002P003R004A005", "S001C002P003R004A005.txt", "S001C002P003R004A0055")
+    wrong += ("S033C001P001R001A001", "S001C001P001R001A121", "S001C001P001R001A000")
+    for name in both + later + wrong:
+        assert bool(DATA_SETS["ntu60"].place(name)) == (name in both), name
+        assert bool(DATA_SETS["ntu120"].place(name)) == (name not in wrong), name
+    assert DATA_SETS["ntu60"].place(both[0]) == (4, {"xsub": "val", "xview": "train"})
+
+
+# samples with the missing skeletons
+RAW_COUNTS = {
+    ("ntu60", "xsub"): (40320, 16560),
+    ("ntu60", "xview"): (37920, 18960),
+    ("ntu120", "xsub"): (63360, 51120),
+    ("ntu120", "xsetup"): (54720, 59760),
+}
 
 
 def test_protocols_and_missing_samples_give_the_known_counts():
-    def parts(setup, camera, subject):
-        name = ntu.SampleName(setup, camera, subject, 1, 1)
-        return [ntu.part_of(name, benchmark) for benchmark in ("xsub", "xview", "xsetup")]
+    def parts(data_set, setup, camera, subject):
+        return list(DATA_SETS[data_set].place(f"S{setup:03}C{camera:03}P{subject:03}R001A001")[1].values())
 
-    assert parts(1, 1, 1) == ["train", "val", "val"] and parts(2, 2, 3) == ["val", "train", "train"]
-    assert parts(32, 3, 103) == ["train", "train", "train"] and parts(31, 1, 106) == ["val", "val", "val"]
-    assert len(ntu.TRAIN_SUBJECTS) == 53 and sum(subject <= 40 for subject in ntu.TRAIN_SUBJECTS) == 20
+    assert parts("ntu60", 1, 1, 1) == ["train", "val"] and parts("ntu60", 2, 2, 3) == ["val", "train"]
+    assert parts("ntu120", 32, 3, 103) == ["train", "train"] and parts("ntu120", 31, 1, 106) == ["val", "val"]
+    assert len(TRAIN_SUBJECTS) == 53 and sum(subject <= 40 for subject in TRAIN_SUBJECTS) == 20
     small, large = ntu.missing_samples("ntu60"), ntu.missing_samples("ntu120")
     assert (len(small), len(large)) == (302, 535) and small < large
-    raw = ((40320, 16560), (37920, 18960), (63360, 51120), (54720, 59760))  # in the order of the table
-    for (dataset, benchmark), (train, val) in zip(ntu.SAMPLE_COUNTS, raw, strict=True):
-        gone = [ntu.part_of(ntu.parse_name(name), benchmark) for name in ntu.missing_samples(dataset)]
-        left = train - gone.count("train"), val - gone.count("val")
-        assert left == ntu.SAMPLE_COUNTS[dataset, benchmark]
+    for (data_set, benchmark), (train, val) in RAW_COUNTS.items():
+        row = DATA_SETS[data_set]
+        gone = [row.place(name)[1][benchmark] for name in ntu.missing_samples(data_set)]
+        assert row.counts[benchmark] == (train - gone.count("train"), val - gone.count("val"))
 
 
 def test_list_of_names(tmp_path):
@@ -111,19 +108,17 @@ YZ = JOINT.split(" ", 1)[1]
 DAMAGED = [
     (" \n\n", "line 1: the file is empty"),
     (changed(6, f"\u0663 {YZ}"), "line 6: not ASCII text"),
-    (changed(1, "0"), "line 1: 0 frames"),
-    (changed(1, "2"), "line 112: unexpected text after the last of 2 frames"),
-    (changed(1, "4"), "line 166: the file ends before its last frame"),
-    (TEXT[:-30], "line 166: 5 numbers, expected 12"),
-    (changed(2, "1"), "line 30: '72057594037930001 0 ' is not a number of bodies"),
-    (
-        TEXT.replace("\n25\n", "\n20\n"),
-        "line 4: 20 joints, expected 25; map them to the 25 (docs/extending.md)",
-    ),
-    (changed(5, " ".join(JOINT.split()[:7])), "line 5: 7 numbers, expected 12"),
-    (changed(6, f"1_0 {YZ}"), "line 6: could not convert string to float: '1?0'"),
-    (changed(7, f"nan {YZ}"), "line 7: nan is not a position in metres"),
-    (changed(8, "\n" + JOINT), "line 31: '72057594037930001 0 ' is not a number of joints"),
+    (changed(1, "0"), "line 1: '0' is not a number of frames"),
+    (changed(1, "2"), "line 112: not the end of the last of 2 frames"),
+    (changed(1, "4"), "line 167: the file ends before its last frame"),
+    (TEXT[:-30], "line 166: expected 12 numbers, found 5"),
+    (TEXT[:-300], "not the end of the last of 3 frames"),
+    (changed(2, "1"), "line 30: '72057594037930001 0 ' is not a number of frames, bodies"),
+    (TEXT.replace("\n25\n", "\n20\n"), "line 4: 20 joints, expected 25: map them"),
+    (changed(5, " ".join(JOINT.split()[:7])), "line 5: expected 12 numbers, found 7"),
+    (changed(6, f"1_0 {YZ}"), "line 6: expected 12 numbers, found 12: '1?0 "),
+    (changed(7, f"nan {YZ}"), "line 7: expected 12 numbers, found 12: 'nan "),
+    (changed(8, "\n" + JOINT), "line 31: '72057594037930001 0 ' is not a number"),
 ]
 
 

@@ -18,6 +18,7 @@ from raw_files import random_bodies, sample_names, skeleton_text, write_raw
 import ntu_gendata
 from feeder import arrays
 from feeder.arrays import open_split
+from feeder.data_sets import DATA_SETS
 from feeder.preparation import ntu
 
 EMPTY = "S017C001P038R002A049"  # the golden without any body, which the reference keeps as zeros
@@ -48,7 +49,7 @@ def test_goldens(tmp_path, capsys, dataset, workers):
     run("--data-path", GOLDENS / "raw", "--out-folder", tmp_path, "--dataset", dataset, "--workers", workers)
     golden = np.load(GOLDENS / "gendata.npz")
     expected = json.loads(bytes(golden["splits"]))
-    for benchmark in ntu.BENCHMARKS[dataset]:
+    for benchmark in DATA_SETS[dataset].counts:
         for part in arrays.PARTS:
             split = open_split(tmp_path / benchmark, part)
             names = sorted(name for name in expected[f"{benchmark}_{part}"] if name != EMPTY)
@@ -59,7 +60,7 @@ def test_goldens(tmp_path, capsys, dataset, workers):
                 assert split.num_frame[row] == golden[f"num_frame_{name}"]
                 assert split.labels[row] == golden[f"label_{name}"]
     out = capsys.readouterr().out
-    assert f"without any body: {EMPTY}.skeleton" in out and "1 without any body" in out
+    assert f"without any body, skipped: 1\n  {EMPTY}.skeleton\n" in out
     assert "the full set has" in out and "WARNING" not in out
 
 
@@ -94,38 +95,45 @@ def test_damaged_files_are_reported_together(tmp_path, raw, capsys):
     (raw / good[5]).write_text("\n".join([*lines[:7], "a b c", *lines[8:]]))
     (raw / good[9]).write_text("")
     (raw / "notes.skeleton").write_text("no sample")
-    (raw / "S001C001P001R001A099.skeleton").write_text("another data set")
+    (raw / "S001C001P001R001A121.skeleton").write_text("another data set")
     (raw / good[11]).write_text(skeleton_text(random_bodies(np.random.default_rng(0), 301)))
     (raw / "readme.txt").write_text("not looked at")
     command = ["--data-path", raw, "--out-folder", tmp_path / "out", "--workers", 2]
     code, err = fails(command, capsys)
     assert code == 1 and "Traceback" not in err and not contents(tmp_path / "out")
     for line in (
-        f"{good[5]}: line 8: 3 numbers, expected 12",
+        f"{good[5]}: line 8: expected 12 numbers, found 3: 'a b c'",
         f"{good[9]}: line 1: the file is empty",
-        "notes: not a sample name",
-        "S001C001P001R001A099: action 99 is outside ntu60",
+        "notes is not a sample of ntu60",
+        "S001C001P001R001A121 is not a sample of ntu60",
         f"{good[11]}: 301 frames; a sample has 1 to 300: cut or resample it (the network sees 64 frames)",
         "(and 4 more, see above or --skip-bad)",
     ):
         assert line in err
     run(*command, "--skip-bad")
-    out = capsys.readouterr().out
-    assert "5 damaged" in out and out.count("damaged: ") == 5
+    assert "damaged, skipped: 5\n" in capsys.readouterr().out
     names = [name for part in arrays.PARTS for name in open_split(tmp_path / "out/xsub", part).names]
     assert sorted(names) == sorted(set(good) - {good[5], good[9], good[11]})
-    other = write_raw(tmp_path / "other", [good[0][:20]])
-    command[2:2] = [other]
-    assert f"{other}/{good[0]}: the sample is also in {raw}; keep one" in fails(command, capsys)[1]
 
 
-def test_ntu120_prepared_as_ntu60_is_one_line(tmp_path, capsys):
-    names = ["S001C001P001R003A001", "S018C001P001R001A061", "S032C001P106R001A120"]
-    raw = write_raw(tmp_path / "raw", names)
-    _, err = fails(["--data-path", raw, "--out-folder", tmp_path / "out"], capsys)
-    assert "2 samples of NTU-120, not NTU-60, such as S018C001P001R001A061; set --dataset ntu120" in err
-    assert err.count("\n") == 1
-    run("--data-path", raw, "--out-folder", tmp_path / "out", "--dataset", "ntu120")
+def test_the_wrong_folder_is_one_line(tmp_path, capsys):
+    names = ["S001C001P001R003A001", "S018C001P001R001A061"]
+    raw, other = write_raw(tmp_path / "raw", names), write_raw(tmp_path / "other", names[:1])
+    out, empty = ["--out-folder", tmp_path / "out"], tmp_path / "empty"
+    write_raw(tmp_path / "missing", sorted(ntu.missing_samples("ntu60"))[:1])
+    (tmp_path / f"missing/{EMPTY}.skeleton").write_text("1\n0\n")
+    empty.mkdir()
+    for folders, reason in (
+        ([raw], "1 samples of ntu120, not ntu60; set --dataset ntu120"),
+        ([raw, other], f"{other}/{names[0]}.skeleton: the sample is also in {raw}; keep one"),
+        ([tmp_path / "nowhere"], "no such folder"),
+        ([empty], "no .skeleton files in it"),
+        ([tmp_path / "missing"], "no samples to write: 0 damaged, 1 empty"),
+    ):
+        code, err = fails(["--data-path", *folders, *out, "--workers", 1], capsys)
+        assert code == 1 and reason in err and not contents(tmp_path / "out")
+        assert err.count("\n") == 1
+    run("--data-path", raw, *out, "--dataset", "ntu120")
 
 
 def test_arrays_of_other_recordings_are_not_replaced(here, raw, capsys):
@@ -148,15 +156,6 @@ def test_bodies_in_millimetres_are_named(tmp_path, capsys):
     (tmp_path / "S001C001P001R003A001.skeleton").write_text(skeleton_text(1000 * bodies))
     run("--data-path", tmp_path, "--out-folder", tmp_path / "out")
     assert "WARNING: bodies of an impossible size: 1 of 1 samples" in capsys.readouterr().out
-
-
-def test_nothing_to_write(tmp_path, capsys):
-    command = ["--data-path", tmp_path / "raw", "--out-folder", tmp_path / "out"]
-    assert "no such folder" in fails(command, capsys)[1]
-    write_raw(tmp_path / "raw", sorted(ntu.missing_samples("ntu60"))[:1])
-    (tmp_path / f"raw/{EMPTY}.skeleton").write_text("1\n0\n")
-    assert "no samples to write: 0 damaged, 1 empty" in fails(command, capsys)[1]
-    assert not contents(tmp_path / "out")
 
 
 @pytest.fixture(scope="module")

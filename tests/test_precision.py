@@ -1,6 +1,5 @@
 """bfloat16 follows float32; what must be in float32 is."""
 
-
 import pytest
 import torch
 from torch.nn.utils import parameters_to_vector

@@ -17,10 +17,10 @@ import action_retrieval
 from engine.checkpoint import load_checkpoint
 from engine.results import table
 from feeder.augmentations import centre_crop
+from feeder.data_sets import DATA_SETS
 from feeder.dataset import SkeletonDataset
 from model import SCDNet
 from model.reference import to_reference
-from options.datasets import DATA_SETS
 
 
 def run(script, data, flags):
@@ -120,7 +120,7 @@ def test_mistakes_in_pretraining_are_one_line(data, here, capsys):
 def test_a_label_beyond_the_table_is_named(data, here, capsys, monkeypatch):
     monkeypatch.setitem(DATA_SETS, "ntu60", dataclasses.replace(DATA_SETS["ntu60"], num_classes=3))
     code, line = failure(capsys, run, action_retrieval, data, f"--random-encoder {SIZES}")
-    assert code == 1 and "has label 3, but options/datasets.py has 3 classes" in line
+    assert code == 1 and "has label 3, but feeder/data_sets.py has 3 classes" in line
 
 
 def test_scripts_start_from_any_folder(here, monkeypatch, capsys):

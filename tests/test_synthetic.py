@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from conftest import failure
 
-from feeder.class_names import class_names
-from feeder.preparation.ntu import missing_samples, parse_name, part_of, read_bodies
+from feeder.data_sets import DATA_SETS, class_names
+from feeder.preparation.ntu import missing_samples, read_bodies
 from feeder.skeleton import JOINT_NAMES, LINKS
 from feeder.synthetic import ACTIONS, recordings, write_ntu
 from feeder.synthetic.__main__ import main
@@ -22,11 +22,11 @@ def test_files_are_read_and_their_names_suit_the_protocols(tmp_path, capsys):
     main([str(tmp_path / "a"), *SMALL, "--cameras", "3"])
     assert capsys.readouterr().out == f"{tmp_path / 'a'}: 54 clips\n"
     paths = list((tmp_path / "a").iterdir())
-    names = [parse_name(path.name, "ntu60") for path in paths]
+    labels, parts = zip(*(DATA_SETS["ntu60"].place(path.name) for path in paths), strict=True)
     assert len(paths) == 3 * 3 * 2 * 3 and not {path.stem for path in paths} & missing_samples("ntu120")
-    assert {name.action for name in names} == {1, 2, 3} and {name.subject for name in names} == {1, 2, 3}
+    assert set(labels) == {0, 1, 2} and {path.name[8:12] for path in paths} == {"P001", "P002", "P003"}
     for benchmark in ("xsub", "xview"):
-        assert {part_of(name, benchmark) for name in names} == {"train", "val"}
+        assert {part[benchmark] for part in parts} == {"train", "val"}
     for path in paths:
         bodies = read_bodies(path)
         assert 60 <= bodies.shape[1] <= 110 and not bodies[1:].any()
@@ -55,7 +55,7 @@ def test_the_folder_appears_when_it_is_complete(tmp_path, capsys, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a"] and contents(tmp_path / "a") == before
 
 
-@pytest.mark.parametrize("flags, message", [("--classes 99", "2 .. 10"), ("--subjects many", "invalid int")])
+@pytest.mark.parametrize("flags, message", [("--classes 99", "choose from"), ("--subjects x", "invalid")])
 def test_wrong_numbers_are_refused(tmp_path, capsys, flags, message):
     status, line = failure(capsys, main, [str(tmp_path / "a"), *flags.split()])
     assert status == 2 and message in line and not (tmp_path / "a").exists()

@@ -1,6 +1,5 @@
 """Recordings -> the arrays of several splits at once: read, normalise, write. Readers: `ntu.py`, `pku.py`."""
 
-import argparse
 import contextlib
 import functools
 import multiprocessing
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from feeder.arrays import LABEL, PARTS, check_space, load_labels, path_of, write_splits
+from feeder.arrays import check_space, write_splits
 from feeder.bodies import body_faults, body_problems
 from feeder.cli import UserError
 from feeder.preparation.normalize import to_sample
@@ -51,7 +50,7 @@ Reader = Callable[[Source], list[Result]]
 class Report(NamedTuple):
     """What `generate` did."""
 
-    written: dict[tuple[str, str], list[tuple[Sample, int]]]  # (benchmark, part) -> samples and frame counts
+    written: dict[tuple[str, str], list[tuple[str, int, int]]]  # (benchmark, part) -> name, label, frames
     empty: list[str]  # names of samples without any body
     bad: list[str]  # a line for each file or sample that was skipped as damaged
 
@@ -70,37 +69,6 @@ def to_result(where: str | Path, bodies: np.ndarray) -> Result:
     return (sample, frames) if sample[:, 0].any() else None
 
 
-def default_workers() -> int:
-    """Return the number of cores of this process, at most 12: these read PKU-MMD in less than 1 GiB."""
-    return min(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1, 12)
-
-
-def add_flags(parser: argparse.ArgumentParser, out_folder: str) -> None:
-    """Add the flags that the commands of data preparation share; `out_folder` is the default as text."""
-    add = parser.add_argument
-    add("--out-folder", type=Path, metavar="DIR", help=f"output folder ({out_folder})")
-    add("--overwrite", action="store_true", help="replace arrays of other recordings too")
-    add("--skip-bad", action="store_true", help="skip damaged files instead of failing at the end")
-    workers = "processes (all cores, at most 12)"
-    add("--workers", type=int, choices=range(1, 13), default=default_workers(), metavar="N", help=workers)
-
-
-def check_replaced(folder: Path, benchmarks: Iterable[str], sources: Iterable[Source | str]) -> None:
-    """Raise `UserError` if FOLDER/{benchmarks} has arrays of other recordings.
-
-    Arrays may be replaced if at least half of their samples are prepared again, or if they cannot be read.
-    """
-    new = {sample.name for source in sources if isinstance(source, Source) for sample in source.samples}
-    for split in (folder / benchmark for benchmark in benchmarks):
-        old: set[str] = set()
-        for part in PARTS:
-            with contextlib.suppress(UserError, OSError):
-                old.update(load_labels(path_of(split, part, LABEL))[0])
-        if 2 * len(old & new) < len(old):
-            others = f"{len(old - new):,} samples of other recordings, such as {min(old - new)}"
-            raise UserError(f"{split}: has {others}; set another --out-folder, or --overwrite")
-
-
 def generate(
     sources: Iterable[Source | str],
     read: Reader,
@@ -117,17 +85,14 @@ def generate(
         read: a top-level function of a module, run in `workers` processes; `UserError` if a file is damaged.
         skip_bad: skip damaged samples instead of failing at the end.
     """
-    sources, benchmarks = list(sources), list(benchmarks)
-    bad = [source for source in sources if isinstance(source, str)]
+    sources = list(sources)
     files = [source for source in sources if isinstance(source, Source) and source.samples]
     files.sort(key=lambda file: file.samples[0].name)
-    report = Report({(benchmark, part): [] for benchmark in benchmarks for part in PARTS}, [], bad)
-    faults: dict[str, dict[str, str] | None] = {}  # of the first samples
-    with (
-        write_splits(folder, benchmarks) as writer,
-        contextlib.closing(_read_all(read, files, workers)) as results,
-    ):
+    results = _read_all(read, files, workers)
+    with write_splits(folder, benchmarks) as writer, contextlib.closing(results):
         check_space(folder, sum(len(sample.parts) for file in files for sample in file.samples))
+        report = Report(writer.rows, [], [source for source in sources if isinstance(source, str)])
+        faults: dict[str, dict[str, str] | None] = {}  # of the first samples
         progress = tqdm(results, total=len(files), unit="file", disable=None)
         for file, clips in zip(files, progress, strict=True):
             for sample, clip in zip(file.samples, clips, strict=True):
@@ -138,8 +103,6 @@ def generate(
                 else:
                     data, num_frame = clip
                     writer.add(sample.parts, sample.name, sample.label, num_frame, data)
-                    for key in sample.parts.items():
-                        report.written[key].append((sample, num_frame))
                     if len(faults) < 100:
                         faults[sample.name] = body_faults(data, num_frame)
         report.bad[:] = dict.fromkeys(report.bad)  # a damaged file may have many samples

@@ -7,12 +7,12 @@ A file becomes a sample of the same name: action, subject, repetition, view.
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 
 from feeder.cli import CommandLine, UserError, script
-from feeder.preparation import public
+from feeder.data_sets import DATA_SETS
+from feeder.preparation.command import archive_parser, find_sources, prepare
 from feeder.preparation.generate import Result, Source, to_result
 
 # Kinect v1: 0 hip centre, 1 spine, 2 shoulder centre, 3 head; 4-7 left shoulder, elbow, wrist, hand, 8-11
@@ -23,41 +23,20 @@ JOINTS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 
 NECK, SHOULDER_CENTRE, HEAD = 2, 2, 3  # the neck of feeder.skeleton is one third of the way up to the head
 
 
-def list_sources(folder: Path) -> list[Source]:
-    """Return a source for each recording below a folder."""
-    files = public.find_files(folder, rf"(?:.*/)?(?P<name>{public.NW_UCLA.pattern})\.json")
-    sources = public.list_sources(public.NW_UCLA, files)
-    if not sources:
-        needed = "it should have all_sqe/a01_s01_e00_v01.json and so on"
-        raise UserError(f"{folder}: no recordings of NW-UCLA; {needed} (docs/data.md)")
-    return sources
-
-
 def read_clips(source: Source) -> list[Result]:
     """Return the only clip of a file."""
-    joints, label = read_recording(source.path)
+    try:
+        recording = json.loads(source.path.read_bytes())
+        joints, label = np.array(recording["skeletons"], float), recording["label"]
+        if joints.shape[1:] != (NUM_JOINTS, 3) or not np.isfinite(joints).all():
+            raise ValueError(f"{joints.shape} is not (frames, {NUM_JOINTS}, 3) of finite numbers")
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"not JSON of a label and skeletons of {NUM_JOINTS} joints: {error}"
+        raise UserError(f"{source.path}: {reason}") from None
     expected = source.samples[0].label + 1
     if label != expected:
         raise UserError(f"{source.path}: label {label!r}, but this action has label {expected}")
     return [to_result(source.path, to_ntu_joints(joints)[None])]
-
-
-def read_recording(path: Path) -> tuple[np.ndarray, object]:
-    """Return the joints of a file, (T, 20, 3) in metres, and its label."""
-    try:
-        recording = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path}: not a JSON file: {error}") from None
-    try:
-        joints, label = np.array(recording["skeletons"], float), recording["label"]
-    except (KeyError, TypeError, ValueError):  # other entries, or not the same number of joints in each frame
-        raise UserError(f"{path}: not a label and skeletons of {NUM_JOINTS} joints with x y z") from None
-    if joints.shape[1:] != (NUM_JOINTS, 3):
-        raise UserError(f"{path}: skeletons {joints.shape}, expected (frames, {NUM_JOINTS}, 3)")
-    finite = np.isfinite(joints).all((1, 2))
-    if not finite.all():
-        raise UserError(f"{path}: frame {finite.argmin() + 1}: NaN or infinite")
-    return joints, label
 
 
 def to_ntu_joints(joints: np.ndarray) -> np.ndarray:
@@ -69,14 +48,15 @@ def to_ntu_joints(joints: np.ndarray) -> np.ndarray:
 
 def get_parser() -> CommandLine:
     """Return the command line."""
-    return public.command_line("nw_ucla", "Prepare NW-UCLA from its JSON files.", "data/NW-UCLA")
+    return archive_parser("nw_ucla", "Prepare NW-UCLA from its JSON files.")
 
 
 @script
 def main(argv: list[str] | None = None) -> None:
     """Prepare the folder on the command line."""
     args = get_parser().parse_args(argv)
-    public.prepare(args, public.NW_UCLA, list_sources(args.folder), read_clips)
+    sources = find_sources(args.folder, "nw_ucla", r"(?:.*/)?{}\.json", "all_sqe/a01_s01_e00_v01.json")
+    prepare(args, "nw_ucla", DATA_SETS["nw_ucla"].counts, sources, read_clips)
 
 
 if __name__ == "__main__":

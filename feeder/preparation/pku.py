@@ -9,73 +9,52 @@ import collections
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from feeder.cli import UserError
+from feeder.data_sets import DATA_SETS
 from feeder.preparation.generate import Result, Sample, Source, to_result
 from feeder.preparation.raw_file import read_positions, read_text
 from feeder.skeleton import MAX_FRAMES, NUM_BODIES, NUM_JOINTS
 
-NUM_CLASSES = 51  # in part 2 as well, where ten of the ids do not occur
-BENCHMARKS = ("xsub", "xview")
-# Samples of (train, val): of part 1, the label rows except the one that ends before it starts; of part 2, as
-# commonly quoted. The number of segments without any body, which are skipped too, is not known.
-SAMPLE_COUNTS = {(1, "xsub"): (18840, 2704), (1, "xview"): (14356, 7188), (2, "xsub"): (5332, 1613)}
-_VIDEO = {1: r"\d{4}-[LMR]", 2: r"A\d{2}N\d{2}-[LMR]"}
-_EXAMPLE = {1: "0002-L", 2: "A01N01-L"}
+NUM_CLASSES = DATA_SETS["pku_part1"].num_classes  # in part 2 as well
 # Patterns of the folders and split files of each part, as in the official archives.
 _NAMES = {
-    1: {
-        "skeletons": "PKU_Skeleton_Renew",
-        "labels": "Train_Label_PKU_final",
-        "xsub": "cross[-_]subject.txt",
-        "xview": "cross[-_]view.txt",
-    },
-    2: {
-        "skeletons": "skeleton*",
-        "labels": "label",
-        "xsub": "cross[-_]subject_v2.txt",
-        "xview": "cross[-_]view_v2.txt",
-    },
+    1: dict(
+        skeletons="PKU_Skeleton_Renew",
+        labels="Train_Label_PKU_final",
+        xsub="cross[-_]subject.txt",
+        xview="cross[-_]view.txt",
+    ),
+    2: dict(
+        skeletons="skeleton*", labels="label", xsub="cross[-_]subject_v2.txt", xview="cross[-_]view_v2.txt"
+    ),
 }
 # "Validataion videos:" is the spelling of the official files.
 _SPLIT = re.compile(r"\s*train\w*\s+videos?\s*:?(.*)\bval\w*\s+videos?\s*:?(.*)", re.IGNORECASE | re.DOTALL)
 
 
-def part_number(sample: str) -> int | None:
-    """Return the part of a sample such as "0043-L_r21_c01" (video, row, class id), None for other names."""
-    parts = [part for part in _VIDEO if re.fullmatch(rf"{_VIDEO[part]}_r\d+_c\d+", sample, re.ASCII)]
-    return parts[0] if parts else None
-
-
 def find(root: Path, part: int, kind: str) -> Path:
     """Return the folder of "skeletons" or "labels", or the split file "xsub" or "xview", below a folder."""
-    found = [
-        path for path in sorted(root.rglob(_NAMES[part][kind])) if path.is_dir() or path.suffix == ".txt"
-    ]
+    pattern = _NAMES[part][kind]
+    found = [path for path in sorted(root.rglob(pattern)) if path.is_dir() or path.suffix == ".txt"]
     flag = f"--{kind if kind in ('skeletons', 'labels') else 'splits'}"
     if not found:
         remedy = f"check --data-path and --part, or set {flag}"
-        raise UserError(f"{root}: no {kind} of part {part} (named {_NAMES[part][kind]}); {remedy}")
+        raise UserError(f"{root}: no {kind} of part {part} (named {pattern}); {remedy}")
     if len(found) > 1:
         raise UserError(f"{found[0]}: there is also {found[1]}; set {flag} to one of them")
     return found[0]
 
 
-def read_split(path: Path, part: int) -> dict[str, str]:
+def read_split(path: Path) -> dict[str, str]:
     """Return the videos of a split file: video -> "train" or "val"."""
     lists = _SPLIT.fullmatch(read_text(path))
     if not lists:
         known = '"Training videos:" and "Validataion videos:"'
         raise UserError(f"{path}: no lists {known}; use the official split file")
-    train, val = (set(re.findall(r"[^\s,]+", videos)) for videos in lists.groups())
-    for video in sorted(train | val):
-        if not re.fullmatch(_VIDEO[part], video):
-            raise UserError(f"{path}: {video[:40]!r} is not a video of part {part} (like {_EXAMPLE[part]})")
-    if train & val:
-        raise UserError(f"{path}: {min(train & val)} is in both lists")
+    train, val = (re.findall(r"[^\s,]+", videos) for videos in lists.groups())
     return dict.fromkeys(train, "train") | dict.fromkeys(val, "val")
 
 
@@ -86,13 +65,11 @@ def read_rows(path: Path) -> list[tuple[int, int, int, int]]:
         if line.strip():
             try:
                 action, start, end, _ = (int(word) for word in line.split(","))
+                if not 1 <= action <= NUM_CLASSES or min(start, end) < 0:
+                    raise ValueError
             except ValueError:
-                action = start = end = -1
-            if min(action, start, end) < 0:
-                expected = "class,start,end,confidence, whole numbers from 0"
-                raise UserError(f"{path}: line {number}: {line[:40]!r} is not {expected}")
-            if not 1 <= action <= NUM_CLASSES:
-                raise UserError(f"{path}: line {number}: class {action} is outside 1..{NUM_CLASSES}")
+                expected = f"class (1..{NUM_CLASSES}),start,end,confidence"
+                raise UserError(f"{path}: line {number}: {line[:40]!r} is not {expected}") from None
             rows.append((number, action, start, end))
     return rows
 
@@ -120,43 +97,43 @@ def read_clips(source: Source) -> list[Result]:
     return results
 
 
-class Plan(NamedTuple):
-    """Samples to prepare, or lines about damaged label files; and names of exceptions by kind."""
-
-    sources: list[Source | str]
-    notes: dict[str, list[str]]
-
-
-def plan(skeletons: Path, labels: Path, splits: Mapping[str, Path], part: int) -> Plan:
+def plan(
+    skeletons: Path, labels: Path, splits: Mapping[str, Path]
+) -> tuple[list[Source | str], dict[str, list[str]]]:
     """Return a sample for each valid label row of each video that has both files.
 
     Args:
         skeletons: folder of the videos.
         labels: folder of the label files.
         splits: benchmark -> split file.
+
+    Returns:
+        The sources, or lines about damaged label files; and names of videos and rows that are exceptions, by
+        kind.
     """
-    lists = {benchmark: read_split(path, part) for benchmark, path in splits.items()}
+    lists = {benchmark: read_split(path) for benchmark, path in splits.items()}
     recorded, labelled = ({path.stem for path in folder.glob("*.txt")} for folder in (skeletons, labels))
-    found = Plan([], collections.defaultdict(list))
-    found.notes["videos without a skeleton file"] = sorted(labelled.union(*lists.values()) - recorded)
-    found.notes["videos without a label file"] = sorted(recorded - labelled)
+    sources: list[Source | str] = []
+    notes = collections.defaultdict(list)
+    notes["videos without a skeleton file"] = sorted(labelled.union(*lists.values()) - recorded)
+    notes["videos without a label file"] = sorted(recorded - labelled)
     for benchmark, videos in lists.items():
-        found.notes[f"videos in neither list of {benchmark}"] = sorted((recorded & labelled) - videos.keys())
+        notes[f"videos in neither list of {benchmark}"] = sorted((recorded & labelled) - videos.keys())
     for video in sorted(recorded & labelled):
         parts = {benchmark: videos[video] for benchmark, videos in lists.items() if video in videos}
         try:
             rows = read_rows(labels / f"{video}.txt") if parts else []
         except UserError as error:
-            found.sources.append(str(error))
+            sources.append(str(error))
             continue
         samples = []
         for line, action, start, end in rows:
             name = f"{video}_r{line:02d}_c{action:02d}"
             if start >= end:
-                found.notes["rows with start >= end, skipped"].append(name)
+                notes["rows with start >= end, skipped"].append(name)
                 continue
             if end - start > MAX_FRAMES:
-                found.notes[f"segments longer than {MAX_FRAMES} frames, cut"].append(name)
+                notes[f"segments longer than {MAX_FRAMES} frames, cut"].append(name)
             samples.append(Sample(name, action - 1, parts, (start, end)))
-        found.sources.append(Source(skeletons / f"{video}.txt", tuple(sorted(samples))))
-    return found
+        sources.append(Source(skeletons / f"{video}.txt", tuple(sorted(samples))))
+    return sources, notes

@@ -1,11 +1,11 @@
 """The 3-D annotations of NTU RGB+D by pyskl and MMAction2: ntu60_3danno.pkl, ntu120_3d.pkl and so on.
 
-A pickle of {"split": {"xsub_train": names, "xsub_val": names, ...}, "annotations": [annotation, ...]}. An
+A pickle of {"split": lists of names, which follow from the protocols, "annotations": [annotation, ...]}. An
 annotation has "frame_dir", the sample's name, "label" from 0, and "keypoint", (bodies, frames, 25, 3) in
 metres along the axes of the raw files. The authors removed noise: clips of several people can differ.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,15 @@ import numpy as np
 from feeder.cli import UserError
 from feeder.plain_pickle import load_plain
 from feeder.preparation.generate import Result, Source, to_result
-from feeder.preparation.ntu import SUFFIX, parse_name, part_of
+from feeder.preparation.ntu import SUFFIX
 from feeder.skeleton import NUM_JOINTS
 
-# Names of the lists of each protocol.
-LISTS = {"xsub": "xsub", "xview": "xview", "xsetup": "xset"}
 
-
-def read_annotations(path: Path, benchmarks: Iterable[str]) -> dict[str, dict[str, Any]]:
+def read_annotations(path: Path) -> dict[str, dict[str, Any]]:
     """Return the annotations of a file by sample name.
 
     Raises:
-        UserError: the file is damaged, would run code, or has other content such as two-dimensional poses; or
-            its lists contradict the protocol of a benchmark.
+        UserError: the file is damaged, would run code, or has other content such as two-dimensional poses.
     """
     try:
         content = load_plain(path)
@@ -35,17 +31,11 @@ def read_annotations(path: Path, benchmarks: Iterable[str]) -> dict[str, dict[st
     try:
         annotations = {annotation["frame_dir"]: annotation for annotation in content["annotations"]}
         shape = next(iter(annotations.values()))["keypoint"].shape
-        lists = {key: list(names) for key, names in content["split"].items()}
     except (KeyError, TypeError, AttributeError, StopIteration):
         raise UserError(f"{path}: not annotations of pyskl or MMAction2; expected ntu60_3danno.pkl") from None
     if shape[2:] != (NUM_JOINTS, 3):
         found = "two-dimensional poses" if shape[3:] == (2,) else "not the 25 joints of NTU RGB+D in metres"
         raise UserError(f"{path}: {found}, {shape}; use 3-D annotations such as ntu60_3danno.pkl")
-    for benchmark in benchmarks:
-        for part in ("train", "val"):
-            for name in lists.get(f"{LISTS[benchmark]}_{part}", ()):
-                if part_of(parse_name(name), benchmark) != part:
-                    raise UserError(f"{path}: {name} is in {LISTS[benchmark]}_{part}, against the protocol")
     return annotations
 
 

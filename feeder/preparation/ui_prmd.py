@@ -11,31 +11,27 @@ from pathlib import Path
 import numpy as np
 
 from feeder.cli import CommandLine, UserError, script
-from feeder.preparation import public
+from feeder.data_sets import DATA_SETS
+from feeder.preparation.command import archive_parser, find_files, find_sources, prepare
 from feeder.preparation.generate import Result, Source, to_result
-from feeder.preparation.raw_file import parse_numbers, read_text
+from feeder.preparation.raw_file import read_positions, read_text
 
 # 0 waist, 1 spine, 2 chest, 3 neck, 4 head, 5 head tip; 6-9 left collar, upper arm, forearm, hand, 10-13
 # right; 14-17 left upper leg, lower leg, foot, toes, 18-21 right. The root has no parent.
 PARENTS = (None, 0, 1, 2, 3, 4, 2, 6, 7, 8, 2, 10, 11, 12, 0, 14, 15, 16, 0, 18, 19, 20)
-NUM_COLUMNS = 3 * len(PARENTS)
 # The joint here of each joint of feeder.skeleton; hand tips and thumbs repeat the hands.
 JOINTS = (0, 1, 3, 4, 7, 8, 9, 9, 11, 12, 13, 13, 14, 15, 16, 17, 18, 19, 20, 21, 2, 9, 9, 13, 13)
 # positions in centimetres -> metres along the axes of NTU RGB+D
 TO_NTU = np.array((-0.01, 0.01, -0.01))
-_FILE = r"(?!(?:.*/)?Vicon/)(?:.*/)?(?P<name>{})_{}\.txt(?:\.gz)?"  # Vicon's files have the same names
+# Vicon's files have the same names
+FILES = r"(?!(?:.*/)?Vicon/)(?:.*/)?{{}}_{}\.txt(?:\.gz)?"
+EXAMPLE = "Segmented Movements/Kinect/Positions/m01_s01_e01_positions.txt"
 
 
 def list_sources(folder: Path) -> list[Source]:
     """Return a source for each pair of files below a folder; the angles file is the segment of the sample."""
-    positions, angles = (
-        public.find_files(folder, _FILE.format(public.UI_PRMD.pattern, kind))
-        for kind in ("positions", "angles")
-    )
-    sources = public.list_sources(public.UI_PRMD, positions)
-    if not sources:
-        needed = "it should have Segmented Movements/Kinect/Positions/m01_s01_e01_positions.txt and so on"
-        raise UserError(f"{folder}: no recordings of UI-PRMD; {needed} (docs/data.md)")
+    angles = find_files(folder, "ui_prmd", FILES.format("angles"))
+    sources = find_sources(folder, "ui_prmd", FILES.format("positions"), EXAMPLE)
     return [Source(path, (sample._replace(segment=angles.get(sample.name)),)) for path, (sample,) in sources]
 
 
@@ -43,9 +39,8 @@ def read_clips(source: Source) -> list[Result]:
     """Return the only clip of a pair of files."""
     (sample,) = source.samples
     if sample.segment is None:
-        raise UserError(
-            f"{source.path}: no file {sample.name}_angles.txt for it; unpack the folder Angles too"
-        )
+        remedy = "unpack the folder Angles too"
+        raise UserError(f"{source.path}: no file {sample.name}_angles.txt for it; {remedy}")
     positions, angles = read_table(source.path), read_table(sample.segment)
     frames = min(len(positions), len(angles))  # some pairs differ by a frame
     joints = place_joints(positions[:frames], angles[:frames])
@@ -54,15 +49,9 @@ def read_clips(source: Source) -> list[Result]:
 
 def read_table(path: Path) -> np.ndarray:
     """Return the x y z of each joint in each line of a file, (T, 22, 3)."""
-    rows = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        row = parse_numbers(path, number, line.split(","))
-        if len(row) != NUM_COLUMNS:
-            raise UserError(f"{path}: line {number}: {len(row)} numbers, expected {NUM_COLUMNS}")
-        if not np.isfinite(row).all():
-            raise UserError(f"{path}: line {number}: NaN or infinite")
-        rows.append(row)
-    return np.reshape(rows, (-1, len(PARENTS), 3))
+    lines = read_text(path).replace(",", " ").split("\n")
+    width = 3 * len(PARENTS)
+    return read_positions(path, lines, [range(len(lines))], width, width).reshape(-1, len(PARENTS), 3)
 
 
 def place_joints(positions: np.ndarray, angles: np.ndarray) -> np.ndarray:
@@ -94,16 +83,14 @@ def _rotate(axis: int, degrees: np.ndarray) -> np.ndarray:
 
 def get_parser() -> CommandLine:
     """Return the command line."""
-    return public.command_line(
-        "ui_prmd", "Prepare UI-PRMD, the Kinect recordings of correct movements.", "data/UI-PRMD"
-    )
+    return archive_parser("ui_prmd", "Prepare UI-PRMD, the Kinect recordings of correct movements.")
 
 
 @script
 def main(argv: list[str] | None = None) -> None:
     """Prepare the folder on the command line."""
     args = get_parser().parse_args(argv)
-    public.prepare(args, public.UI_PRMD, list_sources(args.folder), read_clips)
+    prepare(args, "ui_prmd", DATA_SETS["ui_prmd"].counts, list_sources(args.folder), read_clips)
 
 
 if __name__ == "__main__":

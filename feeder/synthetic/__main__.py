@@ -10,34 +10,32 @@ from pathlib import Path
 from feeder.cli import CommandLine, script
 from feeder.synthetic import ACTIONS, write_ntu
 
-# flag: default, lowest and highest value, what it is
+# flag: default, smallest and largest value, what it is
 FLAGS = {
     "classes": (10, 2, len(ACTIONS), "actions"),
     "subjects": (12, 3, 40, "people"),
     "repetitions": (5, 1, 64, "repetitions of each action by each person"),
     "cameras": (1, 1, 3, "views of each performance"),
-    "seed": (0, 0, 2**32 - 1, "seed of the performances; the people stay the same"),
 }
 
 
 def get_parser() -> CommandLine:
     """Return the command line; its flags are the arguments of `write_ntu`."""
     parser = CommandLine(prog="python -m feeder.synthetic", description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path, help="folder to write, new or empty")
+    add = parser.add_argument
+    add("out", type=Path, help="folder to write, new or empty")
     for name, (default, low, high, what) in FLAGS.items():
-        text = f"{what}, {low} .. {high} ({default})"
-        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=text)
+        text, choices = f"{what}, {low} .. {high} ({default})", range(low, high + 1)
+        add(f"--{name}", type=int, choices=choices, default=default, metavar="N", help=text)
+    text = "seed of the performances; the people stay the same (0)"
+    add("--seed", type=int, default=0, metavar="N", help=text)
     return parser
 
 
 @script
 def main(argv: list[str] | None = None) -> None:
     """Write the data set that the command line describes."""
-    parser = get_parser()
-    args = parser.parse_args(argv)
-    for name, (_, low, high, _) in FLAGS.items():
-        if not low <= (value := getattr(args, name)) <= high:
-            parser.error(f"--{name} {value}: choose {low} .. {high}")
+    args = get_parser().parse_args(argv)
     print(f"{args.out}: {write_ntu(**vars(args))} clips")
 
 
