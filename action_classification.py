@@ -11,9 +11,9 @@ import itertools
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,11 +21,11 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Subset
 
 from engine.checkpoint import find_previous, lock_folder
-from engine.classification import Epoch, Progress, Trial, report
+from engine.classification import Classifier, Epoch, report
 from engine.device import set_up
 from engine.encoders import describe_encoder, open_classifier, open_encoders, stream_of
-from engine.evaluation import balanced_subset, changed_flags, repeat_seed
-from engine.features import BATCH_SIZE, Clips, Split, extract_features, open_both
+from engine.evaluation import balanced_subset, repeat_seed
+from engine.features import BATCH_SIZE, Split, crop, extract_features, open_both
 from engine.meters import Meter, progress_line
 from engine.results import RESULT
 from engine.runlog import Run, RunLog
@@ -94,37 +94,33 @@ def linear_probe(
         # test
         with torch.no_grad():
             scores = layer(test_x).cpu()
-        yield Epoch(epoch, lr, float(total) / len(order), scores)
+        yield epoch, lr, float(total) / len(order), scores
 
 
 def finetune(
-    model: DownstreamModel,
-    optimizer: Optimizer,
-    clips: tuple[Clips, Clips],
-    args: Namespace,
-    log: RunLog,
-    start: int = 0,
+    classifier: Classifier, loader: DataLoader, test_loader: DataLoader, log: RunLog
 ) -> Iterator[Epoch]:
     """Train encoder and linear layer on clips; yield each epoch, whose weights are in the model.
 
     Args:
-        model: on the device of the clips.
-        optimizer: the optimiser of the model.
-        clips: the training set, and the test set in the order of the data set.
-        args: --epochs, --print-freq, and the flags of the learning rate.
+        classifier: model, optimiser, stream, generator of the crops, first epoch and options.
+        loader: clips of the training set.
+        test_loader: clips of the test set, in the order of the data set.
         log: prints a line every --print-freq steps.
-        start: the first epoch.
     """
-    train, test = clips
-    for epoch in range(start, args.epochs):
+    model, optimizer, args = classifier.model, classifier.optimizer, classifier.args
+    device = model.fc.weight.device
+    for epoch in range(classifier.epoch, args.epochs):
         lr = set_learning_rate(optimizer, args, epoch)
         meters = {"Time": Meter("6.3f"), "Loss": Meter(".4e"), "Acc@1": Meter("6.2f")}
 
         # train
-        train.loader.sampler.seek(epoch)
+        loader.sampler.seek(epoch)
         model.train()
         before = time.perf_counter()
-        for step, (x, y) in enumerate(train):
+        for step, batch in enumerate(loader):
+            x = crop(batch, model.encoder, classifier.stream, device, args.crop_ratio, classifier.generator)
+            y = batch.labels.to(device, non_blocking=True)
             scores = model(x)
             loss = F.cross_entropy(scores, y)
             optimizer.zero_grad()
@@ -135,17 +131,18 @@ def finetune(
             meters["Time"].update(time.perf_counter() - before)
             before = time.perf_counter()
             if step % args.print_freq == 0:  # reads the meters from the device
-                log.print(progress_line(epoch, step, len(train), meters))
+                log.print(progress_line(epoch, step, len(loader), meters))
 
         # test
-        yield Epoch(epoch, lr, meters["Loss"].mean(), class_scores(model, test))
+        yield epoch, lr, meters["Loss"].mean(), class_scores(model, classifier.stream, test_loader)
 
 
 @torch.no_grad()
-def class_scores(model: DownstreamModel, clips: Clips) -> Tensor:
+def class_scores(model: DownstreamModel, stream: str, loader: DataLoader) -> Tensor:
     """Return the scores (N, classes) of all clips, in evaluation mode, on the CPU."""
     model.eval()
-    return torch.cat([model(x) for x, _ in clips]).cpu()
+    device = model.fc.weight.device
+    return torch.cat([model(crop(batch, model.encoder, stream, device)) for batch in loader]).cpu()
 
 
 @script
@@ -172,87 +169,85 @@ def main(argv: list[str] | None = None) -> None:
     streams = args.finetune_skeleton_representation
     run = Run(kind, args.finetune_dataset, args.protocol, "+".join(streams))
     lock = lock_folder(args.checkpoint_path) if Path(args.checkpoint_path).is_dir() else None
-    names = trial_names(args)
-    found = [find_previous(run, args, name, replaceable=not args.finetune) for _, _, name in names]
-    previous = found[0]  # the only one with --resume
-    start = previous.checkpoint["epoch"]
+    names = training_names(args)
+    previous, *_ = [find_previous(run, args, name, replaceable=not args.finetune) for _, _, name in names]
+    start = previous.checkpoint["epoch"]  # with --resume there is only one training
     reported = previous.log_folder and (previous.log_folder / RESULT).is_file()
-    if start >= args.epochs and (reported or not previous.path):
+    if start > args.epochs or (start == args.epochs and (reported or not previous.path)):
         where = previous.path or "--start-epoch"
         return print(f"nothing to do: epoch {start} of --epochs {args.epochs} ({where})")
 
-    # encoders, and the trials: label subsets of each stream and repeat
+    # encoders, and the samples whose labels are used in each training
     seed = seed_everything(previous.checkpoint.get("seed", args.seed))
     encoders = dict(zip(streams, open_encoders(args, seed), strict=True))
-    trials = []
-    for stream, repeat, name in names:
-        own_seed, origin = repeat_seed(seed, repeat), encoders[stream][1]
-        if args.random_encoder and repeat:  # drawn again
-            origin = {"task": "random", "seed": own_seed}
-        rows = balanced_subset(split.train.labels, args.label_fraction, own_seed)
-        trials.append(Trial(stream, name, own_seed, rows, origin))
-    record = {"seed": seed, "data": split.describe(), "encoders": [origin for _, origin in encoders.values()]}
-    previous.check_same(data=record["data"], encoders=record["encoders"])
+    seeds = [repeat_seed(seed, repeat) for repeat in range(args.repeats)]
+    subsets = [balanced_subset(split.train.labels, args.label_fraction, own_seed) for own_seed in seeds]
     recipe = get_parser().parse_args(["--finetune"] if args.finetune else [])
-    record["setup"] = changed_flags(args, recipe)
+    record = {"seed": seed, "data": split.describe(), "setup": flags.changed_flags(args, recipe)}
+    record["encoders"] = [origin for _, origin in encoders.values()]
 
-    # for each stream: features once, then a classifier for each repeat
     with lock or lock_folder(args.checkpoint_path), RunLog(run, args, record, previous) as log:
         samples = f"{len(split.train)} training and {len(split.test)} test samples of {folder}"
         log.print(f"{samples}, {device}, seed {seed}", f"log in {log.folder}", *split.notes, *previous.notes)
-        labels, scores, kept = torch.from_numpy(split.test.labels), [], {}
-        for stream, (encoder, origin) in encoders.items():
-            log.print(f"{stream} stream, encoder: {describe_encoder(origin, run, stream)}")
-            features = None
-            for trial in (trial for trial in trials if trial.stream == stream):
-                seed_everything(trial.seed)
-                own = copy.deepcopy(encoder) if args.pretrained else Encoder(**encoder.sizes)  # one for each
-                progress = Progress(trial, DownstreamModel(own, num_classes).to(device), args, log, labels)
-                if previous.path:
-                    progress.restore(previous)
-                if not args.finetune and (features is None or args.random_encoder):
-                    features = extract_features(own, stream, loaders, device, log, args.print_freq)
-                scores.append(train(progress, split, loaders[1], features, args, log))
-                if args.finetune and args.save_features and stream not in kept:
-                    features = extract_features(own, stream, loaders, device, log, args.print_freq)
-                kept.setdefault(stream, features)
+        scores, kept, features = [], {}, None
+        for stream, repeat, name in names:
+            encoder, origin = encoders[stream]
+            if repeat == 0:
+                log.print(f"{stream} stream, encoder: {describe_encoder(origin, run, stream)}")
+            if name or args.label_fraction < 1:
+                share = f"{len(subsets[repeat])} of {len(split.train)} labels"
+                log.print(f"{name or stream}: {share}, drawn with seed {seeds[repeat]}")
+
+            # the classifier: a copy of the encoder or, for each repeat, another random one
+            seed_everything(seeds[repeat])
+            own = copy.deepcopy(encoder) if args.pretrained else Encoder(**encoder.sizes)
+            if args.random_encoder and repeat:
+                origin = {"task": "random", "seed": seeds[repeat]}
+            model = DownstreamModel(own, num_classes).to(device)
+            classifier = Classifier(name, stream, seeds[repeat], model, origin, args)
+            if previous.path:
+                classifier.restore(previous)
+
+            # features of a frozen encoder, computed once if all repeats have the same; training
+            if not args.finetune and (repeat == 0 or args.random_encoder):
+                features = extract_features(own, stream, loaders, device, log, args.print_freq)
+            scores.append(train(classifier, split, subsets[repeat], loaders[1], features, log))
+            if repeat == 0:
+                again = args.finetune and args.save_features
+                kept[stream] = (
+                    extract_features(own, stream, loaders, device, log, args.print_freq)
+                    if again
+                    else features
+                )
         report(split, torch.stack(scores).unflatten(0, (len(streams), args.repeats)), kept, args, log)
 
 
 def train(
-    progress: Progress,
+    classifier: Classifier,
     split: Split,
+    rows: np.ndarray,
     test_loader: DataLoader,
     features: list[Tensor] | None,
-    args: Namespace,
     log: RunLog,
 ) -> Tensor:
-    """Train and save a classifier, on features or, if they are None, on clips.
+    """Train a classifier with the labels of some training samples, on features or, if None, on clips.
 
     Return the scores of the test set after the last and after the best epoch, (2, N, classes), on the CPU.
     """
-    trial, model, device = progress.trial, progress.model, progress.model.fc.weight.device
-    if trial.name or args.label_fraction < 1:
-        share = f"{len(trial.rows)} of {len(split.train)} labels"
-        log.print(f"{trial.name or trial.stream}: {share}, drawn with seed {trial.seed}")
-    batches = Batches(len(trial.rows), args.batch_size, trial.seed)
-    test = Clips(test_loader, trial.stream, model.encoder.sizes, device)
-    if features is not None:
-        x = features[0][torch.from_numpy(trial.rows).to(device)]
-        y = torch.from_numpy(split.train.labels[trial.rows]).to(device)
-        epochs = linear_probe(model.fc, progress.optimizer, (x, y), features[1], batches, args)
+    args, model, device = classifier.args, classifier.model, classifier.model.fc.weight.device
+    batches = Batches(len(rows), args.batch_size, classifier.seed)
+    if features:
+        x = features[0][torch.from_numpy(rows).to(device)]
+        y = torch.from_numpy(split.train.labels[rows]).to(device)
+        epochs = linear_probe(model.fc, classifier.optimizer, (x, y), features[1], batches, args)
     else:
-        loader = make_loader(Subset(split.train, trial.rows), batches, args.workers, device.type == "cuda")
-        crops = replace(test, loader=loader, crop_ratio=args.crop_ratio, generator=progress.generator)
-        epochs = finetune(model, progress.optimizer, (crops, test), args, log, progress.epoch)
-    for epoch in epochs:
-        progress.add(epoch)
-        if progress.epoch % args.save_freq == 0 or progress.epoch == args.epochs:
-            progress.save()
-    if progress.last is None:  # the earlier run ended before it reported
-        progress.last = class_scores(model, test)
-    best = progress.best["best_scores"]
-    return torch.stack([progress.last, progress.last if best is None else best])
+        loader = make_loader(Subset(split.train, rows), batches, args.workers, device.type == "cuda")
+        epochs = finetune(classifier, loader, test_loader, log)
+    last = classifier.fit(epochs, torch.from_numpy(split.test.labels), log)
+    if last is None:  # the earlier run ended before it reported
+        last = class_scores(model, classifier.stream, test_loader)
+    best = classifier.best["best_scores"]
+    return torch.stack([last, last if best is None else best])
 
 
 def evaluate(args: Namespace, split: Split, loader: DataLoader, device: torch.device) -> None:
@@ -264,26 +259,21 @@ def evaluate(args: Namespace, split: Split, loader: DataLoader, device: torch.de
         trained = [*origin["run"][1:3], stream_of(origin)]
         if trained != [args.finetune_dataset, args.protocol, stream]:
             raise UserError(f"{path} was trained on {', '.join(trained)}: set data set, protocol and stream")
+    kinds = {(origin["task"], origin["options"]["label_fraction"]) for origin in origins}
+    if len(kinds) > 1:
+        raise UserError("the classifiers differ in task or share of labels: evaluate them one by one")
+    (task, labels), setups = kinds.pop(), dict.fromkeys(origin["setup"] for origin in origins)
     best = " weights of the epoch that is best on the test set"
-    setup = f"{origins[0]['setup']} --evaluate{best if any('best_on_test' in o for o in origins) else ''}"
-    record = {
-        "seed": origins[0]["seed"],
-        "data": split.describe(),
-        "encoders": [encoder for origin in origins for encoder in origin["encoders"]],
-        "setup": setup.strip(),
-        "labels": origins[0]["options"]["label_fraction"],
-    }
-    run = Run(origins[0]["task"], args.finetune_dataset, args.protocol, "+".join(streams))
+    setup = f"{'; '.join(setups)} --evaluate{best if any('best_on_test' in o for o in origins) else ''}"
+    record = {"seed": origins[0]["seed"], "data": split.describe(), "setup": setup.strip(), "labels": labels}
+    record["encoders"] = [encoder for origin in origins for encoder in origin["encoders"]]
+    run = Run(task, args.finetune_dataset, args.protocol, "+".join(streams))
     with RunLog(run, args, record) as log:
-        log.print(
-            f"{len(split.test)} test samples of {split.test.folder}, {device}",
-            f"log in {log.folder}",
-            *split.notes,
-        )
-        scores = []
-        for stream, (model, _) in zip(streams, classifiers, strict=True):
-            scores.append(class_scores(model.to(device), Clips(loader, stream, model.encoder.sizes, device)))
-        report(split, torch.stack(scores)[:, None, None].expand(-1, 1, 2, -1, -1), {}, args, log)
+        log.print(f"{len(split.test)} test samples of {split.test.folder}, {device}")
+        log.print(f"log in {log.folder}", *split.notes)
+        pairs = zip(classifiers, streams, strict=True)
+        scores = [class_scores(model.to(device), stream, loader) for (model, _), stream in pairs]
+        report(split, torch.stack(scores)[:, None, None], {}, args, log)
 
 
 def check_options(parser: Parser, args: Namespace) -> None:
@@ -297,12 +287,15 @@ def check_options(parser: Parser, args: Namespace) -> None:
         parser.error("--resume continues --finetune; a linear layer is trained again in seconds")
     if args.resume and several:
         parser.error("--resume continues a single training: omit it with several streams or --repeats")
-    if args.evaluate and (not args.pretrained or args.finetune or args.resume or args.save_features):
-        unused = "--finetune, --resume and --save-features"
-        parser.error(f"--evaluate tests the classifiers of --pretrained: set it, omit {unused}")
+    if args.evaluate:
+        unused = "finetune resume save_features".split()
+        if not args.pretrained or any(getattr(args, name) for name in unused) or flags.given_sizes(args):
+            parser.error("--evaluate tests the classifiers of --pretrained: set it, and no flag of training")
+        if args.repeats > 1 or args.label_fraction < 1:
+            parser.error("--evaluate trains nothing: omit --repeats and --label-fraction")
 
 
-def trial_names(args: Namespace) -> list[tuple[str, int, str]]:
+def training_names(args: Namespace) -> list[tuple[str, int, str]]:
     """Return stream, repeat and name of each training; the name is "" if there is only one."""
     streams, names = args.finetune_skeleton_representation, []
     for stream, repeat in itertools.product(streams, range(args.repeats)):

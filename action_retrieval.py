@@ -11,9 +11,8 @@ import torch.nn.functional as F
 
 from engine.device import set_up
 from engine.encoders import describe_encoder, open_encoders
-from engine.evaluation import changed_flags, result_row
+from engine.evaluation import result_row
 from engine.features import extract_features, open_both, save_features
-from engine.files import save_npz
 from engine.results import write_rows
 from engine.retrieval import knn_predict, mean_average_precision, nearest
 from engine.runlog import Run, RunLog
@@ -59,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     raw = [(None, {"task": "raw", "seed": seed})] * len(streams)
     encoders = raw if args.raw_coordinates else open_encoders(args, seed)
     record = {"seed": seed, "data": split.describe(), "encoders": [origin for _, origin in encoders]}
-    record["setup"] = changed_flags(args, get_parser().parse_args([]))
+    record["setup"] = flags.changed_flags(args, get_parser().parse_args([]), incidental=["batch_size"])
 
     with RunLog(run, args, record) as log:
         log.print(f"{len(split.train)} gallery and {len(split.test)} query samples of {folder}, {device}")
@@ -100,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
         # report on the fusion, or on the only stream, with the first k
         gallery, query = features[run.stream]
         predicted = predictions[run.stream, ks[0]]
-        save_npz(
+        np.savez(
             log.folder / "predictions.npz",
             names=np.array(split.test.names),
             labels=split.test.labels,

@@ -26,9 +26,8 @@ from torch.utils.data import DataLoader
 from engine import checkpoint as checkpoints
 from engine import distributed, meters
 from engine.device import autocast, peak_memory, set_up
-from engine.evaluation import changed_flags
 from engine.runlog import Run, RunLog
-from engine.training import Training, process_seed, seed_everything, set_learning_rate, stop_signals
+from engine.training import METERS, Training, process_seed, seed_everything, set_learning_rate, stop_signals
 from engine.visualisation import show_views
 from feeder.augmentations import STREAMS, PretrainingViews
 from feeder.cli import UserError, script
@@ -118,10 +117,11 @@ def train(
                 training.meters["Time"].update(now - before)
                 before = now  # what follows, such as a wait for the device, counts towards the next step
                 if training.step % args.print_freq == 0 or training.step + 1 == steps:
-                    training.average_meters()
-                    log.print(meters.progress_line(training.epoch, training.step, steps, training.meters))
-                    training.check_loss()
-                    training.add_statistics(meters.contrast_statistics(logits, losses, net.queues, net.T))
+                    shown = {name: training.meters[name] for name in METERS}
+                    log.print(meters.progress_line(training.epoch, training.step, steps, shown))
+                    training.check_weights()
+                    for name, value in meters.contrast_statistics(logits, losses, net.queues, net.T).items():
+                        training.meters[name].update(value)
                 training.step += 1
 
                 # stop if signalled, save if due: all processes must do so after the same step, so they ask
@@ -141,7 +141,7 @@ def train(
             if training.step == steps:
                 memory = peak_memory(training.device) / 2**30
                 log.metrics(training.epoch, **training.figures(args.batch_size), lr=lr, peak_gib=memory)
-                training.next_epoch()
+                training.start_epoch(training.epoch + 1)
             if stopping or training.epoch == args.epochs or training.epoch % args.save_freq == 0:
                 save()
                 saved = time.monotonic()
@@ -181,12 +181,11 @@ def main(argv: list[str] | None = None) -> None:
     if any(other != start for other in distributed.gather_objects(start)):
         remedy = "--checkpoint-path must be a folder that all of them share"
         raise UserError(f"the processes find different checkpoints: {remedy}")
-    previous.check_same(data=dataset.digest())
     if start[0] >= args.epochs:
         if rank == 0:
             where = previous.path or "--start-epoch"
             print(f"nothing to do: epoch {start[0]} of --epochs {args.epochs} ({where})")
-        return
+        return distributed.close_processes()
 
     # network, views, optimiser, and their state
     seed = seed_everything(previous.checkpoint.get("seed", args.seed))
@@ -202,7 +201,7 @@ def main(argv: list[str] | None = None) -> None:
     loader = make_loader(dataset, batches, args.workers, pin_memory=device.type == "cuda")
 
     # log
-    setup = changed_flags(args, get_parser().parse_args([]))
+    setup = flags.changed_flags(args, get_parser().parse_args([]))
     record = {"seed": seed, "data": dataset.digest(), "setup": setup}
     if rank == 0 and lock is None:
         lock = checkpoints.lock_folder(args.checkpoint_path)
@@ -221,7 +220,7 @@ def main(argv: list[str] | None = None) -> None:
             state = training.state()  # of all processes
             if rank == 0:
                 checkpoints.save_checkpoint(Path(args.checkpoint_path, checkpoints.NAME), state | log.record)
-            distributed.wait_for_all()  # torchrun ends all processes as soon as one has ended
+            distributed.gather_objects(None)  # wait: torchrun ends all processes once one has ended
 
         del previous  # frees the checkpoint
         status = train(training, loader, args, log, save)

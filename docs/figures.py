@@ -217,7 +217,7 @@ def _stack(axis: Axes, x: float, y: float, colour: str) -> None:
 FIGURES = {"method": draw_method, "reference": draw_reference, "views": draw_views}
 
 if __name__ == "__main__":
-    parser = CommandLine(prog="python -m docs.figures", description="Draw the figures of the documents.")
+    parser = CommandLine("docs.figures", "Draw the figures of the documents.")
     parser.add_argument("figure", nargs="?", choices=(*FIGURES, "all"), default="all", help="default all")
     chosen = parser.parse_args().figure
     for name, draw in FIGURES.items():

@@ -1,6 +1,7 @@
 """Checkpoints: saved atomically, loaded without running code, resumed only by the run that wrote them."""
 
 import contextlib
+import fcntl
 import os
 import pickle
 import socket
@@ -9,32 +10,44 @@ import zipfile
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from engine.files import atomic_write
 from engine.runlog import Previous, Run
 from feeder.cli import UserError
 from model.reference import from_reference, is_reference, momentum_from_reference
+from options.flags import INCIDENTAL, SIZES, as_flag
 
 NAME = "checkpoint.pth.tar"
 BEST = "model_best.pth.tar"  # of the epoch that is best on the test set
-# Options that a resumed run cannot change, and options whose changes are reported.
-IDENTITY = """pre_dataset finetune_dataset protocol skeleton_representation pairs no_masks label_fraction
-    encoder_k encoder_m encoder_t encoder_dim""".split()
-REPORTED = """epochs batch_size lr schedule warmup_epochs warmup_lr cos momentum weight_decay crop_ratio
-    precision sync_batchnorm""".split()
+# Options that a resumed run cannot change. Changes of others are reported if they may change the result.
+IDENTITY = (
+    "pairs",
+    "no_masks",
+    "label_fraction",
+    "encoder_k",
+    "encoder_m",
+    "encoder_t",
+    "encoder_dim",
+    *SIZES,
+)
 
 
 def save_checkpoint(path: Path, checkpoint: dict) -> None:
     """Write a checkpoint atomically; if that fails, raise `UserError` and keep the old file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with atomic_write(path) as file:
+        with open(temporary, "wb") as file:
             torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # on a full disk torch's message is a line of its source code
+        temporary.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or "is the disk full?"
         raise UserError(f"cannot write {path} ({reason}); an existing checkpoint is unchanged") from None
 
@@ -111,6 +124,8 @@ def find_previous(run: Run, args: Namespace, name: str = "", replaceable: bool =
     if path is None or (args.resume == "auto" and not own.exists()):
         return Previous(start, folder=folder)
     checkpoint = load_checkpoint(path)
+    if checkpoint.get("best_on_test"):
+        raise UserError(f"{path} has no state of the optimiser and cannot be resumed; resume {NAME}")
     if "run" not in checkpoint:  # not ours
         return Previous(start | checkpoint, path, folder=folder)
     with restoring(path):
@@ -127,8 +142,9 @@ def _compare(checkpoint: dict, path: Path, run: Run, args: Namespace) -> tuple[s
         differences.append(f"{' '.join(checkpoint['run'])}, not {' '.join(run)}")
     if args.seed not in (None, checkpoint["seed"]):
         differences.append(f"--seed {checkpoint['seed']}, not {args.seed}")
-    changed = [name for name, value in now.items() if before.get(name, value) != value]
-    differences += [f"{_flag(name, before)}, not {_flag(name, now)}" for name in IDENTITY if name in changed]
+    changed = {name: as_flag(name, value) for name, value in now.items() if before.get(name, value) != value}
+    for name in changed.keys() & IDENTITY:
+        differences.append(f"{as_flag(name, before[name])}, not {changed[name]}")
     if differences:
         remedy = "repeat the flags of that run to continue it, or choose another --checkpoint-path"
         raise UserError(f"{path} belongs to another run: {'; '.join(differences)}; {remedy}")
@@ -136,33 +152,22 @@ def _compare(checkpoint: dict, path: Path, run: Run, args: Namespace) -> tuple[s
         where = f"{path} is at step {checkpoint['step']} of an epoch"
         remedy = f"resume with --batch-size {before['batch_size']} to the end of the epoch"
         raise UserError(f"{where}: {remedy}")
-    return tuple(f"note: resumed with {_flag(n, now)}, was {before[n]}" for n in REPORTED if n in changed)
-
-
-def _flag(name: str, options: dict[str, Any]) -> str:
-    """Return an option as on the command line."""
-    value = options[name]
-    return f"--{name.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, list) else value}"
+    reported = [name for name in changed if name not in INCIDENTAL]
+    return tuple(f"note: resumed with {changed[name]}, was {before[name]}" for name in reported)
 
 
 def lock_folder(folder: str | Path) -> TextIO:
     """Create a folder and lock it until the returned file is closed; `UserError` if another run holds it."""
-    import fcntl  # not on Windows, where feeder.cli says so first
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    file = open(os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    file = open(Path(folder, ".lock"), "a+", encoding="utf-8")
+    file.seek(0)
     try:
-        fcntl.lockf(
-            file, fcntl.LOCK_EX | fcntl.LOCK_NB
-        )  # unlike flock's, not inherited by the loader's workers
-    except (BlockingIOError, PermissionError):
-        holder = file.read().strip()
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not inherited by workers
+    except OSError:
         remedy = "stop it or choose another --checkpoint-path"
-        raise UserError(f"{folder} is used by another run ({holder}): {remedy}") from None
+        raise UserError(f"{folder} is used by another run ({file.read().strip()}): {remedy}") from None
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
+    print(f"process {os.getpid()} on {socket.gethostname()}", file=file, flush=True)
     return file
 
 
@@ -176,6 +181,3 @@ def restore_optimizer(optimizer: Optimizer, module: nn.Module, checkpoint: dict)
     elif "optimizer" in checkpoint:
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": checkpoint["optimizer"]["state"], "param_groups": groups})
-        for parameter, state in optimizer.state.items():
-            if state["momentum_buffer"].shape != parameter.shape:
-                raise ValueError(f"momentum of shape {tuple(state['momentum_buffer'].shape)}")

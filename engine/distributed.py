@@ -7,22 +7,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from feeder.cli import UserError
-
-LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def launched() -> int:
     """Return the number of processes that torchrun starts; 1 without it."""
-    text = os.environ.get("WORLD_SIZE", "1").strip() or "1"
-    if text == "1":
-        return 1
-    if not text.isdecimal() or int(text) < 1 or not all(os.environ.get(name) for name in LAUNCHER):
-        remedy = "start several processes with torchrun, or unset it"
-        raise UserError(f"WORLD_SIZE={text} without {', '.join(LAUNCHER)}: {remedy}")
-    return int(text)
+    processes = int(os.environ.get("WORLD_SIZE") or 1)
+    if processes > 1 and "LOCAL_RANK" not in os.environ:  # set by a cluster's scheduler
+        raise UserError(f"WORLD_SIZE={processes}: start several processes with torchrun, or unset it")
+    return processes
 
 
 def local_rank() -> int | None:
@@ -40,7 +34,7 @@ def init_processes(device: torch.device) -> None:
 def close_processes() -> None:
     """Disconnect the processes after success, once all are done: torchrun ends them together."""
     if dist.is_initialized():
-        wait_for_all()
+        gather_objects(None)
         # torch 2.6 and 2.7 end gloo's threads with the GIL held, and hang if one still needs it to free a
         # tensor
         time.sleep(0.5)
@@ -57,30 +51,13 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def average(x: Tensor) -> Tensor:
-    """Return the mean of x over the processes, without gradient."""
-    if world_size() == 1:
-        return x
-    x = x.clone()
-    dist.all_reduce(x)
-    return x / world_size()
-
-
 def any_process(*flags: bool) -> list[bool]:
     """Return, for each flag, whether it is true in any process."""
-    counts = torch.tensor(flags, dtype=torch.int32)  # on the CPU: does not wait for a GPU
-    if world_size() > 1:
-        dist.all_reduce(counts)
-    return [count > 0 for count in counts.tolist()]
-
-
-def wait_for_all() -> None:
-    """Wait until all processes have reached this call."""
-    any_process(False)
+    return [any(values) for values in zip(*gather_objects(flags), strict=True)]
 
 
 def gather_objects(x: Any) -> list:
-    """Return the x of all processes, plain types or CPU tensors, in rank order."""
+    """Return the x of all processes, plain types or CPU tensors, in rank order; waits for all of them."""
     gathered = [x] * world_size()
     if world_size() > 1:
         dist.all_gather_object(gathered, x)

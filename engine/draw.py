@@ -7,7 +7,7 @@ CLIP is a `.skeleton` file or FOLDER/NAME, a sample of a prepared split. A .png 
 adds augmented views as in pre-training, with their augmentations in words. A .gif is an animation.
 """
 
-import argparse
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.files import atomic_write
 from feeder.augmentations import NUM_BLOCKS, PretrainingViews, ViewParameters, centre_crop
 from feeder.cli import CommandLine, UserError, script
-from feeder.clips import Clip, read_clips
+from feeder.clips import read_clips
 from feeder.skeleton import JOINT_NAMES, LINKS, SPINE_MID
 
 CELL, LARGE = (76, 96), (240, 300)  # width and height of a frame in a strip, and in an animation
@@ -102,8 +101,7 @@ def draw_views(
 
 def get_parser() -> CommandLine:
     """Return the command line."""
-    form = argparse.RawDescriptionHelpFormatter
-    parser = CommandLine(prog="python -m engine.draw", description=__doc__, formatter_class=form)
+    parser = CommandLine("engine.draw", __doc__)
     add = parser.add_argument
     add("clip", type=Path, metavar="CLIP", help="a .skeleton file, or FOLDER/NAME of a prepared split")
     add("--out", type=Path, required=True, metavar="FILE", help="the .png or .gif to write")
@@ -124,23 +122,20 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("--out is a .png or a .gif")
     if args.views and kind == ".gif":
         parser.error("--views are drawn in a .png")
-    clips: list[Clip] = list(read_clips([args.clip]))
-    if len(clips) > 1:
-        example = args.clip / clips[0].name
-        raise UserError(f"{args.clip} has {len(clips)} clips: choose one, such as {example}")
-    (clip,) = clips
+    clip, *others = itertools.islice(read_clips([args.clip]), 2)
+    if others:
+        raise UserError(f"{args.clip} has several clips: choose one, such as {args.clip / clip.name}")
+    how = {}
     if kind == ".png":
         x, num_frames = torch.from_numpy(clip.x)[None], torch.tensor([clip.num_frames])
         generator, views = torch.Generator().manual_seed(args.seed), PretrainingViews()
         parameters = [views.draw(num_frames, generator) for _ in range(args.views)]
         image = Image.fromarray(draw_views(x, num_frames, [clip.name], parameters, size=64))
-        how = dict(format="PNG")
     else:
         frames = draw_frames(clip.x[:, : clip.num_frames : 2], LARGE)
         image, *rest = [Image.fromarray(frame) for frame in frames]
-        how = dict(format="GIF", save_all=True, append_images=rest, duration=MILLISECONDS, loop=0)
-    with atomic_write(args.out) as file:
-        image.save(file, **how)
+        how = dict(save_all=True, append_images=rest, duration=MILLISECONDS, loop=0)
+    image.save(args.out, **how)
     print(f"{args.out}: {clip.name}, {clip.num_frames} frames")
 
 

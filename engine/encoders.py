@@ -19,7 +19,7 @@ from options import flags
 
 # An origin is a dict: "task" of the run that made the weights (or raw, random, reference, unknown), "digest"
 # of the weights, and these entries of the record of that run.
-KEPT = ("run", "epoch", "seed", "options", "setup", "encoders", "best_on_test", "stream")
+ENTRIES = ("run", "epoch", "seed", "options", "setup", "encoders", "best_on_test", "stream")
 
 
 def open_encoders(args: Namespace, seed: int) -> list[tuple[Encoder, dict[str, Any]]]:
@@ -102,7 +102,9 @@ def origin_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Return the origin of the weights of a checkpoint, without their digest."""
     if "run" not in checkpoint:
         return {"task": "reference" if "reference" in checkpoint else "unknown"}
-    return {"task": checkpoint["run"][0]} | {name: checkpoint[name] for name in KEPT if name in checkpoint}
+    return {"task": checkpoint["run"][0]} | {
+        name: checkpoint[name] for name in ENTRIES if name in checkpoint
+    }
 
 
 def stream_of(origin: dict[str, Any]) -> str:
@@ -112,29 +114,29 @@ def stream_of(origin: dict[str, Any]) -> str:
 
 def describe_encoder(origin: dict[str, Any], run: Run, stream: str) -> str:
     """Return the origin of an encoder in words, and how it departs from the paper for a run and stream."""
-    task, options = origin["task"], origin.get("options", {})
+    task = origin["task"]
     if task == "linear":  # its encoder was frozen
         return describe_encoder(origin["encoders"][0], run, stream)
-    if task == "pretraining":
-        return ", ".join([f"pre-trained on {options['pre_dataset']}", *departures(origin, run, stream)])
-    if task in ("finetune", "supervised"):
-        return f"{'fine-tuned' if task == 'finetune' else 'supervised'} on {options['finetune_dataset']}"
+    verbs = {"pretraining": "pre-trained", "finetune": "fine-tuned", "supervised": "supervised"}
+    if task in verbs:
+        return ", ".join([f"{verbs[task]} on {origin['run'][1]}", *departures(origin, run, stream)])
     return "none (raw coordinates)" if task == "raw" else task  # random, reference, unknown
 
 
 def departures(origin: dict[str, Any], run: Run, stream: str) -> list[str]:
-    """Return how a pre-training differs from the paper's for this run and stream, apart from its recipe."""
+    """Return how a training differs from the paper's for this run and stream, apart from its recipe."""
     options, found = origin["options"], []
+    _, data_set, protocol, _ = origin["run"]
     if origin["epoch"] < options["epochs"]:
         found.append(f"unfinished: epoch {origin['epoch']} of {options['epochs']}")
-    same_recordings = {options["pre_dataset"], run.data_set} in ({run.data_set}, {"ntu60", "ntu120"})
-    if same_recordings and options["protocol"] != run.protocol:
-        found.append(f"{options['protocol']}: may have seen test clips")
-    if options["skeleton_representation"] != stream:
-        found.append(f"{options['skeleton_representation']} stream")
-    if options["no_masks"]:
+    same_recordings = {data_set, run.data_set} in ({run.data_set}, {"ntu60", "ntu120"})
+    if same_recordings and protocol != run.protocol:
+        found.append(f"{protocol}: may have seen test clips")
+    if stream_of(origin) != stream:
+        found.append(f"{stream_of(origin)} stream")
+    if options.get("no_masks"):
         found.append("without masks")
-    if set(options["pairs"]) != set(PAIRS):
+    if set(options.get("pairs", PAIRS)) != set(PAIRS):
         found.append(f"pairs {' '.join(options['pairs'])}")
     return found
 
@@ -143,5 +145,5 @@ def as_published(origin: dict[str, Any], run: Run) -> bool:
     """Return whether an encoder is the paper's for the joint stream of this run, apart from its recipe."""
     if origin["task"] == "linear":
         return as_published(origin["encoders"][0], run)
-    on_same = origin["task"] == "pretraining" and origin["options"]["pre_dataset"] == run.data_set
+    on_same = origin["task"] == "pretraining" and origin["run"][1] == run.data_set
     return on_same and not departures(origin, run, "joint")

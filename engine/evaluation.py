@@ -1,6 +1,5 @@
 """Figures of evaluations: accuracy, fusion of streams, label subsets, and the rows of result.json."""
 
-from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,13 +11,9 @@ from engine.encoders import as_published, describe_encoder
 from engine.runlog import Run
 from feeder.cli import UserError
 from feeder.data_sets import DATA_SETS
+from options.flags import as_flag
 
 TOLERANCE = 0.002  # of the samples of a whole data set, whose number varies slightly by script for PKU-MMD
-# Options that do not change a result, and options that have columns of their own.
-INCIDENTAL = """seed config data_path log_dir checkpoint_path pretrained resume save_freq print_freq
-    save_minutes workers device gpu threads compile save_features pre_dataset finetune_dataset protocol
-    skeleton_representation finetune finetune_skeleton_representation label_fraction knn_neighbours
-    random_encoder raw_coordinates evaluate""".split()
 
 
 def accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
@@ -35,24 +30,14 @@ def fuse(scores: Tensor, weights: Sequence[float] | None = None) -> Tensor:
 def summarise(scores: Tensor, labels: Tensor) -> dict[str, float | None]:
     """Return the accuracies of the last and the best epoch, mean and standard deviation over repeats.
 
-    `scores` are (repeats, 2, N, classes), of the last epoch and of the epoch with the best test accuracy.
+    `scores` are (repeats, E, N, classes): of the last epoch and, if E is 2, of the best on the test set.
     """
-    found = torch.tensor(
-        [[accuracy(epoch, labels) for epoch in repeat] for repeat in scores], dtype=torch.float64
-    )
-    last, best = found.mean(dim=0).tolist()
-    last_std, best_std = found.std(dim=0).tolist() if len(found) > 1 else (None, None)
-    return {"acc1": last, "acc1_std": last_std, "best_acc1": best, "best_acc1_std": best_std}
-
-
-def changed_flags(args: Namespace, recipe: Namespace) -> str:
-    """Return the flags of a run that differ from a recipe and may change the result, as one text."""
-    flags = []
-    for name, value in vars(args).items():
-        if name not in INCIDENTAL and value != getattr(recipe, name):
-            values = value if isinstance(value, list) else [] if value is True else [value]
-            flags.append(" ".join([f"--{name.replace('_', '-')}", *map(str, values)]))
-    return " ".join(flags)
+    found: dict[str, float | None] = {}
+    for name, repeats in zip(("acc1", "best_acc1"), scores.unbind(dim=1), strict=False):
+        values = torch.tensor([accuracy(x, labels) for x in repeats], dtype=torch.float64)
+        found[name] = values.mean().item()
+        found[f"{name}_std"] = values.std().item() if len(values) > 1 else None
+    return dict.fromkeys(("acc1", "acc1_std", "best_acc1", "best_acc1_std")) | found
 
 
 def result_row(
@@ -77,6 +62,8 @@ def result_row(
         origin.get("setup") or (origin["digest"][:8] if "seed" not in origin else "") for origin in origins
     ]
     parts += [record["setup"], f"{data['train']} + {data['test']} clips {data['digest'][:8]}"]
+    if len(streams) > 1 and options.get("stream_weights"):
+        parts.append(as_flag("stream_weights", options["stream_weights"]))
 
     # the published figure is comparable with the paper's method on the whole data set
     full = DATA_SETS[run.data_set].protocols.get(run.protocol)

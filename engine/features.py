@@ -1,20 +1,18 @@
 """Input of the downstream tasks: both parts of a split, crops of their clips, features of frozen encoders."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from engine.files import save_npz
 from engine.runlog import RunLog
 from feeder.augmentations import STREAMS, centre_crop, crop_resize, draw_crop
 from feeder.cli import UserError
-from feeder.dataset import Batches, SkeletonDataset, make_loader
+from feeder.dataset import Batch, Batches, SkeletonDataset, make_loader
 from feeder.skeleton import NUM_BODIES
 from model import Encoder
 
@@ -54,33 +52,24 @@ def open_both(folder: Path, num_classes: int) -> Split:
     return split
 
 
-@dataclass
-class Clips:
-    """Batches of a stream on a device: crops (N, 3, frames, V, bodies) and labels (N,).
+def crop(
+    batch: Batch,
+    encoder: Encoder | None,
+    stream: str,
+    device: torch.device,
+    ratio: Sequence[float] | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Return the input (N, 3, T, V, M) of an encoder, on the device; without one, T is 64 and M 2.
 
-    They are centre crops or, with `crop_ratio`, random crops of a share of the clip between its two values,
-    as in CMD's fine-tuning, drawn from `generator`.
+    Crops are central or, with `ratio`, a random share of the clip between its two values, as in CMD's
+    fine-tuning.
     """
-
-    loader: DataLoader
-    stream: str
-    sizes: dict[str, int]  # frames and bodies of the encoder
-    device: torch.device
-    crop_ratio: Sequence[float] | None = None
-    generator: torch.Generator | None = None
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        size = self.sizes["frames"]
-        for batch in self.loader:
-            x = batch.x[..., : self.sizes["bodies"]].to(self.device, non_blocking=True)
-            if self.crop_ratio is None:
-                x = centre_crop(x, batch.num_frames, size=size)
-            else:
-                x = crop_resize(x, *draw_crop(batch.num_frames, self.crop_ratio, size, self.generator), size)
-            yield STREAMS[self.stream](x), batch.labels.to(self.device, non_blocking=True)
+    frames, bodies = (encoder.sizes["frames"], encoder.sizes["bodies"]) if encoder else (64, NUM_BODIES)
+    x = batch.x[..., :bodies].to(device, non_blocking=True)
+    if ratio is None:
+        return STREAMS[stream](centre_crop(x, batch.num_frames, size=frames))
+    return STREAMS[stream](crop_resize(x, *draw_crop(batch.num_frames, ratio, frames, generator), frames))
 
 
 @torch.no_grad()
@@ -98,16 +87,16 @@ def extract_features(
     epoch. Without an encoder, return the cropped clips themselves, (N, 3 * 64 * V * M) in metres. Raise
     `UserError` if a feature is not finite.
     """
-    sizes = {"frames": 64, "bodies": NUM_BODIES} if encoder is None else encoder.eval().to(device).sizes
+    features = encoder.eval().to(device).features if encoder else nn.Flatten()
     found = []
     for loader in loaders:
-        part, features = loader.dataset, []
-        for step, (x, _) in enumerate(Clips(loader, stream, sizes, device)):
-            features.append(x.flatten(1) if encoder is None else encoder.features(x))
+        part, batches = loader.dataset, []
+        for step, batch in enumerate(loader):
+            batches.append(features(crop(batch, encoder, stream, device)))
             if step and step % print_freq == 0:
                 log.print(f"features of {part.part}: [{step}/{len(loader)}]")
-        found.append(torch.cat(features))
-        finite = torch.isfinite(found[-1]).all(dim=1).cpu()  # waits for the device
+        found.append(torch.cat(batches))
+        finite = found[-1].isfinite().all(dim=1).cpu()  # waits for the device
         if not finite.all():
             bad = int(finite.int().argmin())
             problem = f"the features of {part.part} sample {bad} ({part.names[bad]}) are not finite"
@@ -119,4 +108,4 @@ def save_features(folder: Path, split: Split, stream: str, features: Sequence[Te
     """Write features_STREAM_train.npz and _val.npz: names (N,), labels (N,), features (N, D)."""
     for part, x in zip(split, features, strict=True):
         path = folder / f"features_{stream}_{part.part}.npz"
-        save_npz(path, names=np.array(part.names), labels=part.labels, features=x.cpu().numpy())
+        np.savez(path, names=np.array(part.names), labels=part.labels, features=x.cpu().numpy())

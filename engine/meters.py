@@ -1,17 +1,22 @@
 """Running means in the reference's line format, and statistics of the contrast."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 
+@dataclass
 class Meter:
     """Latest value and mean of a metric, printed in a format such as "6.2f".
 
     A tensor stays on its device until the metric is read, because reading waits for the device.
     """
 
-    def __init__(self, form: str = ".4f") -> None:
-        self.form, self.value, self.total, self.count = form, 0.0, 0.0, 0
+    form: str = ".4f"
+    value: float | Tensor = 0.0
+    total: float | Tensor = 0.0
+    count: int = 0
 
     def update(self, value: float | Tensor, n: int = 1) -> None:
         """Add the mean `value` of n samples; a tensor is a scalar without gradient."""
@@ -20,14 +25,6 @@ class Meter:
     def mean(self) -> float:
         """Return the mean of all samples, 0 if there are none."""
         return float(self.total) / max(self.count, 1)
-
-    def state(self) -> list[float]:
-        """Return [value, total, count], from which `restore` continues."""
-        return [float(self.value), float(self.total), self.count]
-
-    def restore(self, state: list[float]) -> None:
-        """Continue from a state."""
-        self.value, self.total, self.count = state
 
     def __str__(self) -> str:
         return f"{float(self.value):{self.form}} ({self.mean():{self.form}})"

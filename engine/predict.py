@@ -8,33 +8,29 @@ scores of several streams. With a checkpoint of pre-training, --gallery FOLDER (
 nearest training clips.
 """
 
-import argparse
 import itertools
 import json
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from engine.device import set_up
 from engine.encoders import open_classifier, open_encoder, stream_of
-from engine.features import BATCH_SIZE, Clips
+from engine.features import BATCH_SIZE, crop
 from engine.retrieval import knn_predict, nearest
-from feeder.augmentations import STREAMS, centre_crop
 from feeder.cli import CommandLine, UserError, script
 from feeder.clips import Clip, read_clips
 from feeder.data_sets import DATA_SETS, class_names
-from feeder.dataset import Batches, SkeletonDataset, make_loader
+from feeder.dataset import Batch, Batches, SkeletonDataset, make_loader
 
 
 def get_parser() -> CommandLine:
     """Return the command line."""
-    form = argparse.RawDescriptionHelpFormatter
-    parser = CommandLine(prog="python -m engine.predict", description=__doc__, formatter_class=form)
+    parser = CommandLine("engine.predict", __doc__)
     add = parser.add_argument
     add("clips", nargs="+", type=Path, metavar="CLIP", help="file, folder of files, or prepared split")
     add("--pretrained", action="append", required=True, metavar="CHECKPOINT", help="a file, or its folder")
@@ -46,6 +42,7 @@ def get_parser() -> CommandLine:
 
 
 @script
+@torch.no_grad()
 def main(argv: list[str] | None = None) -> None:
     """Print, and with --json write, the most probable classes of each clip."""
     parser = get_parser()
@@ -71,11 +68,12 @@ def classify(args: Namespace, device: torch.device) -> Iterator[dict[str, Any]]:
     found = [open_classifier(path) for path in args.pretrained]
     data_set, outputs = found[0][1]["run"][1], found[0][0].fc.out_features
     for path, (model, origin) in zip(args.pretrained, found, strict=True):
-        if (origin["run"][1], model.to(device).fc.out_features) != (data_set, outputs):
+        if (origin["run"][1], model.fc.out_features) != (data_set, outputs):
             raise UserError(f"{path} and {args.pretrained[0]} have different classes")
+        model.to(device)
     names = class_names(data_set, outputs)
-    for clips in batches(args.clips):
-        scores = sum(embed(m, stream_of(origin), m.encoder.sizes, clips, device) for m, origin in found)
+    for clips, batch in batches(args.clips):
+        scores = sum(m(crop(batch, m.encoder, stream_of(origin), device)) for m, origin in found)
         for clip, softmax in zip(clips, scores.softmax(dim=1), strict=True):
             shares, labels = softmax.topk(min(args.top, outputs))
             top = {"labels": labels.tolist(), "classes": [names[label] for label in labels.tolist()]}
@@ -88,18 +86,18 @@ def find_neighbours(args: Namespace, device: torch.device) -> Iterator[dict[str,
     if len(args.pretrained) > 1:
         raise UserError("--gallery takes one --pretrained")
     encoder, origin = open_encoder(args.pretrained[0])
-    encoder, stream = encoder.to(device).eval(), stream_of(origin)
+    stream = stream_of(origin)
     gallery = SkeletonDataset(args.gallery, "train")
     if args.top > len(gallery):
         raise UserError(f"--top {args.top} is more than the {len(gallery)} training clips of {args.gallery}")
     loader = make_loader(gallery, Batches(len(gallery), BATCH_SIZE), workers=0)
-    with torch.no_grad():
-        found = [encoder.features(x) for x, _ in Clips(loader, stream, encoder.sizes, device)]
-    features, labels = torch.cat(found), torch.from_numpy(gallery.labels).to(device)
+    encoder = encoder.to(device).eval()
+    features = torch.cat([encoder.features(crop(batch, encoder, stream, device)) for batch in loader])
+    labels = torch.from_numpy(gallery.labels).to(device)
     folders = {data_set.folder: name for name, data_set in DATA_SETS.items()}
     names = class_names(folders.get(args.gallery.absolute().parent.name, ""), int(labels.max()) + 1)
-    for clips in batches(args.clips):
-        query = embed(encoder.features, stream, encoder.sizes, clips, device)
+    for clips, batch in batches(args.clips):
+        query = encoder.features(crop(batch, encoder, stream, device))
         votes = knn_predict(features, labels, query, args.top)
         for clip, vote, rows in zip(clips, votes, nearest(features, query, args.top), strict=True):
             share = (labels[rows] == vote).double().mean().item()
@@ -107,25 +105,12 @@ def find_neighbours(args: Namespace, device: torch.device) -> Iterator[dict[str,
             yield {"clip": clip.name} | found | {"neighbours": [gallery.names[row] for row in rows.tolist()]}
 
 
-def batches(paths: Sequence[Path]) -> Iterator[list[Clip]]:
-    """Yield the clips of the paths, some at a time."""
+def batches(paths: Sequence[Path]) -> Iterator[tuple[list[Clip], Batch]]:
+    """Yield the clips of the paths, some at a time, also as a batch without labels."""
     clips = read_clips(paths)
-    while batch := list(itertools.islice(clips, BATCH_SIZE)):
-        yield batch
-
-
-@torch.no_grad()
-def embed(
-    network: Callable[[Tensor], Tensor],
-    stream: str,
-    sizes: dict[str, int],
-    clips: Sequence[Clip],
-    device: torch.device,
-) -> Tensor:
-    """Return the output (N, D) of a network for centre crops of clips; `sizes` are those of its encoder."""
-    x = torch.from_numpy(np.stack([clip.x for clip in clips]))[..., : sizes["bodies"]].to(device)
-    num_frames = torch.tensor([clip.num_frames for clip in clips])
-    return network(STREAMS[stream](centre_crop(x, num_frames, size=sizes["frames"])))
+    while some := list(itertools.islice(clips, BATCH_SIZE)):
+        x, num_frames = np.stack([clip.x for clip in some]), torch.tensor([clip.num_frames for clip in some])
+        yield some, Batch(torch.from_numpy(x), num_frames, torch.empty(0))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ folder, which has one row per line; if there are none, it reads every results.js
 averages the runs that differ only in their seed.
 """
 
-import argparse
 import json
 import statistics
 import sys
@@ -15,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.files import write_text
 from feeder.cli import CommandLine, UserError, script
 
 RESULT = "result.json"
@@ -38,7 +36,7 @@ OPTIONAL = ("labels", "setup", "best on test", "mAP", "published", "run")  # omi
 
 def write_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write the rows of a finished evaluation, with `EXPERIMENT`, "seed" and `FIGURES`, to result.json."""
-    write_text(folder / RESULT, json.dumps(rows, indent=1) + "\n")
+    (folder / RESULT).write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -57,15 +55,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def find_rows(log_dir: Path) -> list[dict[str, Any]]:
     """Return the rows of all finished evaluations below a folder; raise UserError if there are none."""
     found = [*log_dir.rglob(RESULT), *log_dir.glob("results.jsonl")] or log_dir.rglob("results.jsonl")
-    rows = [row for path in sorted(found, key=_time) for row in read_rows(path)]
+    rows = [row for path in sorted(found, key=lambda path: path.stat().st_mtime) for row in read_rows(path)]
     if not rows:
         what = f"no {RESULT} of a finished evaluation in it" if log_dir.is_dir() else "no such folder"
         raise UserError(f"{log_dir}: {what}; set the --log-dir of the runs")
     return rows
-
-
-def _time(path: Path) -> tuple[float, Path]:
-    return path.stat().st_mtime, path
 
 
 def table(log_dir: Path, mean: bool = False) -> str:
@@ -122,8 +116,7 @@ def mean_of(group: Sequence[dict[str, Any]], name: str, digits: int = 1) -> str:
 
 def get_parser() -> CommandLine:
     """Return the command line."""
-    form = argparse.RawDescriptionHelpFormatter
-    parser = CommandLine(prog="python -m engine.results", description=__doc__, formatter_class=form)
+    parser = CommandLine("engine.results", __doc__)
     add = parser.add_argument
     add("log_dir", nargs="?", type=Path, default=Path("log"), help="folder of runs (%(default)s)")
     mean = "one line for runs that differ only in the seed, mean ± deviation"

@@ -1,5 +1,6 @@
 """One folder per run: options and results as text, JSON lines and TensorBoard events."""
 
+import contextlib
 import json
 import os
 import platform
@@ -11,11 +12,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import yaml
 
-from engine.files import write_text
 from engine.results import RESULT
 from feeder.cli import UserError
 
@@ -40,13 +39,6 @@ class Previous(NamedTuple):
     notes: tuple[str, ...] = ()  # a line for each option that has changed
     folder: str | None = None  # of the checkpoints of the new run
 
-    def check_same(self, **entries: Any) -> None:
-        """Raise `UserError` if the checkpoint was written with other data or encoders."""
-        for name, value in entries.items():
-            if self.checkpoint.get(name, value) != value:
-                remedy = "choose another --checkpoint-path, or omit --resume"
-                raise UserError(f"{self.path} was started with other {name}: {remedy}")
-
 
 NEW = Previous()
 
@@ -64,6 +56,9 @@ class RunLog:
         record: what identifies the run besides its options: "seed", "setup", "data", "encoders".
         previous: what the run continues: its log, from which lines of later epochs are removed.
         enabled: only the main process writes.
+
+    Raises:
+        UserError: the run continues one on other data or encoders.
     """
 
     def __init__(
@@ -82,12 +77,18 @@ class RunLog:
             from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed here
         except ImportError as error:
             raise UserError(f"{error.name} is not installed: pip install -r requirements.txt") from None
+        for name in ("data", "encoders"):
+            if previous.checkpoint.get(name, record.get(name)) != record.get(name):
+                remedy = "choose another --checkpoint-path, or omit --resume"
+                raise UserError(f"{previous.path} was started with other {name}: {remedy}")
         start_epoch = previous.checkpoint["epoch"]
         if previous.log_folder:
             self._drop_epochs(start_epoch)
             (self.folder / RESULT).unlink(missing_ok=True)
         else:
-            self.folder = _new_folder(Path(args.log_dir), run)
+            while self.folder.exists():  # a second run in the same second waits for the next
+                self.folder = Path(args.log_dir, f"{'_'.join(run)}_{time.strftime('%Y%m%d-%H%M%S')}")
+            self.folder.mkdir(parents=True)
         self.record = {"run": list(run), "options": vars(args), "log_folder": str(self.folder)} | record
         if previous.folder:
             self.record["folder"] = previous.folder
@@ -102,7 +103,7 @@ class RunLog:
 
     def __exit__(self, kind: type | None, error: BaseException | None, _traceback: object) -> None:
         if self.enabled:
-            self._text.write(f"stopped: {error or kind.__name__}\n" if kind else "")
+            self._text.write(f"stopped: {str(error) or kind.__name__}\n" if kind else "")
             self._text.close()
             self.events.close()
 
@@ -122,51 +123,26 @@ class RunLog:
         for name, value in figures.items() if epoch is not None else ():
             self.events.add_scalar(name if "/" in name else f"epoch/{name}", value, epoch)
 
-    def image(self, name: str, pixels: np.ndarray) -> None:
-        """Add an image (height, width, 3) uint8 to TensorBoard."""
-        if self.enabled:
-            self.events.add_image(name, pixels, dataformats="HWC")
-
     def _drop_epochs(self, start_epoch: int) -> None:
         """Remove lines of metrics.jsonl from an epoch on, and a line that is truncated."""
         path = self.folder / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         whole = [line for line in lines if line.startswith('{"epoch": ') and line.endswith("}")]
-        write_text(path, "".join(f"{line}\n" for line in whole if json.loads(line)["epoch"] < start_epoch))
+        path.write_text("".join(f"{line}\n" for line in whole if json.loads(line)["epoch"] < start_epoch))
 
 
 def environment() -> dict:
     """Return what a result depends on in addition to the options: command line, commit, versions, machine."""
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    commit = ""
+    with contextlib.suppress(OSError):  # no git
+        describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        commit = subprocess.run(describe, capture_output=True, text=True).stdout.strip()
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_initialized() else ""
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]).encode(errors="replace").decode(),
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "git_commit": commit,
         "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs{gpu}",
     }
-
-
-def _git(*command: str) -> str | None:
-    try:
-        result = subprocess.run(
-            ["git", "-C", str(ROOT), *command], capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() if result.returncode == 0 else None
-
-
-def _new_folder(log_dir: Path, run: Run) -> Path:
-    """Create a folder named after a run and the time; a second run in the same second waits for the next."""
-    while True:
-        folder = log_dir / f"{'_'.join(run)}_{time.strftime('%Y%m%d-%H%M%S')}"
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            if not folder.is_dir():
-                raise
-            time.sleep(0.1)

@@ -2,17 +2,18 @@
 
 import contextlib
 import math
-import random
 import secrets
 import signal
+import statistics
 from argparse import Namespace
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from engine import distributed
@@ -26,10 +27,8 @@ KEPT = "stopped, the last checkpoint is kept; try a lower --lr"
 
 
 def seed_everything(seed: int | None) -> int:
-    """Seed Python, NumPy and torch, and return the seed; None draws a new one."""
+    """Seed torch's global generators, and return the seed; None draws a new one."""
     seed = secrets.randbelow(2**31) if seed is None else seed
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     return seed
 
@@ -59,7 +58,8 @@ def restore_random_states(states: dict, generator: torch.Generator) -> None:
 def set_learning_rate(optimizer: Optimizer, args: Namespace, epoch: int) -> float:
     """Set and return the learning rate of an epoch: --lr, a tenth at each --schedule milestone, or a cosine.
 
-    With --warmup-epochs A B, it is --warmup-lr until epoch A, then rises linearly to --lr at epoch B.
+    With --warmup-epochs A B, milestones or cosine apply to --warmup-lr until epoch A, then to a linear rise
+    that ends at --lr in epoch B.
     """
     cosine = 0.5 * (1 + math.cos(math.pi * epoch / args.epochs))
     start, end = args.warmup_epochs or (0, 0)
@@ -116,48 +116,39 @@ class Training:
     def __post_init__(self) -> None:
         self.net = getattr(self.model, "module", self.model)
         self.device = next(self.model.parameters()).device
-        self.meters = {name: Meter(form) for name, form in METERS.items()}
-        self.statistics: dict[str, Meter] = {}  # of printed steps
+        self.start_epoch(self.epoch)
 
     def __str__(self) -> str:
         return f"epoch {self.epoch}" + (f", step {self.step}" if self.step else "")
 
-    def add_statistics(self, values: dict[str, Tensor]) -> None:
-        """Add scalars of `contrast_statistics`, averaged over the processes, to the means of the epoch."""
-        means = distributed.average(torch.stack([*values.values()]))
-        for name, value in zip(values, means, strict=True):
-            self.statistics.setdefault(name, Meter()).update(value)
+    def start_epoch(self, epoch: int) -> None:
+        """Start an epoch with empty meters: those of each step, then statistics of printed steps."""
+        self.epoch, self.step = epoch, 0
+        self.meters = defaultdict(Meter, {name: Meter(form) for name, form in METERS.items()})
+
+    def check_weights(self) -> None:
+        """Raise `UserError` if a weight is not finite."""
+        if not torch.stack([p.isfinite().all() for p in self.net.encoder_q.parameters()]).all():
+            raise UserError(f"weights are not finite at {self}: {KEPT}")
 
     def average_meters(self) -> None:
-        """Replace loss and accuracy by their means over the processes; all processes must call it."""
-        for meter in (self.meters["Loss"], self.meters["Acc@1"]):
-            if distributed.world_size() > 1:
-                values = torch.tensor([float(meter.value), float(meter.total)])
-                meter.value, meter.total = distributed.average(values).tolist()
-
-    def check_loss(self) -> None:
-        """Raise `UserError` if a loss of the epoch is not finite."""
-        if not math.isfinite(self.meters["Loss"].total):
-            raise UserError(f"the loss is not finite at {self}: {KEPT}")
+        """Replace the totals of the meters by their means over the processes, which must all call it."""
+        totals = distributed.gather_objects([float(meter.total) for meter in self.meters.values()])
+        for meter, *values in zip(self.meters.values(), *totals, strict=True):
+            meter.total = statistics.fmean(values)
 
     def figures(self, batch_size: int) -> dict[str, float]:
         """Return the means of the epoch over all processes, and its seconds and samples per second."""
-        means = {name: meter.mean() for name, meter in self.statistics.items()}
+        self.average_meters()
+        means = {name: meter.mean() for name, meter in self.meters.items()}
         seconds = self.meters["Time"].total
         speed = {"seconds": seconds, "samples_per_second": self.step * batch_size / max(seconds, 1e-9)}
-        return {"loss": self.meters["Loss"].mean(), "acc1": self.meters["Acc@1"].mean()} | speed | means
-
-    def next_epoch(self) -> None:
-        """Start the next epoch with empty meters."""
-        self.epoch, self.step = self.epoch + 1, 0
-        for meter in self.meters.values():
-            meter.restore([0.0, 0.0, 0])
-        self.statistics.clear()
+        others = {name: mean for name, mean in means.items() if name not in METERS}
+        return {"loss": means["Loss"], "acc1": means["Acc@1"]} | speed | others
 
     def state(self) -> dict:
         """Return the entries of a checkpoint that `restore` reads; all processes must call it."""
-        if not torch.stack([p.isfinite().all() for p in self.net.encoder_q.parameters()]).all():
-            raise UserError(f"weights are not finite at {self}: {KEPT}")
+        self.check_weights()
         self.average_meters()
         return dict(
             epoch=self.epoch,
@@ -165,21 +156,17 @@ class Training:
             state_dict=self.net.state_dict(),
             optimizer=self.optimizer.state_dict(),
             sizes=self.net.sizes,
-            meters={name: meter.state() for name, meter in (self.meters | self.statistics).items()},
+            meters={name: [float(m.value), float(m.total), m.count] for name, m in self.meters.items()},
             random=distributed.gather_objects(random_states(self.generator)),
         )
 
     def restore(self, checkpoint: dict) -> None:
         """Continue from a checkpoint; the reference's has neither generators nor meters."""
-        for name, value in checkpoint.get("sizes", {}).get("encoder", {}).items():
-            if self.net.sizes["encoder"].get(name) != value:
-                flag = f"--{name.replace('_', '-')} {value}"
-                raise ValueError(f"it has {flag}: repeat the flags of that run to continue it")
         self.net.load_state_dict(checkpoint["state_dict"])
         restore_optimizer(self.optimizer, self.net, checkpoint)
         self.epoch, self.step = checkpoint["epoch"], checkpoint.get("step", 0)
         for name, values in checkpoint.get("meters", {}).items():
-            (self.meters.get(name) or self.statistics.setdefault(name, Meter())).restore(values)
+            self.meters[name] = Meter(METERS.get(name, ".4f"), *values)
         states = checkpoint.get("random", [])
         if distributed.rank() < len(states):  # additional processes keep their own seeds
             restore_random_states(states[distributed.rank()], self.generator)

@@ -34,7 +34,7 @@ def report_classes(log: RunLog, test: SkeletonDataset, predictions: Tensor, feat
     # heat map: share of each row, one cell for each pair of classes
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     pixels = (255 * (1 - share)).astype(np.uint8).repeat(11, axis=0).repeat(11, axis=1)
-    log.image("confusion/test", np.stack([pixels] * 3, axis=2))
+    log.events.add_image("confusion/test", np.stack([pixels] * 3, axis=2), dataformats="HWC")
 
     # embeddings: directions of some features, rotated to the axes that keep nearly all of their cosines
     if features is not None:
@@ -75,4 +75,5 @@ def show_views(log: RunLog, dataset: SkeletonDataset, views: PretrainingViews, s
     batch, generator = dataset[indices], torch.Generator().manual_seed(seed)
     x, names = batch.x[..., : views.bodies], [dataset.names[index] for index in indices]
     parameters = [views.draw(batch.num_frames, generator) for _ in range(2)]
-    log.image("views/pretraining", draw_views(x, batch.num_frames, names, parameters, views.size))
+    image = draw_views(x, batch.num_frames, names, parameters, views.size)
+    log.events.add_image("views/pretraining", image, dataformats="HWC")

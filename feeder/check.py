@@ -138,7 +138,7 @@ def _lines(found: Mapping[str, list[str]], total: int) -> list[str]:
 
 def get_parser() -> CommandLine:
     """Return the command line."""
-    parser = CommandLine(prog="python -m feeder.check", description=__doc__.splitlines()[0])
+    parser = CommandLine("feeder.check", __doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="folder of a split, or of several splits")
     return parser
 

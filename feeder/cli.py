@@ -23,7 +23,11 @@ class UserError(Exception):
 
 
 class CommandLine(argparse.ArgumentParser):
-    """A parser that reports errors in one line, without the usage."""
+    """A parser of `python -m MODULE` that reports errors in one line, without the usage."""
+
+    def __init__(self, module: str, description: str) -> None:
+        form = argparse.RawDescriptionHelpFormatter
+        super().__init__(f"python -m {module}", description=description, formatter_class=form)
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2 and one line."""

@@ -3,10 +3,16 @@
 import os
 from argparse import Namespace
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from options.parser import Parser, fraction, natural, natural_float, positive_float, positive_int, seed
 
 STREAM, STREAM_FLAG = "--skeleton-representation", "--finetune-skeleton-representation"
+# Options that do not change a result, and options that have columns of their own.
+INCIDENTAL = """seed config data_path log_dir checkpoint_path pretrained resume save_freq print_freq
+    save_minutes workers device gpu threads compile save_features pre_dataset finetune_dataset protocol
+    skeleton_representation finetune finetune_skeleton_representation label_fraction knn_neighbours
+    random_encoder raw_coordinates evaluate stream_weights""".split()
 SIZES = ("hidden_size", "num_head", "num_layer", "channels", "frames", "bodies")
 
 
@@ -155,3 +161,16 @@ def add_run_flags(parser: Parser) -> None:
     threads = "CPU threads of a process; 1 for small networks (torch's default)"
     add("--threads", type=positive_int, metavar="N", help=threads)
     add("-p", "--print-freq", type=positive_int, metavar="N", help="steps between log lines")
+
+
+def as_flag(name: str, value: Any) -> str:
+    """Return an option as on the command line."""
+    values = value if isinstance(value, list) else [] if value is True else [value]
+    return " ".join([f"--{name.replace('_', '-')}", *map(str, values)])
+
+
+def changed_flags(args: Namespace, recipe: Namespace, incidental: Sequence[str] = ()) -> str:
+    """Return the flags of a run that differ from a recipe and may change the result, as one text."""
+    changed = {name: value for name, value in vars(args).items() if value != getattr(recipe, name)}
+    names = [name for name in changed if name not in INCIDENTAL and name not in incidental]
+    return " ".join(as_flag(name, changed[name]) for name in names)

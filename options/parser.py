@@ -27,7 +27,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """Flags in kebab-case (underscores are accepted), with defaults from YAML files.
 
-    The entries of a YAML file have the names, types and choices of the flags.
+    The entries of a YAML file are read as flags: `lr: 2` is --lr 2, `cos: true` is --cos.
 
     Args:
         recipe: options/RECIPE.yaml has the defaults.
@@ -47,57 +47,36 @@ class Parser(argparse.ArgumentParser):
         """Return the values of all flags; exit with status 2 and a one-line message if one is wrong."""
         words = sys.argv[1:] if args is None else args
         words = [re.sub("^--[^=]*", lambda flag: flag[0].replace("_", "-"), word) for word in words]
-        if self.recipe:
-            self.set_defaults(**self._read(RECIPES / f"{self.recipe}.yaml"))
-        given = self._parse(words)
-        config = self._read(given.config) if given.config else {}
-        for switch in self.variants:
-            if getattr(given, switch) or config.get(switch):
-                self.set_defaults(**self._read(RECIPES / f"{switch}.yaml"))
-        self.set_defaults(**config)
-        return self._parse(words, namespace)
+        self._read(RECIPES / f"{self.recipe}.yaml" if self.recipe else None)
+        config = super().parse_args(words).config
+        self._read(config)
+        given = vars(super().parse_args(words))
+        for switch in filter(given.get, self.variants):
+            self._read(RECIPES / f"{switch}.yaml")
+        self._read(config)
+        return super().parse_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2 and a one-line message."""
+        if unknown := re.match(r"unrecognized arguments: (--[^\s=]*)", message):
+            near = difflib.get_close_matches(unknown[1], self._option_string_actions, n=1)
+            message = f"unknown {unknown[1]}{f', did you mean {near[0]}?' if near else ''}"
         message = " ".join(message.removeprefix("argument ").split())
         self.exit(2, f"{self.prog}: error: {self._source}{message} (see --help)\n")
 
-    def _parse(self, words: list[str], namespace: Any = None) -> argparse.Namespace:
-        values, unknown = self.parse_known_args(words, namespace)
-        if unknown:
-            self._refuse(unknown[0].split("=")[0])
-        return values
-
-    def _refuse(self, flag: str) -> NoReturn:
-        if flag == "--local-rank":  # of torch.distributed.launch
-            self.error("unknown --local-rank: start several processes with torchrun --nproc_per_node N")
-        near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
-        self.error(f"unknown {flag}{f', did you mean {near[0]}?' if near else ''}")
-
-    def _read(self, path: str | Path) -> dict[str, Any]:
-        """Return the values of a YAML file by the names of their attributes."""
-        self._source = f"{path}: "
+    def _read(self, path: str | Path | None) -> None:
+        """Set the defaults to the values of a YAML file, if any."""
+        if not path:
+            return
+        self._source, words = f"{path}: ", []
         try:
-            with open(path, encoding="utf-8") as file:
-                entries = yaml.safe_load(file) or {}
-        except (OSError, ValueError, yaml.YAMLError) as error:
+            for flag, value in (yaml.safe_load(Path(path).read_text("utf-8")) or {}).items():
+                values = [] if isinstance(value, bool) else value if isinstance(value, list) else [value]
+                words += [] if value is False else [f"--{flag}".replace("_", "-"), *map(str, values)]
+        except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
             self.error(getattr(error, "strerror", None) or str(error))
-        if not isinstance(entries, dict):
-            self.error("has no 'flag: value' lines")
-        values = dict(self._convert(f"--{key}".replace("_", "-"), value) for key, value in entries.items())
+        self.set_defaults(**vars(super().parse_args(words)))
         self._source = ""
-        return values
-
-    def _convert(self, flag: str, value: Any) -> tuple[str, Any]:
-        """Return the attribute of a flag and its value in a YAML file, parsed like a command line."""
-        action = self._option_string_actions.get(flag) or self._refuse(flag)
-        switch = action.nargs == 0
-        if flag == "--config":
-            self.error("--config: cannot be set in a file")
-        if value is None or isinstance(value, bool) != switch:
-            self.error(f"{flag}: expected {'true or false' if switch else 'a value'}")
-        words = value if isinstance(value, list) and action.nargs else [value]
-        return action.dest, value if switch else getattr(self._parse([flag, *map(str, words)]), action.dest)
 
 
 def number(kind: type, low: float, high: float = math.inf, above: bool = False) -> Callable[[str], Any]:

@@ -74,7 +74,7 @@ def check_replaced(folder: Path, benchmarks: Iterable[str], sources: Iterable[So
 
 def archive_parser(data_set: str, description: str) -> CommandLine:
     """Return the command line of the module that prepares a data set from its unpacked archive."""
-    parser = CommandLine(prog=f"python -m feeder.preparation.{data_set}", description=description)
+    parser = CommandLine(f"feeder.preparation.{data_set}", description)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder where the archive was unpacked")
     add_flags(parser, [data_set])
     return parser

@@ -21,7 +21,7 @@ FLAGS = {
 
 def get_parser() -> CommandLine:
     """Return the command line; its flags are the arguments of `write_ntu`."""
-    parser = CommandLine(prog="python -m feeder.synthetic", description=__doc__.splitlines()[0])
+    parser = CommandLine("feeder.synthetic", __doc__.splitlines()[0])
     add = parser.add_argument
     add("out", type=Path, help="folder to write, new or empty")
     for name, (default, low, high, what) in FLAGS.items():
