@@ -14,7 +14,6 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import pretraining  # noqa: E402  the root is on the path by now
-from engine.checkpoint import load_checkpoint  # noqa: E402
 
 GOLDENS = ROOT / "tests" / "goldens"
 torch.set_num_threads(1)  # small tensors: threads wait for each other
@@ -97,6 +96,12 @@ def failure(capsys, run, *args):
     return stop.value.code, lines[0]
 
 
+def saved(path):
+    """The checkpoint in a folder, or the file at a path: tensors and plain types."""
+    path = Path(path)
+    return torch.load(path / "checkpoint.pth.tar" if path.is_dir() else path, weights_only=True)
+
+
 def assert_same(one, other):
     """Tensors and numbers, also in dicts and lists, are equal bit for bit."""
     torch.testing.assert_close(one, other, rtol=0, atol=0)
@@ -104,7 +109,7 @@ def assert_same(one, other):
 
 def assert_same_training(one, other):
     """Two checkpoints have the same weights, buffers, momentum, generators and position."""
-    one, other = load_checkpoint(one), load_checkpoint(other)
+    one, other = saved(one), saved(other)
     for name in ("epoch", "step", "state_dict", "optimizer", "random"):
         assert_same(one.get(name), other.get(name))
 
