@@ -87,6 +87,11 @@ def metrics(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def rows_of(folder):
+    """The rows of a run's result.json."""
+    return json.loads((folder / "result.json").read_text())
+
+
 def failure(capsys, run, *args):
     """The exit status of `run` and the one line that it leaves on standard error."""
     with pytest.raises(SystemExit) as stop:
