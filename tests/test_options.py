@@ -85,25 +85,17 @@ def test_the_recipe_of_a_variant_lies_between_recipe_and_config(tmp_path):
     ("text", "message"),
     [
         ("leraning-rate: 1", "unknown --leraning-rate, did you mean --learning-rate?"),
-        ("batch-size: many", "--batch-size: invalid integer value: 'many'"),
         ("schedule: [3, x]", "--schedule: invalid integer value: 'x'"),
-        ("lr: [1, 2]", "--learning-rate: invalid number value: '[1, 2]'"),
         ("lr: true", "--lr: expected a value"),
         ("epochs:", "--epochs: expected a value"),
         ("cos: 3", "--cos: expected true or false"),
-        ("pairs: []", "--pairs: expected at least one argument"),
         ("config: other.yaml", "--config: cannot be set in a file"),
         ("protocol: cross_objects", "--protocol: invalid choice: 'cross_objects'"),
-        ("- 3", "no 'flag: value' lines"),
         ("a: \x00", "unacceptable character"),
-        ("--bacth-size 3", "error: unknown --bacth-size, did you mean --batch-size?"),
         ("--local_rank=0", "torchrun"),
         ("--epochs 0", "error: --epochs: 0 is not at least 1 (see --help)"),
-        ("--lr nan", "nan is not above 0"),
         ("--lr inf", "invalid number value: 'inf'"),
         ("--seed 99999999999999999999", "is not at least 0 and at most 9223372036854775807"),
-        ("--pre-dataset ntu61", "invalid choice: 'ntu61'"),
-        ("--config nowhere.yaml", "nowhere.yaml: No such file"),
     ],
 )
 def test_a_mistake_is_answered_in_one_line(tmp_path, capsys, text, message):
@@ -115,14 +107,12 @@ def test_a_mistake_is_answered_in_one_line(tmp_path, capsys, text, message):
 
 def test_an_encoder_must_be_chosen(tmp_path, capsys):
     flags = config(tmp_path, "pretrained: x.tar")
-    for script, text, message in [
-        (action_classification, "", "choose one of --pretrained, --random-encoder (see"),
-        (action_retrieval, "", "choose one of --pretrained, --random-encoder, --raw-coordinates (see"),
-        (action_retrieval, "--pretrained x --random-encoder", "choose one of"),
-        (action_retrieval, f"{flags} --random-encoder", "choose one of"),
-        (action_retrieval, "--raw-coordinates --bodies 1", "--raw-coordinates has no encoder: omit --bodies"),
-    ]:
-        code, line = failure(capsys, script.main, text.split())
+    for text, message in {
+        "": "choose one of --pretrained, --random-encoder, --raw-coordinates (see",
+        f"{flags} --random-encoder": "choose one of",
+        "--raw-coordinates --bodies 1": "--raw-coordinates has no encoder: omit --bodies",
+    }.items():
+        code, line = failure(capsys, action_retrieval.main, text.split())
         assert code == 2 and message in line
 
 
@@ -148,9 +138,7 @@ def test_the_table_of_data_sets():
     for name, total in (("ntu60", 56578), ("ntu120", 113945), ("pku_part1", 21544)):
         counts = DATA_SETS[name].protocols.values()
         assert {sum(parts) for parts in counts} == {total}, "every protocol has all clips"
-    with pytest.raises(
-        ValueError, match="ntu60 has no protocol cross_setup: choose from cross_subject, cros"
-    ):
+    with pytest.raises(ValueError, match="ntu60 has no protocol cross_setup: choose from cross_subject, c"):
         split_folder("data", "ntu60", "cross_setup")
 
 
