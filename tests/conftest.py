@@ -13,7 +13,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-import pretraining  # noqa: E402  the root is on the path by now
+import action_classification  # noqa: E402  the root is on the path by now
+import action_retrieval  # noqa: E402
+import pretraining  # noqa: E402
 
 GOLDENS = ROOT / "tests" / "goldens"
 torch.set_num_threads(1)  # small tensors: threads wait for each other
@@ -46,23 +48,27 @@ class Golden:
         if leaf == "num_batches_tracked":
             return torch.zeros(shape, dtype=torch.long)
         if leaf == "running_var":
-            u = 1 + 0.5 * u
-        elif leaf == "running_mean":
-            u = 0.1 * u
-        elif leaf == "alpha":
-            u = 0.5 + 0.1 * u
-        elif len(shape) >= 2:
-            u = u * np.sqrt(3 / np.prod(shape[1:]))
-        elif leaf == "weight":
-            u = 1 + 0.1 * u
-        else:
-            u = 0.1 * u
-        return u.float()
+            return (1 + 0.5 * u).float()
+        if len(shape) >= 2 and leaf != "alpha":
+            return (u * np.sqrt(3 / np.prod(shape[1:]))).float()
+        centre = {"alpha": 0.5, "weight": 1.0}.get(leaf, 0.0)
+        return (centre + 0.1 * u).float()
 
 
 def pretrain(data, flags=""):
     """Pre-train a small network in the current folder: 4 steps per epoch, one epoch unless set."""
     pretraining.main(f"--data-path {data} {CONTRAST} --epochs 1 {flags}".split())
+
+
+def classify(data, flags=""):
+    """Train a classifier in the current folder."""
+    fixed = f"--data-path {data} {FIXED} --batch-size 8 --checkpoint-path ck"
+    action_classification.main(f"{fixed} {flags}".split())
+
+
+def retrieve(data, flags=""):
+    """Evaluate retrieval in the current folder."""
+    action_retrieval.main(f"--data-path {data} {FIXED} {flags}".split())
 
 
 def at_step(patch, number, act):

@@ -6,9 +6,8 @@ import sys
 
 import pytest
 import torch
-from conftest import FIXED, SIZES, SMALL, assert_same, failure, metrics, newest, pretrain, saved
+from conftest import SIZES, SMALL, assert_same, classify, failure, metrics, newest, pretrain, saved
 
-import action_classification
 import pretraining
 from engine.checkpoint import load_checkpoint
 from engine.features import open_encoder
@@ -27,7 +26,7 @@ from model.reference import to_reference
     ],
 )
 def test_learning_rates(data, here, flags, expected):
-    action_classification.main(f"--data-path {data} {FIXED} {SIZES} --random-encoder {flags}".split())
+    classify(data, f"{SIZES} --random-encoder {flags}")
     assert [line["lr"] for line in metrics(newest())[:-1]] == pytest.approx(expected)
 
 

@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 from benchmarks.bench_step_cost import META, Count
-from conftest import FIXED, SIZES, SMALL, at_step, failure, metrics, newest, pretrain, saved
+from conftest import FIXED, SIZES, SMALL, at_step, metrics, newest, pretrain, saved
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import action_classification
@@ -18,7 +18,6 @@ from feeder.cli import UserError
 from feeder.dataset import Batch
 from model import SCDNet
 
-SCRIPTS = (pretraining, action_classification, action_retrieval)
 reason = "replaces the driver of a machine without a GPU"
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason=reason)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -51,25 +50,12 @@ def test_a_device_has_an_index_and_is_current(gpus, monkeypatch):
 
 
 @needs_no_gpu
-def test_an_absent_device_is_named(gpus, monkeypatch):
-    for name in ("cuda:8", "cuda:99", "mps", ""):
+def test_an_absent_device_is_named(gpus):
+    for name in ("cuda:8", "mps", ""):
         with pytest.raises(UserError, match=f"device '?{name}'?"):
             pick_device(name)
     with pytest.raises(UserError, match="contradict"):
         pick_device("cpu", gpu=0)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert pick_device() == torch.device("cpu") and not gpus
-
-
-@needs_no_gpu
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_each_script_starts_on_a_gpu(gpus, data, here, script):
-    """The first tensor that goes to the GPU ends the run: there is no driver to allocate it."""
-    more = "--batch-size 8 --encoder-k 24" if script is pretraining else "--random-encoder"
-    for device in ("auto", "cuda:6"):
-        with pytest.raises((AssertionError, RuntimeError), match="(?i)cuda|nvidia"):
-            script.main(f"--data-path {data} {SIZES} --workers 0 --device {device} {more}".split())
-    assert gpus == [0, 6]
 
 
 def inputs(device, stream="joint"):
@@ -159,8 +145,3 @@ def test_a_run_on_a_gpu_resumes_as_if_never_stopped(data, here, monkeypatch, fla
         assert torch.equal(one["random"][0][state], other["random"][0][state]), state
     torch.testing.assert_close(other["state_dict"], one["state_dict"], rtol=1e-2, atol=1e-3)
     assert [line["epoch"] for line in metrics(newest())] == [0, 1, 2]
-
-
-def test_compile_is_refused_on_a_cpu(data, here, capsys):
-    code, line = failure(capsys, pretrain, data, "--compile")
-    assert code == 2 and "--compile needs a GPU" in line

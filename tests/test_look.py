@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import FIXED, SIZES, metrics, newest, pretrain
+from conftest import SIZES, metrics, newest, pretrain, retrieve
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import action_retrieval
 import pretraining
 from engine.draw import draw_frames
 from feeder.class_names import FILES, class_names
@@ -55,7 +54,7 @@ def test_every_data_set_has_a_name_for_each_class():
 
 
 def test_a_report_has_accuracies_confusions_heat_map_and_embeddings(data, here):
-    action_retrieval.main(f"--data-path {data} {FIXED} {SIZES} --random-encoder --save-features".split())
+    retrieve(data, f"{SIZES} --random-encoder --save-features")
     found = np.load(newest() / "predictions.npz")
     labels, predicted, names = found["labels"], found["predictions"], class_names("ntu60", 60)
 

@@ -1,6 +1,6 @@
 """Measure data preparation: time, CPU time per clip next to a bare read of its columns, and peak memory.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/bench_gendata.py [--samples 3000] [--videos 40]
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_gendata.py [--samples 3000]
 
 The run writes 0.5 GB for each 3,000 samples and protocol to a temporary folder, which it removes.
 """
@@ -33,21 +33,6 @@ def write_ntu(folder: Path, count: int) -> Path:
     return links
 
 
-def write_pku(folder: Path, videos: int) -> Path:
-    """Write a download of part 1 with videos of 7,000 frames and 34 segments each."""
-    walk = np.random.default_rng(0).normal(0, 0.01, (7000, 150)).cumsum(0)
-    skeleton = "\n".join(" ".join(f"{number:.6f}" for number in frame) for frame in walk)
-    label = "".join(f"{row + 1},{row * 200},{row * 200 + 190},2\n" for row in range(34))
-    names = [f"{number:04d}-L" for number in range(2, videos + 2)]
-    for kind, text in (("PKU_Skeleton_Renew", skeleton), ("Train_Label_PKU_final", label)):
-        (folder / "pku" / kind).mkdir(parents=True)
-        for name in names:
-            (folder / "pku" / kind / f"{name}.txt").write_text(text)
-    lists = f"Training videos:\n{', '.join(names)}\nValidataion videos:\n"
-    (folder / "pku/cross-subject.txt").write_text(lists)
-    return folder / "pku"
-
-
 def column_read(folder: Path) -> float:
     """Return the mean CPU seconds of a bare read of a template's coordinates."""
     texts = [(folder / f"template{number}").read_text().splitlines() for number in range(len(CLIPS))]
@@ -57,21 +42,19 @@ def column_read(folder: Path) -> float:
     return (time.process_time() - start) / len(CLIPS)
 
 
-def prepare(script: str, raw: Path, *flags: str) -> float:
-    """Run a script, print its peak memory (of its process tree, shared pages counted in each process).
-
-    Return its CPU seconds.
-    """
-    command = [sys.executable, str(ROOT / script), "--data-path", str(raw), "--out-folder", f"{raw}.out"]
+def prepare(raw: Path) -> float:
+    """Run ntu_gendata.py, print time and memory (shared pages count in each process); return CPU seconds."""
+    command = [sys.executable, str(ROOT / "ntu_gendata.py"), "--workers", "2"]
+    command += ["--data-path", str(raw), "--out-folder", f"{raw}.out"]
     before, start, peak = os.times(), time.perf_counter(), 0
-    process = subprocess.Popen([*command, *flags], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while process.poll() is None:
         rows = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,rss="], capture_output=True, text=True).stdout
         pids = [[int(word) for word in row.split()] for row in rows.splitlines()]
         peak = max(peak, sum(rss for pid, parent, rss in pids if process.pid in (pid, parent)))
         time.sleep(0.1)
     seconds, after = time.perf_counter() - start, os.times()
-    print(f"{script} {' '.join(flags)}: {seconds:.1f} s, peak memory {peak / 2**10:.0f} MiB")
+    print(f"two workers: {seconds:.1f} s, peak memory {peak / 2**10:.0f} MiB")
     return after.children_user + after.children_system - before.children_user - before.children_system
 
 
@@ -79,7 +62,6 @@ def get_parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=3000, help="of NTU, at most 7200 (%(default)s)")
-    parser.add_argument("--videos", type=int, default=40, help="of PKU-MMD (%(default)s)")
     parser.add_argument("--folder", type=Path, help="where the temporary folder goes")
     return parser
 
@@ -88,9 +70,7 @@ if __name__ == "__main__":
     args = get_parser().parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         raw = write_ntu(Path(name), args.samples)
-        clip, bare = prepare("ntu_gendata.py", raw, "--workers", "2") / args.samples, column_read(Path(name))
+        clip, bare = prepare(raw) / args.samples, column_read(Path(name))
         print(
             f"CPU per clip: {1e3 * clip:.3f} ms, {clip / bare:.2f} times a column read of {1e3 * bare:.3f} ms"
         )
-        flags = ("--part", "1", "--benchmark", "xsub", "--workers", "12")
-        prepare("pku_gendata.py", write_pku(Path(name), args.videos), *flags)
