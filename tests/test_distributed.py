@@ -151,15 +151,13 @@ def test_an_error_in_one_process_ends_both_with_one_line_each(data, here, monkey
 def test_torchrun_stops_at_a_signal(data, here):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += [str(ROOT / "pretraining.py"), *f"--data-path {data} {CONTRAST} --epochs 9999".split()]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    lines = []
-    for line in run.stdout:
-        lines.append(line)
-        if line.startswith("Epoch: [0]"):
-            run.send_signal(signal.SIGTERM)
-            break
-    text = "".join(lines) + run.communicate(timeout=120)[0]
-    assert text.count("stopped by SIGTERM at epoch ") == 1, text
+    with open("out.txt", "w") as file:
+        run = subprocess.Popen(command, stdout=file, stderr=file)
+    while run.poll() is None and "Epoch: [0]" not in Path("out.txt").read_text():
+        time.sleep(0.1)
+    run.terminate()
+    run.wait(120)
+    assert Path("out.txt").read_text().count("stopped by SIGTERM at epoch ") == 1, Path("out.txt").read_text()
     assert len(saved("ck")["random"]) == 2
 
 
