@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from conftest import SIZES, SMALL, assert_same, classify, failure, metrics, newest, pretrain, saved
+from conftest import SIZES, SMALL, assert_same, classify, failure, metrics, newest, pretrain, retrieve, saved
 
 import pretraining
 from engine.checkpoint import load_checkpoint
@@ -87,6 +87,7 @@ def test_a_references_momentum_is_taken_over(data, here, monkeypatch):
     }
     content = {"epoch": 1, "state_dict": theirs, "optimizer": {"state": state, "param_groups": []}}
     torch.save(content, "reference.tar")
+    retrieve(data, "--pretrained reference.tar")
 
     def train_step(net, optimizer, *_):
         for parameter, buffer in zip(net.encoder_q.parameters(), buffers, strict=True):

@@ -55,8 +55,7 @@ def test_every_flag_of_the_reference_is_there():
         rest = f"--pretrained z --finetune_dataset pku_part2 {stream} motion"
         args = parse(action_classification, f"{training} {rest}")
         assert args.finetune_skeleton_representation == ["motion"]
-        args = parse(action_retrieval, f"{common} --knn_neighbours 5 {rest}")
-        assert args.knn_neighbours == [5]
+        assert parse(action_retrieval, f"{common} --knn_neighbours 5 {rest}").knn_neighbours == [5]
 
 
 def test_config_lies_between_recipe_and_command_line(tmp_path):

@@ -5,13 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import FIXED, GOLDENS, SIZES, failure, newest, rows_of
+from conftest import GOLDENS, classify, failure, newest, retrieve, rows_of
 from PIL import Image
 from raw_files import random_bodies, skeleton_text
 
 import action_classification
-import action_retrieval
-import pretraining
 from engine import draw, predict
 
 RAW = GOLDENS / "raw" / "S001C001P001R001A001.skeleton"
@@ -23,18 +21,15 @@ def split_of(data):
 
 
 @pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
+def trained(data, whole, tmp_path_factory):
     """A folder with a pre-training, linear layers on two streams, and log folders of both evaluations."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run = f"--data-path {data} {FIXED}"
-        sizes = f"{SIZES} --encoder-k 16 --batch-size 8 --epochs 1 --checkpoint-path pretrain"
-        pretraining.main(f"{run} {sizes}".split())
-        linear = f"--pretrained pretrain pretrain {TWO} --epochs 3 --lr 0.1 --batch-size 8"
-        action_classification.main(f"{run} {linear} --checkpoint-path two".split())
+        shutil.copytree(whole / "ck", "pretrain")
+        classify(data, f"--pretrained pretrain pretrain {TWO} --epochs 3 --lr 0.1 --checkpoint-path two")
         shutil.copytree(newest(), "log_two")
-        action_retrieval.main(f"{run} --pretrained pretrain".split())
+        retrieve(data, "--pretrained pretrain")
         shutil.copytree(newest(), "log_retrieval")
     return folder
 
@@ -79,14 +74,13 @@ def test_neighbours_are_those_of_retrieval(data, trained, here, capsys):
 
 
 def test_evaluate_repeats_the_result_of_training(data, trained, here):
-    run = f"--data-path {data} {FIXED} --evaluate --pretrained"
-    action_classification.main(f"{run} {trained}/two/joint {trained}/two/bone {TWO}".split())
+    classify(data, f"--evaluate --pretrained {trained}/two/joint {trained}/two/bone {TWO}")
     before, again = rows_of(trained / "log_two"), rows_of(newest())
     for one, other in zip(before, again, strict=True):
         assert other["setup"].replace(" --evaluate", "") == one["setup"] and other["best_acc1"] is None
         assert all(one[name] == other[name] for name in ("encoder", "acc1", "seed"))
-    assert not (here / "checkpoints").exists()
-    action_classification.main(f"{run} {trained}/two/joint/model_best.pth.tar".split())
+    assert not (here / "ck").exists()
+    classify(data, f"--evaluate --pretrained {trained}/two/joint/model_best.pth.tar")
     (row,) = rows_of(newest())
     assert "best on the test set" in row["setup"] and row["acc1"] == before[0]["best_acc1"]
 
@@ -102,26 +96,21 @@ def test_pictures_of_a_clip(data, here, capsys):
     assert Image.open("clip.gif").n_frames == -(-frames // 2)
 
 
-@pytest.mark.parametrize(
-    "module, flags, message",
-    [
-        (predict, "--pretrained {t}/pretrain {raw}", "it is not a classifier"),
-        (predict, "--pretrained {t}/two/joint nowhere.skeleton", "nowhere.skeleton: no such file"),
-        (predict, "--pretrained {t}/two/joint .", "no .skeleton files and no prepared split"),
-        (predict, "--pretrained {t}/pretrain --gallery nowhere {raw}", "nowhere"),
-        (action_classification, "{evaluate} --pretrained {t}/two/bone", "ntu60, cross_subject, bone"),
-        (action_classification, "{evaluate} --random-encoder", "set it"),
-        (draw, "{split} --out a.png", "choose one"),
-        (draw, "{split}/S009 --out a.png", "has no sample S009"),
-        (draw, "{raw} --out a.jpg", "--out is a .png or a .gif"),
-    ],
-)
-def test_mistakes_are_one_line(data, trained, here, capsys, module, flags, message):
-    words = flags.format(
-        t=trained, raw=RAW, split=split_of(data), evaluate=f"--evaluate --data-path {data}"
-    ).split()
-    code, line = failure(capsys, module.main, words)
-    assert code in (1, 2) and message in line
+def test_mistakes_are_one_line(data, trained, here, capsys):
+    split, evaluate = split_of(data), f"--data-path {data} --evaluate"
+    for module, flags, message in [
+        (predict, f"--pretrained {trained}/pretrain {RAW}", "it is not a classifier"),
+        (predict, f"--pretrained {trained}/two/joint nowhere.skeleton", "nowhere.skeleton: no such file"),
+        (predict, f"--pretrained {trained}/two/joint .", "no .skeleton files and no prepared split"),
+        (predict, f"--pretrained {trained}/pretrain --gallery nowhere {RAW}", "nowhere"),
+        (action_classification, f"{evaluate} --pretrained {trained}/two/bone", "ntu60, cross_subject, bone"),
+        (action_classification, f"{evaluate} --random-encoder", "set it"),
+        (draw, f"{split} --out a.png", "choose one"),
+        (draw, f"{split}/S009 --out a.png", "has no sample S009"),
+        (draw, f"{RAW} --out a.jpg", "--out is a .png or a .gif"),
+    ]:
+        code, line = failure(capsys, module.main, flags.split())
+        assert code in (1, 2) and message in line
 
 
 def test_the_names_of_classes_come_from_the_checkpoint(trained, here, capsys):

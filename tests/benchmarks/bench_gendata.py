@@ -6,7 +6,7 @@ The run writes 0.5 GB for each 3,000 samples and protocol to a temporary folder,
 """
 
 import argparse
-import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -43,19 +43,13 @@ def column_read(folder: Path) -> float:
 
 
 def prepare(raw: Path) -> float:
-    """Run ntu_gendata.py, print time and memory (shared pages count in each process); return CPU seconds."""
-    command = [sys.executable, str(ROOT / "ntu_gendata.py"), "--workers", "2"]
-    command += ["--data-path", str(raw), "--out-folder", f"{raw}.out"]
-    before, start, peak = os.times(), time.perf_counter(), 0
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while process.poll() is None:
-        rows = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,rss="], capture_output=True, text=True).stdout
-        pids = [[int(word) for word in row.split()] for row in rows.splitlines()]
-        peak = max(peak, sum(rss for pid, parent, rss in pids if process.pid in (pid, parent)))
-        time.sleep(0.1)
-    seconds, after = time.perf_counter() - start, os.times()
-    print(f"two workers: {seconds:.1f} s, peak memory {peak / 2**10:.0f} MiB")
-    return after.children_user + after.children_system - before.children_user - before.children_system
+    """Run ntu_gendata.py, print the memory of its largest process, and return the CPU seconds of all."""
+    command = [sys.executable, str(ROOT / "ntu_gendata.py"), "--workers", "2", "--data-path", str(raw)]
+    start = time.perf_counter()
+    subprocess.run([*command, "--out-folder", f"{raw}.out"], stdout=subprocess.DEVNULL, check=True)
+    seconds, usage = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"two workers: {seconds:.1f} s, peak memory {usage.ru_maxrss / 2**10:.0f} MiB")
+    return usage.ru_utime + usage.ru_stime
 
 
 def get_parser() -> argparse.ArgumentParser:
