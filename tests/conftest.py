@@ -13,8 +13,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-import pretraining  # noqa: E402  the root is on the path by now
-from engine.checkpoint import load_checkpoint  # noqa: E402
+import action_classification  # noqa: E402  the root is on the path by now
+import action_retrieval  # noqa: E402
+import pretraining  # noqa: E402
 
 GOLDENS = ROOT / "tests" / "goldens"
 torch.set_num_threads(1)  # small tensors: threads wait for each other
@@ -47,23 +48,27 @@ class Golden:
         if leaf == "num_batches_tracked":
             return torch.zeros(shape, dtype=torch.long)
         if leaf == "running_var":
-            u = 1 + 0.5 * u
-        elif leaf == "running_mean":
-            u = 0.1 * u
-        elif leaf == "alpha":
-            u = 0.5 + 0.1 * u
-        elif len(shape) >= 2:
-            u = u * np.sqrt(3 / np.prod(shape[1:]))
-        elif leaf == "weight":
-            u = 1 + 0.1 * u
-        else:
-            u = 0.1 * u
-        return u.float()
+            return (1 + 0.5 * u).float()
+        if len(shape) >= 2 and leaf != "alpha":
+            return (u * np.sqrt(3 / np.prod(shape[1:]))).float()
+        centre = {"alpha": 0.5, "weight": 1.0}.get(leaf, 0.0)
+        return (centre + 0.1 * u).float()
 
 
 def pretrain(data, flags=""):
     """Pre-train a small network in the current folder: 4 steps per epoch, one epoch unless set."""
     pretraining.main(f"--data-path {data} {CONTRAST} --epochs 1 {flags}".split())
+
+
+def classify(data, flags=""):
+    """Train a classifier in the current folder."""
+    fixed = f"--data-path {data} {FIXED} --batch-size 8 --checkpoint-path ck"
+    action_classification.main(f"{fixed} {flags}".split())
+
+
+def retrieve(data, flags=""):
+    """Evaluate retrieval in the current folder."""
+    action_retrieval.main(f"--data-path {data} {FIXED} {flags}".split())
 
 
 def at_step(patch, number, act):
@@ -88,6 +93,11 @@ def metrics(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def rows_of(folder):
+    """The rows of a run's result.json."""
+    return json.loads((folder / "result.json").read_text())
+
+
 def failure(capsys, run, *args):
     """The exit status of `run` and the one line that it leaves on standard error."""
     with pytest.raises(SystemExit) as stop:
@@ -97,6 +107,12 @@ def failure(capsys, run, *args):
     return stop.value.code, lines[0]
 
 
+def saved(path):
+    """The checkpoint in a folder, or the file at a path: tensors and plain types."""
+    path = Path(path)
+    return torch.load(path / "checkpoint.pth.tar" if path.is_dir() else path, weights_only=True)
+
+
 def assert_same(one, other):
     """Tensors and numbers, also in dicts and lists, are equal bit for bit."""
     torch.testing.assert_close(one, other, rtol=0, atol=0)
@@ -104,7 +120,7 @@ def assert_same(one, other):
 
 def assert_same_training(one, other):
     """Two checkpoints have the same weights, buffers, momentum, generators and position."""
-    one, other = load_checkpoint(one), load_checkpoint(other)
+    one, other = saved(one), saved(other)
     for name in ("epoch", "step", "state_dict", "optimizer", "random"):
         assert_same(one.get(name), other.get(name))
 

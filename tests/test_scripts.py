@@ -1,126 +1,88 @@
 """The scripts on tiny data: arrays to accuracies, ablations, PKU-MMD, reference checkpoints, mistakes."""
 
-import dataclasses
+import builtins
 import re
 import runpy
 import sys
-from pathlib import Path
+import time
 
 import numpy as np
 import pytest
-import torch
-from conftest import FIXED, ROOT, SIZES, failure, metrics, newest, pretrain
+from conftest import ROOT, classify, metrics, newest, pretrain, retrieve, saved
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import action_classification
-import action_retrieval
-from engine.checkpoint import load_checkpoint
-from engine.results import table
 from feeder.augmentations import centre_crop
-from feeder.data_sets import DATA_SETS
 from feeder.dataset import SkeletonDataset
-from model import SCDNet
-from model.reference import to_reference
-
-
-def run(script, data, flags):
-    """Run a script; return the folder of its run."""
-    script.main(f"--data-path {data} {FIXED} {flags}".split())
-    return newest()
 
 
 def test_from_arrays_to_accuracies(data, whole, here):
     (pretraining,) = (whole / "log").iterdir()
-    linear = run(action_classification, data, f"--pretrained {whole}/ck/checkpoint.pth.tar --epochs 3")
-    retrieval = run(action_retrieval, data, f"--pretrained {whole}/ck --knn-neighbours 3")
-    folders = (pretraining, linear, retrieval)
+    classify(data, f"--pretrained {whole}/ck/checkpoint.pth.tar --epochs 3")
+    linear = newest()
+    retrieve(data, f"--pretrained {whole}/ck --knn-neighbours 3")
+    folders = pretraining, linear, newest()
 
     # figures
     steps, (*epochs, last) = metrics(pretraining), metrics(linear)
     assert [line["epoch"] for line in steps] == [line["epoch"] for line in epochs] == [0, 1, 2]
     assert last == {"best_acc1": max(line["acc1"] for line in epochs), "last_acc1": epochs[-1]["acc1"]}
-    assert torch.load("checkpoints/linear/checkpoint.pth.tar", weights_only=True)["epoch"] == 3
+    assert saved("ck")["epoch"] == 3
 
     # lines; TensorBoard's scalars and images
     texts = [(folder / "log.txt").read_text() for folder in folders]
-    assert re.search(r"^Epoch: \[1\]\[0/\d\]\tTime .*\tData .*\tLoss \S+ \(\S+\)\tAcc@1 ", texts[0], re.M)
+    time_and_data = r"Time +\d+\.\d{3} \( *\d+\.\d{3}\)\tData +\d+\.\d{3} \( *\d+\.\d{3}\)"
+    loss_and_accuracy = r"Loss (\d\.\d{4}e.\d\d) \(\1\)\tAcc@1 +(\d+\.\d\d) \( *\2\)"
+    assert re.search(rf"^Epoch: \[1\]\[0/4\]\t{time_and_data}\t{loss_and_accuracy}$", texts[0], re.M)
     assert re.search(r"^ \* epoch 2 loss \d\.\d{4}e.\d\d Acc@1 \d+\.\d{3} Acc@5 \d+\.\d{3}$", texts[1], re.M)
     events = [EventAccumulator(str(folder)).Reload() for folder in folders]
     images = ["views/pretraining", "confusion/test", "confusion/test"]
-    assert [found.Tags()["images"] for found in events] == [[image] for image in images]
+    assert [read.Tags()["images"] for read in events] == [[image] for image in images]
     assert {"similarity/positive_it", "queue/mean_norm_s", "epoch/lr"} <= set(events[0].Tags()["scalars"])
 
     # predictions and embeddings
-    accuracies = epochs[-1]["acc1"], metrics(retrieval)[-1]["knn_acc1"]
+    accuracies = epochs[-1]["acc1"], metrics(newest())[-1]["knn_acc1"]
     for folder, text, acc1 in zip(folders[1:], texts[1:], accuracies, strict=True):
-        saved = np.load(folder / "predictions.npz", allow_pickle=False)
-        assert (saved["labels"] == saved["predictions"]).mean() * 100 == pytest.approx(acc1, abs=1e-4)
-        assert len(saved["names"]) == len(next(folder.rglob("tensors.tsv")).read_text().splitlines())
+        found = np.load(folder / "predictions.npz", allow_pickle=False)
+        assert (found["labels"] == found["predictions"]).mean() * 100 == pytest.approx(acc1, abs=1e-4)
+        assert len(found["names"]) == len(next(folder.rglob("tensors.tsv")).read_text().splitlines())
         assert "brushing hair" in text
 
 
-def test_an_ablation_is_known_downstream(data, here, capsys):
+def test_an_ablation_has_the_losses_of_its_pairs(data, here):
     pretrain(data, "--skeleton-representation bone --pairs tt ss ii --no-masks")
     (epoch,) = metrics(newest())
     assert {"loss/tt", "loss/ss", "loss/ii"} <= epoch.keys() and "loss/ti" not in epoch
-    run(action_retrieval, data, "--pretrained ck")
-    encoder = "pre-trained on ntu60, bone stream, without masks, pairs tt ss ii"
-    assert f"encoder: {encoder}\n" in capsys.readouterr().out and f"| {encoder} |" in table(here / "log")
-    folder = here / "data" / "NTU-RGB-D-60-AGCN"
-    folder.mkdir(parents=True)
-    (folder / "xview").symlink_to(data / "NTU-RGB-D-60-AGCN" / "xsub")
-    run(action_retrieval, "data", "--pretrained ck --protocol cross_view")
-    encoder = "encoder: pre-trained on ntu60, cross_subject: may have seen test clips, bone stream"
-    assert encoder in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("flags", ["pku_part1 --protocol cross_view", "pku_part2 --protocol cross_subject"])
-def test_pku_works_in_all_scripts(data, here, flags):
-    flags += " --skeleton-representation motion"
-    pretrain(data, f"--pre-dataset {flags}")
-    run(action_classification, data, f"--finetune-dataset {flags} --pretrained ck --epochs 1")
-    folder = run(action_retrieval, data, f"--finetune-dataset {flags} --pretrained ck")
-    assert metrics(folder)[-1].keys() == {"knn_acc1", "knn_neighbours"}
-
-
-def test_a_reference_checkpoint_needs_no_flag(data, here):
-    net = SCDNet(dict(hidden_size=16, num_head=8, channels=4, frames=16), dim=8, K=24)
-    torch.save({"epoch": 1, "state_dict": to_reference(net.state_dict()), "arch": "scd"}, "reference.pth.tar")
-    run(action_retrieval, data, "--pretrained reference.pth.tar")
-    pretrain(data, "--epochs 2 --num-head 8 --resume reference.pth.tar")
-    assert load_checkpoint("ck")["epoch"] == 2
 
 
 def test_raw_coordinates_are_a_nearest_neighbour_baseline(data, here):
-    folder, clips = run(action_retrieval, data, "--raw-coordinates"), []
+    retrieve(data, "--raw-coordinates")
+    clips = []
     train, test = (SkeletonDataset(data / "NTU-RGB-D-60-AGCN" / "xsub", part) for part in ("train", "val"))
     for dataset in (train, test):
         x = centre_crop(*dataset[range(len(dataset))][:2]).flatten(1).numpy()
         clips.append(x / np.linalg.norm(x, axis=1, keepdims=True))
     nearest = (clips[1] @ clips[0].T).argmax(axis=1)
     expected = (train.labels[nearest] == test.labels).mean() * 100
-    assert metrics(folder)[-1]["knn_acc1"] == pytest.approx(expected, abs=1e-4)
+    assert metrics(newest())[-1]["knn_acc1"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_mistakes_in_pretraining_are_one_line(data, here, capsys):
-    for flags, (code, message) in {
-        "--encoder-k 20": (2, "--encoder-k 20 is not a multiple of --batch-size 8"),
-        "--protocol cross_setup": (2, "ntu60 has no protocol cross_setup"),
-        "--pairs ti tu": (2, "pairs ti tu"),
-        "--data-path nowhere": (1, "nowhere/NTU-RGB-D-60-AGCN/xsub"),
-        "--batch-size 512 --encoder-k 512": (1, "fewer than one --batch-size of 512"),
-        "--resume nowhere.tar": (1, "no checkpoint at nowhere.tar"),
-        "--device cuda:77": (1, "cuda:77"),
-    }.items():
-        found, line = failure(capsys, pretrain, data, flags)
-        assert found == code and message in line, line
-    assert not Path("ck").exists()
+def test_the_time_of_a_step_includes_what_follows_it(data, here, monkeypatch):
+    """Such as the wait for the device when a line is printed, here of 0.1 s."""
+    inside, began = builtins.print, []
 
+    def slow_print(*args, **how):
+        if str(args[0]).startswith("Epoch: ") and not began.append(time.perf_counter()):
+            time.sleep(0.1)
+        inside(*args, **how)
 
-def test_a_label_beyond_the_table_is_named(data, here, capsys, monkeypatch):
-    monkeypatch.setitem(DATA_SETS, "ntu60", dataclasses.replace(DATA_SETS["ntu60"], num_classes=3))
-    code, line = failure(capsys, run, action_retrieval, data, f"--random-encoder {SIZES}")
-    assert code == 1 and "has label 3, but feeder/data_sets.py has 3 classes" in line
+    monkeypatch.setattr(builtins, "print", slow_print)
+    pretrain(data, "--print-freq 1")
+    (line,), text = metrics(newest()), (newest() / "log.txt").read_text()
+    times = [float(x) for x in re.findall(r"\tTime +(\S+) \(", text)]
+    assert len(times) == 4 and min(times[1:]) >= 0.1
+    assert sum(times[1:]) == pytest.approx(began[-1] - began[0], abs=0.09)
+    assert -0.01 < line["seconds"] - sum(times) < 0.2, "at most the last line is missing"
+    assert line["samples_per_second"] == pytest.approx(32 / line["seconds"])
 
 
 def test_scripts_start_from_any_folder(here, monkeypatch, capsys):

@@ -41,9 +41,8 @@ def seconds(run: Callable[[], object], device: torch.device, repeats: int) -> fl
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--batch-size", type=int, default=16, help="clips (%(default)s)")
     parser.add_argument("--steps", type=int, default=3, help="timed ones; the median counts (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
@@ -76,16 +75,13 @@ def main(argv: list[str] | None = None) -> None:
         if args.compile:
             net.encoder_q.compile(fullgraph=True)
             net.encoder_k.compile(fullgraph=True)
-        optimizer = torch.optim.SGD(
-            net.encoder_q.parameters(), 0.01, 0.9, weight_decay=1e-4, fused=device.type == "cuda"
-        )
+        fused = device.type == "cuda"
+        optimizer = torch.optim.SGD(net.encoder_q.parameters(), 0.01, 0.9, weight_decay=1e-4, fused=fused)
         inputs = (net, optimizer, views, Batch(x, num_frames, num_frames), generator, precision)
         took = seconds(functools.partial(pretraining.train_step, *inputs), device, args.steps)
+        bound, memory = STEP_FLOP * n / rate, peak_memory(device) / 2**30
         print(f"{precision}: matrix product {rate / 1e9:.0f} GFLOP/s; step {took:.3f} s", end=", ")
-        print(f"{n / took:.1f} samples/s", end=", ")
-        print(
-            f"{took / (STEP_FLOP * n / rate):.2f} x bound; peak memory {peak_memory(device) / 2**30:.1f} GiB"
-        )
+        print(f"{n / took:.1f} samples/s, {took / bound:.2f} x bound; peak memory {memory:.1f} GiB")
 
 
 if __name__ == "__main__":

@@ -44,9 +44,8 @@ class Count(TorchDispatchMode):
         if on_meta and name not in FREE:
             self.ops[name] += 1
             self.bytes[name] += sum(touched(t) for t in on_meta)
-        self.copies += bool(on_meta) and any(
-            t.device.type == "cpu" and (t.dim() or name == "_to_copy") for t in tensors
-        )
+        on_cpu = [t for t in tensors if t.device.type == "cpu" and (t.dim() or name == "_to_copy")]
+        self.copies += bool(on_meta and on_cpu)
         return out
 
 
@@ -58,12 +57,11 @@ def touched(tensor: torch.Tensor) -> int:
 
 def get_parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="clips (%(default)s)")
     parser.add_argument(
-        "--top", type=int, default=10, metavar="N", help="ops to list, most bytes first (%(default)s)"
+        "--top", type=int, default=10, metavar="N", help="ops, most bytes first (%(default)s)"
     )
     return parser
 
