@@ -64,6 +64,11 @@ def weights(path):
     return saved(path)["state_dict"]
 
 
+def shuffled(epoch):
+    """The order of the 32 training samples with seed 1."""
+    return np.random.default_rng([1, epoch]).permutation(32)
+
+
 def test_a_linear_probe_is_plain_gradient_descent_on_shuffled_features(data, here):
     flags = "--epochs 4 --start-epoch 1 --batch-size 12 --lr 0.5 --schedule 3 --momentum 0.9 --wd 0.1"
     classify(data, f"--pretrained joint.tar --save-features {flags}")
@@ -74,7 +79,7 @@ def test_a_linear_probe_is_plain_gradient_descent_on_shuffled_features(data, her
     w, b = (p.detach() for p in DownstreamModel(encoder, 60).fc.parameters())
     dw, db = torch.zeros_like(w), torch.zeros_like(b)
     for line, epoch, lr in zip(metrics(newest()), (1, 2, 3), (0.5, 0.5, 0.05), strict=False):
-        order, losses = np.random.default_rng([1, epoch]).permutation(32), []
+        order, losses = shuffled(epoch), []
         for rows in (order[:12], order[12:24], order[24:]):
             p = torch.softmax(x[rows] @ w.T + b, dim=1)
             losses += (-torch.log(p[torch.arange(len(rows)), y[rows]])).tolist()
@@ -91,10 +96,8 @@ def test_one_step_of_fine_tuning_is_plain_gradient_descent_in_training_mode(data
     flags = "--momentum 0 --lr 0.1 --epochs 1 --batch-size 99 --crop-ratio 1 1"
     classify(data, f"--finetune --random-encoder {SIZES} {flags}")
     torch.manual_seed(1)
-    model, train = DownstreamModel(SMALL, 60), part_of(data, "train")
-    order = np.random.default_rng([1, 0]).permutation(len(train))
-    x, labels = clips_of(train, ratio=1)[order], torch.from_numpy(train.labels)[order]
-    F.cross_entropy(model.train()(x), labels).backward()
+    model, train, order = DownstreamModel(SMALL, 60), part_of(data, "train"), shuffled(epoch=0)
+    F.cross_entropy(model.train()(clips_of(train, 1)[order]), torch.tensor(train.labels)[order]).backward()
     expected = model.state_dict()
     expected |= {name: (p - 0.1 * p.grad).detach() for name, p in model.named_parameters()}
     torch.testing.assert_close(weights("ck"), dict(expected), rtol=0, atol=1e-5)

@@ -13,10 +13,6 @@ from model.graph import adjacency
 from model.reference import from_reference, is_reference, sizes, to_reference
 
 
-def count(module):
-    return sum(p.numel() for p in module.parameters())
-
-
 def small_net(**kwargs):
     torch.manual_seed(0)
     return SCDNet(SMALL | kwargs, dim=8, K=12)
@@ -28,12 +24,11 @@ def views(n):
 
 def test_parameter_counts_at_full_size():
     with torch.device("meta"):
-        net = SCDNet(encoder={})
-        downstream = DownstreamModel(Encoder(), num_classes=60)
-    assert count(net.encoder_q.encoder) == 74_447_664
-    assert count(net.encoder_q.encoder.backbone_t) == count(net.encoder_q.encoder.backbone_s) == 363_928
-    assert count(net.encoder_q) == 92_017_840
-    assert count(downstream) == 74_693_484
+        net, downstream = SCDNet(encoder={}), DownstreamModel(Encoder(), num_classes=60)
+    encoder = net.encoder_q.encoder
+    modules = encoder.backbone_t, encoder.backbone_s, encoder, net.encoder_q, downstream
+    counts = [sum(p.numel() for p in module.parameters()) for module in modules]
+    assert counts == [363_928, 363_928, 74_447_664, 92_017_840, 74_693_484]
     assert net.sizes["dim"] == 128 and net.sizes["K"] == 8192 and net.sizes["encoder"]["hidden_size"] == 2048
 
 
@@ -96,10 +91,8 @@ def test_other_pairs_contrast_what_they_name():
 def test_loss_against_plain_numpy_form():
     net = small_net()
     (q, k), queue = F.normalize(torch.randn(2, 5, 8), dim=2), F.normalize(torch.randn(8, 12), dim=0)
-    expected = 0.0
-    for n in range(5):
-        exps = [math.exp(float(q[n] @ key) / net.T) for key in (k[n], *queue.T)]
-        expected -= math.log(exps[0] / sum(exps)) / 5
+    exps = [[math.exp(float(q[n] @ key) / net.T) for key in (k[n], *queue.T)] for n in range(5)]
+    expected = -sum(math.log(row[0] / sum(row)) for row in exps) / 5
     assert net.loss({"ti": net.logits(q, k, queue)})["ti"].item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -124,9 +117,9 @@ def test_evaluation_changes_nothing_and_the_momentum_update_only_key_parameters(
     assert_same(dict(net.state_dict()), before)
     net.update_key_encoder()
     expected = dict(before)
-    for name in (f"encoder_k.{name}" for name, _ in net.encoder_k.named_parameters()):
-        q = before[name.replace("encoder_k", "encoder_q")]
-        expected[name] = net.m * before[name] + (1 - net.m) * q
+    for name, _ in net.encoder_k.named_parameters():
+        k, q = before[f"encoder_k.{name}"], before[f"encoder_q.{name}"]
+        expected[f"encoder_k.{name}"] = net.m * k + (1 - net.m) * q
     torch.testing.assert_close(dict(net.state_dict()), expected)
 
 
@@ -144,8 +137,7 @@ def test_wrong_sizes_are_named():
 
 
 def test_other_sizes_run_and_are_read_off_the_shapes():
-    joints = dict(joints=3, links=[(0, 1), (2, 1)])
-    for other in (dict(num_layer=2), dict(frames=32), dict(bodies=1), joints):
+    for other in (dict(num_layer=2), dict(frames=32, bodies=1), dict(joints=3, links=[(0, 1), (2, 1)])):
         encoder = Encoder(**(SMALL | other)).eval()
         s = encoder.sizes
         v_t, v_s = encoder(torch.randn(2, 3, s["frames"], s["joints"], s["bodies"]))
