@@ -186,7 +186,7 @@ def main(argv: list[str] | None = None) -> None:
     record = {"seed": seed, "data": split.describe(), "setup": flags.changed_flags(args, recipe)}
     record["encoders"] = [origin for _, origin in encoders.values()]
 
-    with lock or lock_folder(args.checkpoint_path), RunLog(run, args, record, previous) as log:
+    with RunLog(run, args, record, previous) as log, lock or lock_folder(args.checkpoint_path):
         samples = f"{len(split.train)} training and {len(split.test)} test samples of {folder}"
         log.print(f"{samples}, {device}, seed {seed}", f"log in {log.folder}", *split.notes, *previous.notes)
         scores, kept, features = [], {}, None

@@ -203,9 +203,10 @@ def main(argv: list[str] | None = None) -> None:
     # log
     setup = flags.changed_flags(args, get_parser().parse_args([]))
     record = {"seed": seed, "data": dataset.digest(), "setup": setup}
-    if rank == 0 and lock is None:
-        lock = checkpoints.lock_folder(args.checkpoint_path)
-    with lock or nullcontext(), RunLog(run, args, record, previous, enabled=rank == 0) as log:
+    with (
+        RunLog(run, args, record, previous, enabled=rank == 0) as log,
+        lock or checkpoints.lock_folder(args.checkpoint_path) if rank == 0 else nullcontext(),
+    ):
         where = f"{world_size} x {device.type}" if world_size > 1 else device
         log.print(
             f"{len(dataset)} samples of {folder}, {len(loader)} steps per epoch on {where}, seed {seed}"

@@ -102,9 +102,7 @@ def origin_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Return the origin of the weights of a checkpoint, without their digest."""
     if "run" not in checkpoint:
         return {"task": "reference" if "reference" in checkpoint else "unknown"}
-    return {"task": checkpoint["run"][0]} | {
-        name: checkpoint[name] for name in ENTRIES if name in checkpoint
-    }
+    return {"task": checkpoint["run"][0]} | {name: checkpoint[name] for name in ENTRIES if name in checkpoint}
 
 
 def stream_of(origin: dict[str, Any]) -> str:

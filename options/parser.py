@@ -61,6 +61,8 @@ class Parser(argparse.ArgumentParser):
         if unknown := re.match(r"unrecognized arguments: (--[^\s=]*)", message):
             near = difflib.get_close_matches(unknown[1], self._option_string_actions, n=1)
             message = f"unknown {unknown[1]}{f', did you mean {near[0]}?' if near else ''}"
+            if unknown[1] == "--local-rank":  # of torch.distributed.launch
+                message = "unknown --local-rank: start several processes with torchrun --nproc_per_node N"
         message = " ".join(message.removeprefix("argument ").split())
         self.exit(2, f"{self.prog}: error: {self._source}{message} (see --help)\n")
 
@@ -70,11 +72,14 @@ class Parser(argparse.ArgumentParser):
             return
         self._source, words = f"{path}: ", []
         try:
-            for flag, value in (yaml.safe_load(Path(path).read_text("utf-8")) or {}).items():
-                values = [] if isinstance(value, bool) else value if isinstance(value, list) else [value]
-                words += [] if value is False else [f"--{flag}".replace("_", "-"), *map(str, values)]
-        except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+            entries = yaml.safe_load(Path(path).read_text("utf-8")) or {}
+        except (OSError, ValueError, yaml.YAMLError) as error:
             self.error(getattr(error, "strerror", None) or str(error))
+        if not isinstance(entries, dict) or "config" in entries:
+            self.error("expected lines of 'flag: value', and no config")
+        for flag, value in entries.items():
+            values = [] if isinstance(value, bool) else value if isinstance(value, list) else [value]
+            words += [] if value is False else [f"--{flag}".replace("_", "-"), *map(str, values)]
         self.set_defaults(**vars(super().parse_args(words)))
         self._source = ""
 

@@ -24,7 +24,6 @@ from conftest import (
     saved,
 )
 
-from engine import fuse
 from engine.evaluation import repeat_seed
 from feeder.augmentations import centre_crop
 from feeder.dataset import SkeletonDataset
@@ -149,9 +148,10 @@ def test_streams_are_their_single_runs_and_their_fusion_the_sum_of_scores(data, 
     np.testing.assert_array_equal(found["predictions"], total.argmax(1))
     assert last == {"last_acc1": percent(total), "best_acc1": percent(best)}
 
-    capsys.readouterr()
-    fuse.main([*(str(folder) for folder, _ in singles), "--stream-weights", "1", "0.5", "2"])
-    assert f"last epoch: fusion Acc@1 {last['last_acc1']:.3f}" in capsys.readouterr().out
+    # finished trainings are fused by --evaluate
+    classify(data, f"{THREE.replace('.tar', '')} --evaluate --stream-weights 1 0.5 2")
+    assert metrics(newest())[-1] == {"last_acc1": percent(total), "best_acc1": None}
+    assert [row["setup"].count("--stream-weights 1.0 0.5 2.0") for row in rows_of(newest())] == [0, 0, 0, 1]
 
 
 def test_retrieval_concatenates_normalised_weighted_features(data, here):

@@ -10,7 +10,7 @@ from conftest import SIZES, SMALL, assert_same, classify, failure, metrics, newe
 
 import pretraining
 from engine.checkpoint import load_checkpoint
-from engine.features import open_encoder
+from engine.encoders import open_encoder
 from feeder.cli import UserError
 from model import DownstreamModel, Encoder, SCDNet
 from model.reference import to_reference

@@ -9,8 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import pretraining
 from engine.draw import draw_frames
-from feeder.class_names import FILES, class_names
-from options.datasets import DATA_SETS
+from feeder.data_sets import DATA_SETS, class_names
 
 
 def test_statistics_against_plain_numpy(data, here, monkeypatch):
@@ -42,7 +41,7 @@ def test_statistics_against_plain_numpy(data, here, monkeypatch):
 
 
 def test_every_data_set_has_a_name_for_each_class():
-    for name in FILES:
+    for name in DATA_SETS:
         names = class_names(name, DATA_SETS[name].num_classes)
         assert len(names) == len(set(names)) == DATA_SETS[name].num_classes, name
         assert not any(text.startswith("class ") or text != text.strip() or not text for text in names), name

@@ -98,12 +98,12 @@ def test_what_a_resumed_run_may_change(data, here, monkeypatch, capsys):
     np.save(part, np.append(np.load(part)[:-1], 1))
     capsys.readouterr()
     for flags, message in {
-        "--batch-size 4": "ck/checkpoint.pth.tar is at step 2 of an epoch, with --batch-size 8: resume with",
+        "--batch-size 4": "is at step 2 of an epoch: resume with --batch-size 8 to",
         "--encoder-t 0.1": "another run: --encoder-t 0.2, not --encoder-t 0.1; repeat the flags of that run",
         "--pairs tt": "--pairs ti si it is, not --pairs tt",
-        "--no-masks": "--no-masks False, not --no-masks True",
-        "--num-head 4": "it has --num-head 2, this run 4",
-        "--data-path other": "was trained on other data of the same name",
+        "--no-masks": "--no-masks False, not --no-masks",
+        "--num-head 4": "--num-head 2, not --num-head 4",
+        "--data-path other": "was started with other data",
     }.items():
         code, line = failure(capsys, pretrain, data, f"--resume auto {flags}")
         assert code == 1 and message in line, line
@@ -187,7 +187,7 @@ def test_nan_is_neither_trained_on_nor_saved(data, here, capsys):
     assert "stopped: " in (newest() / "log.txt").read_text() and saved("ck")["epoch"] == 1
     each_step = "--save-minutes 1e-9 --print-freq 9 --checkpoint-path new"
     code, line = failure(capsys, pretrain, data, f"--lr 1e38 {each_step}")
-    assert code == 1 and "not finite at epoch 0, step 1" in line and os.listdir("new") == [".lock"]
+    assert code == 1 and "not finite at epoch 0" in line and os.listdir("new") == [".lock"]
 
 
 def test_a_killed_worker_is_one_line(data, here, monkeypatch, capsys):
