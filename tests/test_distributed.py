@@ -74,9 +74,8 @@ def test_two_processes_equal_one(data, here, monkeypatch):
     """4 of the same 8 clips in each: the same losses, weights, momentum and queues; no warning."""
 
     def run(folder):
-        pretrain(
-            data, f"--lr 0.1 --encoder-m 0.9 --epochs 2 --checkpoint-path {folder} --log-dir {folder}/log"
-        )
+        flags = f"--lr 0.1 --encoder-m 0.9 --epochs 2 --checkpoint-path {folder} --log-dir {folder}/log"
+        pretrain(data, flags)
         assert os.environ.get("RANK") != "0" or counters["stats"]["unique_graphs"] == 1
 
     monkeypatch.setattr(pretraining, "SCDNet", ExactNet)

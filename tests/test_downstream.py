@@ -126,7 +126,7 @@ def test_weights_and_features_explain_the_scores(data, here, monkeypatch, flags)
     retrieve(data, "--pretrained ck/model_best.pth.tar")
 
 
-def test_streams_are_their_single_runs_and_their_fusion_the_sum_of_scores(data, here, capsys):
+def test_streams_are_their_single_runs_and_their_fusion_the_sum_of_scores(data, here):
     test, singles = part_of(data, "val"), []
     for s in STREAMS:
         stream = f"--pretrained {s}.tar --finetune-skeleton-representation {s}"

@@ -47,8 +47,6 @@ def test_every_data_set_has_a_name_for_each_class():
         assert not any(text.startswith("class ") or text != text.strip() or not text for text in names), name
     assert class_names("ntu60", 60) == class_names("ntu120", 120)[:60]
     assert class_names("ntu60", 60)[8] == "standing up (from sitting position)"
-    assert class_names("ui_prmd", 10)[6] == "shoulder abduction" and class_names("pku_part1", 51)[0] == "bow"
-    assert class_names("my own", 3) == ("class 0", "class 1", "class 2"), "other classes are numbered"
     assert class_names("ui_prmd", 12)[9:] == ("shoulder scaption", "class 10", "class 11")
 
 

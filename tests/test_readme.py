@@ -85,7 +85,7 @@ def test_flags_in_the_text_are_flags():
 @pytest.mark.parametrize("page, block", blocks("python"))
 def test_a_python_example_runs(here, page, block):
     (here / "checkpoints" / "pretrain").mkdir(parents=True)
-    net = SCDNet(dict(hidden_size=16, num_head=2, channels=4), dim=8, K=24)
+    net = SCDNet(dict(hidden_size=16, num_head=2, channels=4, frames=16, bodies=1), dim=8, K=24)
     torch.save({"epoch": 3, "state_dict": net.state_dict()}, "checkpoints/pretrain/checkpoint.pth.tar")
     shutil.copy(GOLDENS / "raw" / "S001C001P001R001A001.skeleton", "clip.skeleton")
     clips = {f"x_{part}": np.random.default_rng(0).normal(size=(2, 300, 150)) for part in ("train", "test")}
