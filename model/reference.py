@@ -176,23 +176,18 @@ def is_reference(state_dict: dict[str, Tensor]) -> bool:
     return any(".gcn_t." in f".{name}" for name in state_dict)
 
 
-def sizes(state_dict: dict[str, Tensor]) -> dict[str, int]:
-    """Return the sizes of an encoder, ours or the reference's, from its shapes: all except `num_head`.
+def sizes(encoder: dict[str, Tensor]) -> dict[str, int]:
+    """Return the sizes of an encoder, except `num_head`, from the shapes of its state dict with our names.
 
     Raises:
-        ValueError: `state_dict` has no encoder.
+        ValueError: there is no encoder.
     """
-    ours = from_reference(state_dict) if is_reference(state_dict) else state_dict
-    prefixes = [name.removesuffix("embed_t.0.weight") for name in ours if name.endswith("embed_t.0.weight")]
-    if not prefixes:
+    if "embed_t.0.weight" not in encoder:
         raise ValueError("it has no encoder")
-    prefix = max(prefixes)  # encoder_q before encoder_k
-    d, width_t = ours[f"{prefix}embed_t.0.weight"].shape
-    attention = [name for name in ours if name.endswith("in_proj_weight")]
-    layers = sum(name.startswith(f"{prefix}transformer_t.") for name in attention)
-    channels = len(ours[f"{prefix}backbone_t.l1.tcn.stem.bias"])
-    joints = len(ours[f"{prefix}backbone_t.l1.gcn.PA"][0])
-    frames, bodies = ours[f"{prefix}embed_s.0.weight"].shape[1] // channels, width_t // (joints * channels)
+    d, width_t = encoder["embed_t.0.weight"].shape
+    layers = sum(name.startswith("transformer_t.") and name.endswith("in_proj_weight") for name in encoder)
+    channels, joints = len(encoder["backbone_t.l1.tcn.stem.bias"]), len(encoder["backbone_t.l1.gcn.PA"][0])
+    frames, bodies = encoder["embed_s.0.weight"].shape[1] // channels, width_t // (joints * channels)
     found = dict(hidden_size=d, num_layer=layers, channels=channels)
     return found | dict(frames=frames, joints=joints, bodies=bodies)
 
