@@ -77,9 +77,15 @@ class Parser(argparse.ArgumentParser):
             self.error(getattr(error, "strerror", None) or str(error))
         if not isinstance(entries, dict) or "config" in entries:
             self.error("expected lines of 'flag: value', and no config")
-        for flag, value in entries.items():
-            values = [] if isinstance(value, bool) else value if isinstance(value, list) else [value]
-            words += [] if value is False else [f"--{flag}".replace("_", "-"), *map(str, values)]
+        several = {flag for flag, action in self._option_string_actions.items() if action.nargs}
+        for name, value in entries.items():
+            flag = f"--{name}".replace("_", "-")
+            if isinstance(value, bool):
+                words += [flag] if value else []
+            elif isinstance(value, list) and flag in several:
+                words += [flag, *map(str, value)]
+            else:
+                words.append(f"{flag}={value}")
         self.set_defaults(**vars(super().parse_args(words)))
         self._source = ""
 
