@@ -16,7 +16,6 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from feeder.synthetic.motions import make_clip
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
@@ -27,6 +26,8 @@ from feeder.augmentations import NUM_BLOCKS, PretrainingViews, centre_crop
 from feeder.cli import CommandLine
 from feeder.dataset import SkeletonDataset
 from feeder.skeleton import JOINT_NAMES, LINKS, NUM_JOINTS, SPINE_MID
+from feeder.synthetic.bodies import make_body, pose
+from feeder.synthetic.recordings import draw_motion
 from model.contrast import PAIRS
 
 DOCS = Path(__file__).parent
@@ -50,7 +51,7 @@ def draw_reference() -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for run in runs:
         reference = run["code"] == "reference"
-        style = dict(color="black", lw=1.8, zorder=3) if reference else dict(color=f"C{run['seed']}", lw=1.2)
+        style = dict(color="black" if reference else "C0", lw=1.2, ls=("-", "--", ":")[run["seed"]])
         label = ("authors' code" if reference else "this code") + f", seed {run['seed']}"
         left.plot(range(1, len(run["loss"]) + 1), run["loss"], label=label, **style)
         right.plot(
@@ -65,7 +66,7 @@ def draw_reference() -> None:
     left.text(80, CHANCE + 0.06, "chance, 4 ln 33", color="grey", ha="right")
     left.set(xlabel="epoch", ylabel="contrastive loss, mean of the epoch")
     right.set(xlabel="epochs of pre-training", ylabel="1-NN accuracy, %", ylim=(60, 100))
-    left.legend(frameon=False, loc="lower left")
+    right.legend(frameon=False, loc="lower center", ncols=2)
     figure.savefig(DOCS / "images" / "reference.png")
 
 
@@ -119,7 +120,7 @@ def draw_method() -> None:
 
 def _clips(axis: Axes) -> None:
     """Draw a synthetic clip and two augmented views of it."""
-    clip = make_clip(np.random.default_rng(7), action=0, subject=1)  # (T, V, 3), y upwards
+    clip = pose(make_body(1), draw_motion(np.random.default_rng(7), action=0))  # (T, V, 3), y upwards
     clip = (clip - clip[:, [SPINE_MID]])[..., [0, 2, 1]].transpose(2, 0, 1)  # as prepared: z upwards
     x, num_frames = torch.from_numpy(clip).float()[None, ..., None], torch.tensor([clip.shape[1]])
     views, generator = PretrainingViews(bodies=1), torch.Generator().manual_seed(SEED)
