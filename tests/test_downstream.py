@@ -190,7 +190,7 @@ def test_repeats_are_the_single_runs_with_their_seeds(data, here):
     for seed in seeds:
         classify(data, f"{flags} --repeats 1 --checkpoint-path seed{seed} --seed {seed}")
         singles.append(metrics(newest())[-1])
-    classify(data, f"{flags} --repeats 2")
+    classify(data, f"{flags} --repeats 2 --save-features")
     (row,) = rows_of(newest())
     for name, key in (("acc1", "last_acc1"), ("best_acc1", "best_acc1")):
         figures = [single[key] for single in singles]
@@ -232,6 +232,8 @@ def test_mistakes_are_one_line_and_write_nothing(data, here, capsys, monkeypatch
         f"{joint} --label-fraction 0.1": "is 3, which leaves some of the 4 classes empty: at least 0.1",
         f"{joint} --resume auto": "--resume continues --finetune",
         f"{joint} --finetune --repeats 2 --resume auto": "--resume continues a single training",
+        f"{joint} --evaluate --hidden-size 16": "--evaluate tests the classifiers of --pretrained",
+        f"{joint} --evaluate --repeats 2": "--evaluate trains nothing: omit --repeats and --label-fraction",
     }
     retrieval = {"--raw-coordinates --bodies 1": "--raw-coordinates has no encoder: omit --bodies"}
     for run, cases in ((classify, both | classification), (retrieve, both | retrieval)):
@@ -263,6 +265,7 @@ def test_another_run_is_neither_continued_nor_overwritten(data, here, capsys):
         f"{fine} --checkpoint-path linear": "linear/checkpoint.pth.tar exists: ",
         "--pretrained joint.tar --checkpoint-path fine/repeat0": "exists: another --checkpoint-path starts",
         "--pretrained joint.tar --checkpoint-path pre": "exists: another --checkpoint-path starts a new run",
+        f"{fine} --resume ck/model_best.pth.tar --checkpoint-path new": "has no state of the optimiser",
     }.items():
         code, line = failure(capsys, classify, data, flags)
         assert code == 1 and message in line, line
