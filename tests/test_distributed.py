@@ -37,6 +37,8 @@ def together(run, *args):
     for process in processes:
         process.start()
     for process in processes:
+        process.join(120)
+        process.kill()  # if it hangs: its status is then -9
         process.join()
     return [process.exitcode for process in processes]
 

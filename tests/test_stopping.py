@@ -145,19 +145,21 @@ def test_a_folder_is_locked_before_its_checkpoint_is_read(data, here, monkeypatc
         at_step(patch, 1, lambda: reached.set() or wait.wait())
         first = Process(target=pretrain, args=(data,))
         first.start()
-    assert reached.wait(60)
-    Path("ck/checkpoint.pth.tar").write_text("being written")
     encoder = f"--random-encoder {SIZES}"
-    for run, flags in [
-        (pretrain, "--resume auto"),
-        (pretrain, ""),
-        (classify, encoder),
-        (classify, f"{encoder} --finetune --resume auto"),
-    ]:
-        code, line = failure(capsys, run, data, flags)
-        assert code == 1 and f"ck is used by another run (process {first.pid} on " in line
-    first.kill()
-    first.join()
+    try:
+        assert reached.wait(60)
+        Path("ck/checkpoint.pth.tar").write_text("being written")
+        for run, flags in [
+            (pretrain, "--resume auto"),
+            (pretrain, ""),
+            (classify, encoder),
+            (classify, f"{encoder} --finetune --resume auto"),
+        ]:
+            code, line = failure(capsys, run, data, flags)
+            assert code == 1 and f"ck is used by another run (process {first.pid} on " in line
+    finally:
+        first.kill()
+        first.join()
     Path("ck/checkpoint.pth.tar").unlink()
     pretrain(data, "--resume auto")
     assert saved("ck")["epoch"] == 1
