@@ -139,6 +139,7 @@ def train(
 
             # end of the epoch, or of the run within it
             if training.step == steps:
+                training.meters["Time"].total += time.perf_counter() - before  # the last wait for the device
                 memory = peak_memory(training.device) / 2**30
                 log.metrics(training.epoch, **training.figures(args.batch_size), lr=lr, peak_gib=memory)
                 training.start_epoch(training.epoch + 1)

@@ -5,6 +5,7 @@ import fcntl
 import os
 import pickle
 import socket
+import struct
 import warnings
 import zipfile
 from argparse import Namespace
@@ -55,7 +56,7 @@ def save_checkpoint(path: Path, checkpoint: dict) -> None:
 @contextlib.contextmanager
 def restoring(path: str | Path | None) -> Iterator[None]:
     """Turn an error in reading or restoring a checkpoint into one line with its path."""
-    damaged = (KeyError, TypeError, ValueError, RuntimeError, EOFError, OSError, zipfile.BadZipFile)
+    damaged = (LookupError, TypeError, ValueError, RuntimeError, EOFError, OSError, struct.error)
     try:
         yield
     except pickle.UnpicklingError:  # torch's message suggests running the code in the file
@@ -64,7 +65,7 @@ def restoring(path: str | Path | None) -> Iterator[None]:
         raise UserError(f"{path} {problem}: {remedy}") from None
     except torch.OutOfMemoryError:
         raise
-    except damaged as error:
+    except (*damaged, zipfile.BadZipFile) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split()) or repr(error)
         raise UserError(f"{path} is damaged or does not fit: {reason[:200]}") from None
 

@@ -47,7 +47,12 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path):
     path, rng = tmp_path / "checkpoint.pth.tar", random.Random(0)
     torch.save({"state_dict": Encoder(**SMALL).state_dict()}, path)
     whole, state_dict = path.read_bytes(), load_checkpoint(path)["state_dict"]
-    damaged = [whole[: rng.randrange(len(whole))] for _ in range(10)] + [b"", b"no checkpoint", whole[:-1]]
+    damaged = [whole[: rng.randrange(len(whole))] for _ in range(10)] + [
+        b"",
+        b"no checkpoint",
+        b"being written",
+        whole[:-1],
+    ]
     for _ in range(40):
         position, bit = rng.randrange(len(whole)), 1 << rng.randrange(8)
         damaged.append(whole[:position] + bytes([whole[position] ^ bit]) + whole[position + 1 :])
