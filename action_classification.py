@@ -40,16 +40,16 @@ from options.parser import Parser, positive_fraction, positive_int
 
 
 def get_parser() -> Parser:
-    """Return the command line of linear evaluation and fine-tuning."""
+    """Return the argument parser of linear evaluation and fine-tuning."""
     parser = Parser("linear", __doc__, variants=("finetune",))
     flags.add_data_flags(parser, "--finetune-dataset", (DATA_SETS, PROTOCOL_FOLDERS, STREAMS), several=True)
     flags.add_encoder_flags(parser)
     add = parser.add_argument_group("training").add_argument
-    add("--evaluate", action="store_true", help="test the classifiers of --pretrained, train nothing")
+    add("--evaluate", action="store_true", help="only test the classifiers of --pretrained")
     add("--finetune", action="store_true", help="train the encoder too; if it is random: supervised learning")
     text = "share of the labels to train on, balanced over the classes"
     add("--label-fraction", type=positive_fraction, default=1.0, metavar="F", help=text)
-    text = "number of trainings, with different seeds and labels"
+    text = "times to train each classifier, with different seeds and labels"
     add("--repeats", type=positive_int, default=1, metavar="R", help=text)
     text = "share of a clip that the random crops of --finetune keep (none: centre crop)"
     add("--crop-ratio", type=positive_fraction, nargs=2, metavar=("LOW", "HIGH"), help=text)
@@ -67,10 +67,10 @@ def linear_probe(
     batches: Batches,
     args: Namespace,
 ) -> Iterator[Epoch]:
-    """Train a linear layer on the features of a frozen encoder; yield each epoch, its weights in the layer.
+    """Train a linear layer on features of a frozen encoder; yield each epoch, with its weights in the layer.
 
     Args:
-        layer: on the device of the features.
+        layer: the linear layer, on the device of the features.
         optimizer: the optimiser of the layer.
         train: features (N, 2 d) and labels (N,).
         test_x: features of the test set, (M, 2 d).
@@ -100,7 +100,7 @@ def linear_probe(
 def finetune(
     classifier: Classifier, loader: DataLoader, test_loader: DataLoader, log: RunLog
 ) -> Iterator[Epoch]:
-    """Train encoder and linear layer on clips; yield each epoch, whose weights are in the model.
+    """Train encoder and linear layer on clips; yield each epoch, with its weights in the model.
 
     Args:
         classifier: model, optimiser, stream, generator of the crops, first epoch and options.
@@ -139,7 +139,7 @@ def finetune(
 
 @torch.no_grad()
 def class_scores(model: DownstreamModel, stream: str, loader: DataLoader) -> Tensor:
-    """Return the scores (N, classes) of all clips, in evaluation mode, on the CPU."""
+    """Put the model in evaluation mode and return the scores (N, classes) of all clips, on the CPU."""
     model.eval()
     device = model.fc.weight.device
     return torch.cat([model(crop(batch, model.encoder, stream, device)) for batch in loader]).cpu()
@@ -164,7 +164,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.evaluate:
         return evaluate(args, split, loaders[1], device)
 
-    # what to continue; an existing folder of checkpoints is locked from here until the end
+    # checkpoint to resume; an existing folder is locked from here until the end of the run
     kind = "linear" if not args.finetune else "supervised" if args.random_encoder else "finetune"
     streams = args.finetune_skeleton_representation
     run = Run(kind, args.finetune_dataset, args.protocol, "+".join(streams))
@@ -198,7 +198,7 @@ def main(argv: list[str] | None = None) -> None:
                 share = f"{len(subsets[repeat])} of {len(split.train)} labels"
                 log.print(f"{name or stream}: {share}, drawn with seed {seeds[repeat]}")
 
-            # the classifier: a copy of the encoder or, for each repeat, another random one
+            # the classifier: a copy of the encoder or, if it is random, a new one for each repeat
             seed_everything(seeds[repeat])
             own = copy.deepcopy(encoder) if args.pretrained else Encoder(**encoder.sizes)
             if args.random_encoder and repeat:
@@ -208,7 +208,7 @@ def main(argv: list[str] | None = None) -> None:
             if previous.path:
                 classifier.restore(previous)
 
-            # features of a frozen encoder, computed once if all repeats have the same; training
+            # train; the features of a frozen encoder are computed once if all repeats share it
             if not args.finetune and (repeat == 0 or args.random_encoder):
                 features = extract_features(own, stream, loaders, device, log, args.print_freq)
             scores.append(train(classifier, split, subsets[repeat], loaders[1], features, log))
@@ -282,15 +282,15 @@ def check_options(parser: Parser, args: Namespace) -> None:
     flags.check_warmup(parser, args)
     several = len(args.finetune_skeleton_representation) > 1 or args.repeats > 1
     if args.crop_ratio and (not args.finetune or args.crop_ratio[0] > args.crop_ratio[1]):
-        parser.error("--crop-ratio LOW HIGH is for --finetune, with LOW at most HIGH")
+        parser.error("--crop-ratio LOW HIGH needs --finetune and LOW at most HIGH")
     if args.resume and not args.finetune:
-        parser.error("--resume continues --finetune; a linear layer is trained again in seconds")
+        parser.error("--resume continues --finetune; a linear layer can be trained again in seconds")
     if args.resume and several:
         parser.error("--resume continues a single training: omit it with several streams or --repeats")
     if args.evaluate:
         unused = "finetune resume save_features".split()
         if not args.pretrained or any(getattr(args, name) for name in unused) or flags.given_sizes(args):
-            parser.error("--evaluate tests the classifiers of --pretrained: set it, and no flag of training")
+            parser.error("--evaluate tests the classifiers of --pretrained: set it, and no training flags")
         if args.repeats > 1 or args.label_fraction < 1:
             parser.error("--evaluate trains nothing: omit --repeats and --label-fraction")
 

@@ -2,7 +2,7 @@
 
     python action_retrieval.py --pretrained checkpoints/pretrain --finetune-dataset ntu60
 
-With several streams, each is evaluated, then their fusion: their normalised features, concatenated.
+With several streams, each is evaluated, then their fusion: the concatenated normalised features.
 """
 
 import numpy as np
@@ -26,14 +26,14 @@ from options.parser import Parser, positive_int
 
 
 def get_parser() -> Parser:
-    """Return the command line of retrieval."""
+    """Return the argument parser of retrieval."""
     parser = Parser("retrieval", __doc__)
     flags.add_data_flags(parser, "--finetune-dataset", (DATA_SETS, PROTOCOL_FOLDERS, STREAMS), several=True)
     flags.add_encoder_flags(parser, raw=True)
     add = parser.add_argument_group("retrieval").add_argument
-    voters = "number of neighbours that vote, one or several values"
+    voters = "numbers of neighbours that vote, one or more"
     add("--knn-neighbours", nargs="+", type=positive_int, metavar="k", help=voters)
-    add("-b", "--batch-size", type=positive_int, metavar="N", help="clips at a time")
+    add("-b", "--batch-size", type=positive_int, metavar="N", help="clips per batch")
     flags.add_run_flags(parser)
     return parser
 

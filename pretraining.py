@@ -3,8 +3,8 @@
     python pretraining.py --pre-dataset ntu60 --protocol cross_subject
 
 Without other flags this is the paper's recipe. The checkpoint is written to --checkpoint-path
-after every epoch and every --save-minutes, the log to a new folder in --log-dir. SIGTERM and Ctrl-C
-end the run after the current step; the same command with `--resume auto` continues it. On N GPUs:
+after every epoch and every --save-minutes minutes, the log to a new folder in --log-dir. SIGTERM and
+Ctrl-C end the run after the current step; the same command with `--resume auto` continues it. On N GPUs:
 
     torchrun --nproc_per_node N pretraining.py --pre-dataset ntu60
 """
@@ -39,7 +39,7 @@ from options.parser import Parser
 
 
 def get_parser() -> Parser:
-    """Return the command line of pre-training."""
+    """Return the argument parser of pre-training."""
     parser = Parser("pretraining", __doc__)
     flags.add_data_flags(parser, "--pre-dataset", (DATA_SETS, PROTOCOL_FOLDERS, STREAMS))
     flags.add_size_flags(parser, note="the defaults are the paper's: 2048, 8, 1, 64, 64, 2")
@@ -59,15 +59,15 @@ def train_step(
     generator: torch.Generator,
     precision: str = "fp32",
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Do one optimisation step, from a batch of clips to `optimizer.step()`, without waiting for the device.
+    """Run one optimisation step, from a batch of clips to `optimizer.step()`, without waiting for the device.
 
     Args:
-        net: an `SCDNet` in training mode, or its `DistributedDataParallel`.
+        net: an `SCDNet` in training mode, possibly wrapped in `DistributedDataParallel`.
         optimizer: the optimiser of the query encoder.
         views: the augmentation.
         batch: clips x (N, 3, T, V, M) in metres, on the CPU (pinned for a GPU) or on the device, and their
             num_frames (N,).
-        generator: random numbers of the views, on the CPU.
+        generator: the generator of the views' random numbers, on the CPU.
         precision: fp32, tf32 or bf16.
 
     Returns:
@@ -83,7 +83,7 @@ def train_step(
         logits = net(q, k)
     losses = SCDNet.loss(logits)
 
-    # backward; meanwhile DistributedDataParallel averages the gradients of several processes
+    # backward; DistributedDataParallel averages the gradients over the processes
     optimizer.zero_grad()
     torch.stack(list(losses.values())).sum().backward()
     optimizer.step()
@@ -110,7 +110,7 @@ def train(
                     training.model, training.optimizer, training.views, batch, generator, args.precision
                 )
 
-                # log; the meters stay on their device and in their process until a line is printed
+                # log; reading a meter waits for the device, so it is not done in every step
                 training.meters["Loss"].update(sum(losses.values()).detach(), args.batch_size)
                 training.meters["Acc@1"].update(meters.top1(logits), args.batch_size)
                 now = time.perf_counter()
@@ -124,8 +124,8 @@ def train(
                         training.meters[name].update(value)
                 training.step += 1
 
-                # stop if signalled, save if due: all processes must do so after the same step, so they ask
-                # each other every few steps
+                # stop if signalled, save if due: all processes must do so after the same step, so they
+                # synchronise every few steps
                 due = training.step < steps and time.monotonic() - saved > 60 * args.save_minutes
                 asked = training.step == steps or training.step % min(args.print_freq, 10) == 0
                 asked = asked or distributed.world_size() == 1
@@ -137,7 +137,7 @@ def train(
                     saved, before = time.monotonic(), time.perf_counter()
                 clock = time.perf_counter()
 
-            # end of the epoch, or of the run within it
+            # end of the epoch, or a stop within it
             if training.step == steps:
                 training.meters["Time"].total += time.perf_counter() - before  # the last wait for the device
                 memory = peak_memory(training.device) / 2**30
@@ -148,7 +148,7 @@ def train(
                 saved = time.monotonic()
     if training.epoch == args.epochs:
         return 0
-    signum = signal.Signals(caught[0] if caught else signal.SIGTERM)  # of another process
+    signum = signal.Signals(caught[0] if caught else signal.SIGTERM)  # caught by another process
     log.print(f"stopped by {signum.name} at {training}; --resume auto continues from there")
     return 128 + signum
 
@@ -170,10 +170,10 @@ def main(argv: list[str] | None = None) -> None:
     # data: each process reads its rows of every batch
     dataset = SkeletonDataset(folder, "train")
     if len(dataset) < args.batch_size:
-        found = f"{len(dataset)} training samples, fewer than one --batch-size of {args.batch_size}"
+        found = f"{len(dataset)} training samples, fewer than --batch-size {args.batch_size}"
         raise UserError(f"{folder} has {found}")
 
-    # checkpoint to resume; an existing folder is locked from here until the end
+    # checkpoint to resume; an existing folder is locked from here until the end of the run
     resumable = rank == 0 and Path(args.checkpoint_path).is_dir()
     lock = checkpoints.lock_folder(args.checkpoint_path) if resumable else None
     run = Run("pretraining", args.pre_dataset, args.protocol, args.skeleton_representation)
@@ -181,7 +181,7 @@ def main(argv: list[str] | None = None) -> None:
     start = previous.checkpoint["epoch"], previous.checkpoint.get("step", 0)
     if any(other != start for other in distributed.gather_objects(start)):
         remedy = "--checkpoint-path must be a folder that all of them share"
-        raise UserError(f"the processes find different checkpoints: {remedy}")
+        raise UserError(f"the processes found different checkpoints: {remedy}")
     if start[0] >= args.epochs:
         if rank == 0:
             where = previous.path or "--start-epoch"
@@ -219,7 +219,7 @@ def main(argv: list[str] | None = None) -> None:
             show_views(log, dataset, training.views, seed)
 
         def save() -> None:
-            state = training.state()  # of all processes
+            state = training.state()  # called by all processes
             if rank == 0:
                 checkpoints.save_checkpoint(Path(args.checkpoint_path, checkpoints.NAME), state | log.record)
             distributed.gather_objects(None)  # wait: torchrun ends all processes once one has ended
@@ -249,7 +249,7 @@ def check_options(parser: Parser, args: Namespace, device: torch.device) -> None
 
 
 def build(args: Namespace, seed: int, device: torch.device) -> Training:
-    """Return the network, views and optimiser of a new run; raise ValueError if sizes do not fit together."""
+    """Return the network, views and optimiser of a new run; raise ValueError if sizes are incompatible."""
     seed_everything(seed)  # the same weights in all processes
     net = SCDNet(
         flags.given_sizes(args), args.encoder_dim, args.encoder_k, args.encoder_m, args.encoder_t, args.pairs
@@ -270,7 +270,7 @@ def build(args: Namespace, seed: int, device: torch.device) -> Training:
 
 
 def prepare(net: SCDNet, args: Namespace, device: torch.device) -> nn.Module:
-    """Move the network to its device; return it, or its `DistributedDataParallel` for several processes."""
+    """Move the network to its device; with several processes, wrap it in `DistributedDataParallel`."""
     net.to(device)
     parallel = distributed.world_size() > 1
     synchronised = parallel and args.sync_batchnorm
@@ -281,7 +281,7 @@ def prepare(net: SCDNet, args: Namespace, device: torch.device) -> nn.Module:
         net.encoder_k.compile(fullgraph=not synchronised)
     if not parallel:
         return net
-    unused = {query for query, _ in args.pairs} != {"t", "s", "i"}  # heads without a term in an ablated loss
+    unused = {query for query, _ in args.pairs} != {"t", "s", "i"}  # an ablated loss may omit an embedding
     with warnings.catch_warnings():  # the new name of `broadcast_buffers` is unknown to older torch
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         how = dict(broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=unused)

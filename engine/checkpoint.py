@@ -24,7 +24,7 @@ from options.flags import INCIDENTAL, SIZES, as_flag
 
 NAME = "checkpoint.pth.tar"
 BEST = "model_best.pth.tar"  # of the epoch that is best on the test set
-# Options that a resumed run cannot change. Changes of others are reported if they may change the result.
+# Options that a resumed run cannot change. Other changes are reported if they may affect the result.
 IDENTITY = (
     "pairs",
     "no_masks",
@@ -55,12 +55,12 @@ def save_checkpoint(path: Path, checkpoint: dict) -> None:
 
 @contextlib.contextmanager
 def restoring(path: str | Path | None) -> Iterator[None]:
-    """Turn an error in reading or restoring a checkpoint into one line with its path."""
+    """Turn an error in reading or restoring a checkpoint into a one-line `UserError` with its path."""
     damaged = (LookupError, TypeError, ValueError, RuntimeError, EOFError, OSError, struct.error)
     try:
         yield
     except pickle.UnpicklingError:  # torch's message suggests running the code in the file
-        problem = "is damaged, or has more than tensors and plain types, which could run code"
+        problem = "is damaged, or has more than tensors and plain types and could run code"
         remedy = "nothing was loaded; save {'state_dict': model.state_dict()} instead"
         raise UserError(f"{path} {problem}: {remedy}") from None
     except torch.OutOfMemoryError:
@@ -73,9 +73,9 @@ def restoring(path: str | Path | None) -> Iterator[None]:
 def load_checkpoint(path: str | Path) -> dict:
     """Load a checkpoint onto the CPU; its `state_dict` has our names.
 
-    Reads our checkpoints, the reference's, a bare state dict and one under "model", including those of
+    Accept our checkpoints, the reference's, a bare state dict and one under "model", including those of
     compiled or parallel models. The state dict of the reference is kept as `reference`, because its optimiser
-    numbers the parameters in that order.
+    numbers the parameters in its order.
 
     Raises:
         UserError: there is no checkpoint at `path`, it is damaged, or loading it would run code.
@@ -91,7 +91,7 @@ def load_checkpoint(path: str | Path) -> dict:
                     raise ValueError(f"wrong checksum of {damaged}")
         content = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(content, dict):
-            raise ValueError(f"it has a {type(content).__name__}, not a dict")
+            raise ValueError(f"it is a {type(content).__name__}, not a dict")
         named = content.get("state_dict", content.get("model", content))
         if not isinstance(named, dict) or not named or not all(isinstance(x, Tensor) for x in named.values()):
             raise ValueError("it has no 'state_dict' of tensors")
@@ -137,7 +137,7 @@ def find_previous(run: Run, args: Namespace, name: str = "", replaceable: bool =
 
 
 def _compare(checkpoint: dict, path: Path, run: Run, args: Namespace) -> tuple[str, ...]:
-    """Return a line for each option that has changed; `UserError` if the checkpoint is of another run."""
+    """Return a line for each changed option; raise `UserError` if the checkpoint belongs to another run."""
     before, now, differences = checkpoint["options"], vars(args), []
     if checkpoint["run"] != list(run):
         differences.append(f"{' '.join(checkpoint['run'])}, not {' '.join(run)}")
@@ -158,7 +158,7 @@ def _compare(checkpoint: dict, path: Path, run: Run, args: Namespace) -> tuple[s
 
 
 def lock_folder(folder: str | Path) -> TextIO:
-    """Create a folder and lock it until the returned file is closed; `UserError` if another run holds it."""
+    """Create a folder and lock it until the returned file is closed; raise `UserError` if it is locked."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     file = open(Path(folder, ".lock"), "a+", encoding="utf-8")
     file.seek(0)
@@ -173,7 +173,7 @@ def lock_folder(folder: str | Path) -> TextIO:
 
 
 def restore_optimizer(optimizer: Optimizer, module: nn.Module, checkpoint: dict) -> None:
-    """Load the momentum buffers of a checkpoint; learning rate and weight decay are options of this run."""
+    """Load the momentum buffers of a checkpoint; learning rate and weight decay remain those of this run."""
     if "reference" in checkpoint:
         momentum = momentum_from_reference(checkpoint["reference"], checkpoint.get("optimizer", {}))
         for name, parameter in module.named_parameters():

@@ -1,4 +1,4 @@
-"""The training of a classifier, and the report on all trainings of a run."""
+"""The training of a classifier, and the report on all classifiers of a run."""
 
 import copy
 import math
@@ -28,14 +28,14 @@ Epoch = tuple[
 
 
 class Classifier:
-    """One training: a stream, and a repeat with its own seed and labels. Its checkpoints save this state.
+    """State of one training, of a stream and a repeat with its own seed and labels; its checkpoints save it.
 
     Args:
         name: folder in --checkpoint-path and prefix of the metrics; "" if there is only one training.
         stream: joint, motion or bone.
-        seed: of the labels, the order of the samples and the crops.
-        model: on its device; without --finetune only its linear layer is trained.
-        origin: of the encoder.
+        seed: seed of the subset of labels, the order of the samples and the crops.
+        model: the network, on its device; without --finetune, only its linear layer is trained.
+        origin: the origin of the encoder (`engine.encoders`).
         args: all options.
     """
 
@@ -67,7 +67,7 @@ class Classifier:
         self.epoch, self.best = checkpoint["epoch"], {name: checkpoint.get(name) for name in self.best}
 
     def fit(self, epochs: Iterable[Epoch], labels: Tensor, log: RunLog) -> Tensor | None:
-        """Run, log and save epochs of training; return the scores of the last one, None if there is none.
+        """Run, log and save epochs of training; return the scores of the last one, or None if there is none.
 
         Raise `UserError` if a loss or a score is not finite. `labels` (N,) are those of the test set.
         """
@@ -107,10 +107,10 @@ def report(
 
     Args:
         split: the data.
-        scores: of the test set, (streams, repeats, E, N, classes): of the last epoch and, if E is 2, of the
-            best one.
-        features: of the training and the test set, for each stream and its first repeat; written with
-            --save-features and shown in TensorBoard.
+        scores: scores of the test set, (streams, repeats, E, N, classes), in the last epoch and, if E is 2,
+            in the best one.
+        features: features of the training and the test set for each stream, from its first repeat; written
+            with --save-features and shown in TensorBoard.
         args: all options.
         log: the log of the run.
     """

@@ -1,7 +1,7 @@
 """The device of a run, its precision and its memory.
 
-Normalisation, loss, similarities and queues are computed in float32 at every precision (products in tf32 with
-"tf32").
+Normalisation, loss, similarities and queues are computed in float32 at every precision; with "tf32", their
+matrix products use tf32.
 """
 
 import contextlib
@@ -38,11 +38,11 @@ def pick_device(name: str = "auto", gpu: int | None = None) -> torch.device:
     if device.index is None:
         device = torch.device("cuda", local_rank() or 0)
     elif local_rank() is not None:
-        remedy = f"omit {name!r}, set CUDA_VISIBLE_DEVICES"
+        remedy = f"omit {name!r} and set CUDA_VISIBLE_DEVICES"
         raise UserError(f"under torchrun each process uses its own GPU: {remedy}")
     if device.index >= torch.cuda.device_count():
         found = f"torch sees {torch.cuda.device_count()} GPUs"
-        raise UserError(f"no device {device}: {found}; use --device cpu to run without")
+        raise UserError(f"no device {device}: {found}; use --device cpu to run without a GPU")
     torch.cuda.set_device(device)
     return device
 
@@ -72,8 +72,8 @@ def _keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next step, which allocates the same large blocks.
 
     Otherwise, the kernel maps and clears them in each step; keeping them makes steps on a CPU 1.3 to 1.6
-    times faster. Not for GPUs, where the memory of a loaded checkpoint would never be freed; no effect with
-    other C libraries.
+    times faster. Not used with GPUs, where the memory of a loaded checkpoint would never be freed. It has no
+    effect with other C libraries.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -82,7 +82,7 @@ def _keep_freed_memory() -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the peak memory of this process in bytes: tensors on a GPU, or main memory."""
+    """Return the peak memory of this process in bytes: of tensors on a GPU, or of main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

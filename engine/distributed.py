@@ -1,4 +1,4 @@
-"""Processes started by torchrun, one per GPU. In a single process every function here is a no-op."""
+"""Processes started by torchrun, one per GPU. In a single process, nothing here communicates."""
 
 import os
 import time
@@ -20,7 +20,7 @@ def launched() -> int:
 
 
 def local_rank() -> int | None:
-    """Return the index of this process on its machine and of its GPU; None in a run of one process."""
+    """Return the index of this process, and of its GPU, on its machine; None in a run of one process."""
     return int(os.environ["LOCAL_RANK"]) if launched() > 1 else None
 
 
@@ -35,8 +35,8 @@ def close_processes() -> None:
     """Disconnect the processes after success, once all are done: torchrun ends them together."""
     if dist.is_initialized():
         gather_objects(None)
-        # torch 2.6 and 2.7 end gloo's threads with the GIL held, and hang if one still needs it to free a
-        # tensor
+        # torch 2.6 and 2.7 end gloo's threads while holding the GIL, and hang if one still needs it to free
+        # a tensor
         time.sleep(0.5)
         dist.destroy_process_group()
 
@@ -57,7 +57,7 @@ def any_process(*flags: bool) -> list[bool]:
 
 
 def gather_objects(x: Any) -> list:
-    """Return the x of all processes, plain types or CPU tensors, in rank order; waits for all of them."""
+    """Return `x` (plain types or CPU tensors) of every process, in rank order; wait for all of them."""
     gathered = [x] * world_size()
     if world_size() > 1:
         dist.all_gather_object(gathered, x)

@@ -4,7 +4,7 @@
     python -m engine.draw CLIP --out clip.gif
 
 CLIP is a `.skeleton` file or FOLDER/NAME, a sample of a prepared split. A .png is a strip of frames; --views
-adds augmented views as in pre-training, with their augmentations in words. A .gif is an animation.
+adds augmented views as in pre-training, labelled with their augmentations. A .gif is an animation.
 """
 
 import itertools
@@ -41,7 +41,7 @@ def describe_view(p: ViewParameters, n: int) -> str:
 
 
 def draw_frames(clip: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
-    """Return an image (height, width, 3) uint8 of each frame of a clip (3, T, V, M), all with the same scale.
+    """Return an image (height, width, 3) uint8 of each frame of a clip (3, T, V, M), all at the same scale.
 
     Bones are lines, left blue, right orange; x points to the right, z upwards. Joints at the origin are not
     drawn: they are masked, or their frame is masked or their body absent.
@@ -86,9 +86,9 @@ def draw_views(
     Args:
         x: clips (N, 3, T, V, M) in metres.
         num_frames: valid frames of each clip, (N,) ints.
-        names: of the clips.
-        parameters: of each view.
-        size: frames of a view.
+        names: names of the clips.
+        parameters: parameters of each view.
+        size: number of frames of a view.
     """
     views = PretrainingViews("joint", size, x.shape[-1])
     clips = [centre_crop(x, num_frames, ratio=1, size=size), *(views.apply(x, p) for p in parameters)]
@@ -100,7 +100,7 @@ def draw_views(
 
 
 def get_parser() -> CommandLine:
-    """Return the command line."""
+    """Return the argument parser."""
     parser = CommandLine("engine.draw", __doc__)
     add = parser.add_argument
     add("clip", type=Path, metavar="CLIP", help="a .skeleton file, or FOLDER/NAME of a prepared split")
@@ -112,7 +112,7 @@ def get_parser() -> CommandLine:
 
 @script
 def main(argv: list[str] | None = None) -> None:
-    """Draw the clip on the command line."""
+    """Draw the clip that the command line names."""
     from PIL import Image
 
     parser = get_parser()
@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
     if kind not in (".png", ".gif"):
         parser.error("--out is a .png or a .gif")
     if args.views and kind == ".gif":
-        parser.error("--views are drawn in a .png")
+        parser.error("--views needs a .png")
     clip, *others = itertools.islice(read_clips([args.clip]), 2)
     if others:
         raise UserError(f"{args.clip} has several clips: choose one, such as {args.clip / clip.name}")

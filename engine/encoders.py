@@ -1,4 +1,4 @@
-"""Encoders and classifiers of checkpoints, random encoders, and the record of their origin."""
+"""Encoders and classifiers from checkpoints, random encoders, and the record of their origin."""
 
 import hashlib
 from argparse import Namespace
@@ -23,7 +23,7 @@ ENTRIES = ("run", "epoch", "seed", "options", "setup", "encoders", "best_on_test
 
 
 def open_encoders(args: Namespace, seed: int) -> list[tuple[Encoder, dict[str, Any]]]:
-    """Return an encoder for each stream and its origin; with --random-encoder, drawn from the seed."""
+    """Return the encoder of each stream and its origin; a random encoder is drawn from `seed`."""
     if args.pretrained:
         return [open_encoder(path, flags.given_sizes(args)) for path in args.pretrained]
     found = []
@@ -42,8 +42,8 @@ def open_encoder(path: str | Path, given: dict[str, int] | None = None) -> tuple
 
     Args:
         path: checkpoint of pre-training or of a classifier, ours or the reference's, or its folder.
-        given: sizes set by flags. If a checkpoint does not record its sizes, they follow from its shapes,
-            except for num_head.
+        given: sizes set by flags. If a checkpoint does not record its sizes, they are inferred from its
+            shapes, except for num_head.
 
     Raises:
         UserError: the checkpoint is damaged, or does not fit the given sizes.
@@ -86,7 +86,7 @@ def _restore(checkpoint: dict[str, Any], given: dict[str, int]) -> Encoder:
 
 
 def encoder_weights(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state dict of the (query) encoder in that of a pre-trained network or of a classifier."""
+    """Return the (query) encoder's part of the state dict of a pre-trained network or of a classifier."""
     prefix = "encoder_q.encoder." if any(name.startswith("encoder_q.") for name in state_dict) else "encoder."
     return {name.removeprefix(prefix): t for name, t in state_dict.items() if name.startswith(prefix)}
 
@@ -111,7 +111,7 @@ def stream_of(origin: dict[str, Any]) -> str:
 
 
 def describe_encoder(origin: dict[str, Any], run: Run, stream: str) -> str:
-    """Return the origin of an encoder in words, and how it departs from the paper for a run and stream."""
+    """Return the origin of an encoder in words, and how it differs from the paper's for a run and stream."""
     task = origin["task"]
     if task == "linear":  # its encoder was frozen
         return describe_encoder(origin["encoders"][0], run, stream)

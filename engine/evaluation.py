@@ -13,7 +13,7 @@ from feeder.cli import UserError
 from feeder.data_sets import DATA_SETS
 from options.flags import as_flag
 
-TOLERANCE = 0.002  # of the samples of a whole data set, whose number varies slightly by script for PKU-MMD
+TOLERANCE = 0.002  # share of a whole data set's samples; for PKU-MMD, scripts differ slightly in their number
 
 
 def accuracy(scores: Tensor, labels: Tensor, k: int = 1) -> float:
@@ -47,7 +47,7 @@ def result_row(
 
     Args:
         run: task and data of the run.
-        record: of the run: "options", "seed", "setup", "data", and "encoders", the origins of its streams.
+        record: what the run records: "options", "seed", "setup", "data", "encoders" (origins of its streams).
         stream: the stream of this row, or "joint+motion" etc. for their fusion.
         task: such as "linear" or "1-NN retrieval".
         figures: accuracies in percent.
@@ -86,16 +86,15 @@ def result_row(
 
 
 def repeat_seed(seed: int, repeat: int) -> int:
-    """Return the seed of a repeat: `seed` for the first, then one derived from both."""
+    """Return the seed of a repeat: `seed` for the first, one derived from both for the others."""
     return int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0]) if repeat else seed
 
 
 def balanced_subset(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Return the sorted rows (n,) of round(fraction * N) samples, as equally many of each class as possible.
+    """Return the sorted rows (n,) of n = round(fraction * N) samples, balanced over the classes.
 
-    In turn, each class contributes a random sample until the number is reached; the order of the classes is
-    random, and a class without further samples is left out. Raise `UserError` if a class of `labels` (N,)
-    would be empty.
+    The classes take turns, in random order, to contribute a random sample until there are n; a class without
+    further samples is skipped. Raise `UserError` if a class of `labels` (N,) would be empty.
     """
     total, classes = round(fraction * len(labels)), np.unique(labels)
     if total < len(classes):

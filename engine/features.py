@@ -16,7 +16,7 @@ from feeder.dataset import Batch, Batches, SkeletonDataset, make_loader
 from feeder.skeleton import NUM_BODIES
 from model import Encoder
 
-BATCH_SIZE = 64  # clips in a batch that is only tested
+BATCH_SIZE = 64  # clips per batch in evaluation mode
 
 
 class Split(NamedTuple):
@@ -60,10 +60,10 @@ def crop(
     ratio: Sequence[float] | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Return the input (N, 3, T, V, M) of an encoder, on the device; without one, T is 64 and M 2.
+    """Return the input (N, 3, T, V, M) of an encoder, on the device; without an encoder, T is 64 and M 2.
 
-    Crops are central or, with `ratio`, a random share of the clip between its two values, as in CMD's
-    fine-tuning.
+    Crops are centre crops or, with `ratio`, random ones whose share of the clip is between its two values, as
+    in CMD's fine-tuning.
     """
     frames, bodies = (encoder.sizes["frames"], encoder.sizes["bodies"]) if encoder else (64, NUM_BODIES)
     x = batch.x[..., :bodies].to(device, non_blocking=True)

@@ -19,7 +19,7 @@ class Meter:
     count: int = 0
 
     def update(self, value: float | Tensor, n: int = 1) -> None:
-        """Add the mean `value` of n samples; a tensor is a scalar without gradient."""
+        """Add the mean `value` of n samples; a tensor must be a scalar without gradient."""
         self.value, self.total, self.count = value, self.total + value * n, self.count + n
 
     def mean(self) -> float:
@@ -37,7 +37,7 @@ def progress_line(epoch: int, step: int, steps: int, meters: dict[str, Meter]) -
 
 
 def top1(logits: dict[str, Tensor]) -> Tensor:
-    """Return the percentage of queries whose positive key ranks first, mean over the pairs; on the device."""
+    """Return the percentage of queries whose positive key ranks first, averaged over pairs, on the device."""
     return 100 * torch.stack([(x.detach().argmax(dim=1) == 0).float().mean() for x in logits.values()]).mean()
 
 

@@ -1,10 +1,10 @@
-"""Print the class of clips.
+"""Print the most probable classes of clips.
 
     python -m engine.predict --pretrained checkpoints/linear CLIP [CLIP ...]
 
 A CLIP is a `.skeleton` file of any length, a folder of them, or a prepared split, whose test part is used.
 The checkpoint is that of a linear evaluation or of fine-tuning; --pretrained can be repeated to add the
-scores of several streams. With a checkpoint of pre-training, --gallery FOLDER (a prepared split) gives the
+scores of several streams. With a checkpoint of pre-training, --gallery FOLDER (a prepared split) prints the
 nearest training clips.
 """
 
@@ -29,12 +29,12 @@ from feeder.dataset import Batch, Batches, SkeletonDataset, make_loader
 
 
 def get_parser() -> CommandLine:
-    """Return the command line."""
+    """Return the argument parser."""
     parser = CommandLine("engine.predict", __doc__)
     add = parser.add_argument
     add("clips", nargs="+", type=Path, metavar="CLIP", help="file, folder of files, or prepared split")
-    add("--pretrained", action="append", required=True, metavar="CHECKPOINT", help="a file, or its folder")
-    add("--gallery", type=Path, metavar="FOLDER", help="prepared split of the training clips")
+    add("--pretrained", action="append", required=True, metavar="CHECKPOINT", help="file or its folder")
+    add("--gallery", type=Path, metavar="FOLDER", help="prepared split with the training clips")
     add("--top", type=int, default=5, metavar="K", help="classes or neighbours to print (%(default)s)")
     add("--json", type=Path, metavar="FILE", help="file to write, one line per clip")
     add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def classify(args: Namespace, device: torch.device) -> Iterator[dict[str, Any]]:
-    """Yield the most probable classes of each clip: the softmax of the scores, added over the checkpoints."""
+    """Yield the most probable classes of each clip, by the softmax of the scores summed over checkpoints."""
     found = [open_classifier(path) for path in args.pretrained]
     data_set, outputs = found[0][1]["run"][1], found[0][0].fc.out_features
     for path, (model, origin) in zip(args.pretrained, found, strict=True):
@@ -106,7 +106,7 @@ def find_neighbours(args: Namespace, device: torch.device) -> Iterator[dict[str,
 
 
 def batches(paths: Sequence[Path]) -> Iterator[tuple[list[Clip], Batch]]:
-    """Yield the clips of the paths, some at a time, also as a batch without labels."""
+    """Yield the clips of the paths in batches, each as a list and as a `Batch` without labels."""
     clips = read_clips(paths)
     while some := list(itertools.islice(clips, BATCH_SIZE)):
         x, num_frames = np.stack([clip.x for clip in some]), torch.tensor([clip.num_frames for clip in some])

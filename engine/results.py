@@ -1,4 +1,4 @@
-"""Print one Markdown table of every evaluation in a log folder, next to the published figures.
+"""Print a Markdown table of all evaluations in a log folder, with the published figures.
 
     python -m engine.results log --mean
 
@@ -46,14 +46,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         rows = json.loads(text if path.suffix == ".json" else f"[{','.join(text.splitlines())}]")
         required = [{name: row[name] for name in (*EXPERIMENT, "seed", "acc1")} for row in rows]
     except (OSError, ValueError, KeyError, TypeError):
-        print(f"skipped: {path} is damaged, or of an earlier version", file=sys.stderr)
+        print(f"skipped: {path} is damaged or from an earlier version", file=sys.stderr)
         return []
     figures = [{name: row.get(name) for name in (*FIGURES, "weights")} for row in rows]
     return [a | b | {"run": path.parent.name} for a, b in zip(required, figures, strict=True)]
 
 
 def find_rows(log_dir: Path) -> list[dict[str, Any]]:
-    """Return the rows of all finished evaluations below a folder; raise UserError if there are none."""
+    """Return the rows of all finished evaluations below a folder; raise `UserError` if there are none."""
     found = [*log_dir.rglob(RESULT), *log_dir.glob("results.jsonl")] or log_dir.rglob("results.jsonl")
     rows = [row for path in sorted(found, key=lambda path: path.stat().st_mtime) for row in read_rows(path)]
     if not rows:
@@ -65,8 +65,8 @@ def find_rows(log_dir: Path) -> list[dict[str, Any]]:
 def table(log_dir: Path, mean: bool = False) -> str:
     """Return the Markdown table of all finished evaluations below a folder, and a list of their setups.
 
-    With `mean`, rows that differ only in the seed share a line, with mean and standard deviation (n - 1); of
-    several rows with the same seed and encoders, the last one counts.
+    With `mean`, rows that differ only in the seed share a line, with mean and standard deviation (n - 1);
+    only the last row with the same seed and encoders counts.
     """
     groups: dict[tuple, dict[tuple, dict[str, Any]]] = {}  # the rows of each line, by seed and weights
     for i, row in enumerate(find_rows(log_dir)):
@@ -115,7 +115,7 @@ def mean_of(group: Sequence[dict[str, Any]], name: str, digits: int = 1) -> str:
 
 
 def get_parser() -> CommandLine:
-    """Return the command line."""
+    """Return the argument parser."""
     parser = CommandLine("engine.results", __doc__)
     add = parser.add_argument
     add("log_dir", nargs="?", type=Path, default=Path("log"), help="folder of runs (%(default)s)")

@@ -8,12 +8,12 @@ CHUNK = 256  # queries compared with the gallery at a time: 40 MB of similaritie
 
 
 def normalise(features: Tensor) -> Tensor:
-    """Return features (N, D) of length 1, in at least float32: bfloat16 ranks neighbours differently."""
+    """Return L2-normalised features (N, D), in at least float32: bfloat16 ranks neighbours differently."""
     return F.normalize(features if features.dtype == torch.float64 else features.float(), dim=1)
 
 
 def nearest(gallery: Tensor, query: Tensor, k: int) -> Tensor:
-    """Return the k most similar rows of gallery (G, D) for each of query (Q, D), best first: (Q, k)."""
+    """Return indices (Q, k) of the gallery rows (G, D) most similar to each query row (Q, D), best first."""
     if not 1 <= k <= len(gallery):
         raise ValueError(f"k = {k} is not in 1 .. {len(gallery)}, the size of the gallery")
     gallery, query = normalise(gallery), normalise(query)

@@ -31,9 +31,9 @@ class Run(NamedTuple):
 
 
 class Previous(NamedTuple):
-    """What a run continues; by default nothing."""
+    """What a run continues; by default, nothing."""
 
-    checkpoint: dict[str, Any] = {"epoch": 0}  # at least the first epoch of the run
+    checkpoint: dict[str, Any] = {"epoch": 0}  # has at least "epoch", where the run starts
     path: Path | None = None
     log_folder: Path | None = None  # if the checkpoint is still in the folder that the run wrote it to
     notes: tuple[str, ...] = ()  # a line for each option that has changed
@@ -47,18 +47,18 @@ class RunLog:
     """The folder of a run, with what the run records about itself.
 
     log.txt has the printed lines, options.yaml all options with command line, commit and versions (a document
-    for each start), metrics.jsonl a line for each epoch and, of an evaluation, a last line with the result;
+    for each start), metrics.jsonl a line for each epoch and, for an evaluation, a last line with the result;
     TensorBoard's events are next to them. `record` identifies the run; it is also in its checkpoints.
 
     Args:
-        run: task and data; with the time, the name of a new folder in --log-dir.
+        run: task and data; they and the time name a new folder in --log-dir.
         args: all options.
         record: what identifies the run besides its options: "seed", "setup", "data", "encoders".
-        previous: what the run continues: its log, from which lines of later epochs are removed.
-        enabled: only the main process writes.
+        previous: what the run continues; lines of later epochs are removed from its log.
+        enabled: whether to write; only the main process does.
 
     Raises:
-        UserError: the run continues one on other data or encoders.
+        UserError: the run to continue has other data or encoders.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class RunLog:
             self.events.add_scalar(name if "/" in name else f"epoch/{name}", value, epoch)
 
     def _drop_epochs(self, start_epoch: int) -> None:
-        """Remove lines of metrics.jsonl from an epoch on, and a line that is truncated."""
+        """Remove the lines of metrics.jsonl from `start_epoch` on, and any truncated line."""
         path = self.folder / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         whole = [line for line in lines if line.startswith('{"epoch": ') and line.endswith("}")]

@@ -1,4 +1,4 @@
-"""Shared parts of the training loops: seeds, learning rate, stop signals; the state of a pre-training."""
+"""Shared parts of the training loops: seeds, learning rate, stop signals; the state of pre-training."""
 
 import contextlib
 import math
@@ -34,7 +34,7 @@ def seed_everything(seed: int | None) -> int:
 
 
 def process_seed(seed: int, rank: int) -> int:
-    """Return the seed of dropout and views in one process; no two runs or processes share it."""
+    """Return the seed of dropout and views in one process; it differs for each seed and rank."""
     return int(np.random.SeedSequence([seed, rank]).generate_state(1, np.uint64)[0]) >> 1  # below 2^63
 
 
@@ -48,7 +48,7 @@ def random_states(generator: torch.Generator) -> dict:
 
 
 def restore_random_states(states: dict, generator: torch.Generator) -> None:
-    """Restore states of `random_states`; the GPU state only if both runs have a GPU."""
+    """Restore the result of `random_states`; the GPU state only if both runs have a GPU."""
     torch.set_rng_state(states["torch"])
     if torch.cuda.is_initialized() and states["cuda"] is not None:
         torch.cuda.set_rng_state(states["cuda"])
@@ -56,10 +56,10 @@ def restore_random_states(states: dict, generator: torch.Generator) -> None:
 
 
 def set_learning_rate(optimizer: Optimizer, args: Namespace, epoch: int) -> float:
-    """Set and return the learning rate of an epoch: --lr, a tenth at each --schedule milestone, or a cosine.
+    """Set and return the learning rate of an epoch: --lr, with --schedule milestones or a cosine.
 
-    With --warmup-epochs A B, milestones or cosine apply to --warmup-lr until epoch A, then to a linear rise
-    that ends at --lr in epoch B.
+    Each milestone divides the rate by 10. With --warmup-epochs A B, milestones or cosine apply to --warmup-lr
+    until epoch A, then to a linear rise to --lr at epoch B.
     """
     cosine = 0.5 * (1 + math.cos(math.pi * epoch / args.epochs))
     start, end = args.warmup_epochs or (0, 0)
@@ -98,10 +98,10 @@ class Training:
     """State of a pre-training run that its checkpoints save.
 
     Args:
-        model: an `SCDNet`, or its `DistributedDataParallel`.
+        model: an `SCDNet`, possibly wrapped in `DistributedDataParallel`.
         optimizer: the optimiser of its query encoder.
         views: the augmentation.
-        generator: of the views' parameters.
+        generator: the generator of the views' random numbers, on the CPU.
         epoch: completed epochs.
         step: completed steps of the current epoch.
     """
@@ -122,7 +122,7 @@ class Training:
         return f"epoch {self.epoch}" + (f", step {self.step}" if self.step else "")
 
     def start_epoch(self, epoch: int) -> None:
-        """Start an epoch with empty meters: those of each step, then statistics of printed steps."""
+        """Start an epoch with empty meters; those of statistics are created when first updated."""
         self.epoch, self.step = epoch, 0
         self.meters = defaultdict(Meter, {name: Meter(form) for name, form in METERS.items()})
 
@@ -132,7 +132,7 @@ class Training:
             raise UserError(f"weights are not finite at {self}: {KEPT}")
 
     def average_meters(self) -> None:
-        """Replace the totals of the meters by their means over the processes, which must all call it."""
+        """Replace the totals of the meters by their means over the processes; all processes must call it."""
         totals = distributed.gather_objects([float(meter.total) for meter in self.meters.values()])
         for meter, *values in zip(self.meters.values(), *totals, strict=True):
             meter.total = statistics.fmean(values)

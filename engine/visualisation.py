@@ -19,10 +19,10 @@ CLIPS = 4  # shown with their views
 
 
 def report_classes(log: RunLog, test: SkeletonDataset, predictions: Tensor, features: Tensor | None) -> None:
-    """Print the accuracy of the classes; show the confusion matrix and the features in TensorBoard.
+    """Print the accuracy of each class; show the confusion matrix and the features in TensorBoard.
 
-    `predictions` (N,) and `features` (N, D) are those of the test samples; without features there are no
-    embeddings.
+    `predictions` (N,) and `features` (N, D) are those of the test samples; without features, no embeddings
+    are shown.
     """
     labels, predicted = test.labels, predictions.cpu().numpy()
     n = DATA_SETS[log.run.data_set].num_classes
@@ -36,7 +36,7 @@ def report_classes(log: RunLog, test: SkeletonDataset, predictions: Tensor, feat
     pixels = (255 * (1 - share)).astype(np.uint8).repeat(11, axis=0).repeat(11, axis=1)
     log.events.add_image("confusion/test", np.stack([pixels] * 3, axis=2), dataformats="HWC")
 
-    # embeddings: directions of some features, rotated to the axes that keep nearly all of their cosines
+    # embeddings: some normalised features, projected onto axes that preserve nearly all of their cosines
     if features is not None:
         chosen = torch.from_numpy(np.random.default_rng(0).permutation(len(features))[:POINTS])
         x = F.normalize(features[chosen.to(features.device)].detach().float().cpu(), dim=1)

@@ -1,7 +1,7 @@
 """Graph-convolution backbone: channel-wise topologies over joints, multi-scale convolutions over frames.
 
-The arithmetic is the reference's, the layout is not. Tensors are (N * M, C, V, T), written (N, C, V, T)
-below, so that 1x1 convolutions and the mixing of joints are matrix products. Layers of the reference that
+The arithmetic is the reference's, the layout is not. Tensors are (N * M, C, V, T), which makes 1x1
+convolutions and the mixing of joints matrix products; N * M is written N below. Layers of the reference that
 read the same input (the three subsets, the four temporal branches) are one parameter here; `model.reference`
 joins and splits them.
 """
@@ -151,9 +151,8 @@ class Backbone(nn.Module):
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return the 1x1 convolution (N, C_out, V, T) of x (N, C_in, V, T); weight (C_out, C_in), bias (C_out,).
 
-    One batched product instead of a convolution, which may reorder its input: the full-size step in bfloat16
-    on a CPU takes 4.0 instead of 5.3 s of CPU time (float32: 8.8 instead of 9.0 s; batch 16, one thread,
-    AMX).
+    This is one batched product; a convolution may reorder its input. The full-size step in bfloat16 on a CPU
+    takes 4.0 instead of 5.3 s of CPU time (float32: 8.8 instead of 9.0 s; batch 16, one thread, AMX).
     """
     n, _, v, t = x.shape
     y = torch.baddbmm(bias[:, None].expand(n, -1, 1), weight.expand(n, -1, -1), x.flatten(2))

@@ -17,7 +17,7 @@ PAIRS = ("ti", "si", "it", "is")  # domain of the query, domain of the key: "ti"
 
 
 class PretrainingEncoder(nn.Module):
-    """An encoder with its disentangling decoders; `SCDNet` has two, the query and the key network."""
+    """An encoder with its disentangling decoders; `SCDNet` has two, the query and the key encoder."""
 
     def __init__(self, encoder: Encoder, dim: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class SCDNet(nn.Module):
         return {domain: getattr(self, f"queue_{domain}") for domain in DOMAINS}
 
     def forward(self, q: Tensor, k: Tensor) -> dict[str, Tensor]:
-        """Return the logits (N, 1 + K) of each pair, positive at 0; in training, update keys and queues.
+        """Return logits (N, 1 + K) of each pair, positive at 0; in training, update key encoder and queues.
 
         Args:
             q: first view, (N, 3, T, V, M) in metres.
@@ -114,7 +114,7 @@ class SCDNet(nn.Module):
         """Return [z . key, z . queue] / T, (N, 1 + K), of z and key (N, dim) and queue (dim, K)."""
         positive = (z * key).sum(dim=1, keepdim=True)  # (N, 1)
         device_type = z.device.type
-        # float32 even with --precision bf16; torch cannot be asked about autocast on "meta"
+        # float32 even with --precision bf16; "meta" has no autocast state
         active = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
         with torch.autocast(device_type, enabled=False) if active else contextlib.nullcontext():
             negative = z @ queue.to(z.dtype)  # (N, K)

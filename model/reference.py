@@ -1,4 +1,4 @@
-"""State dicts of the reference implementation <-> ours, by name and shape.
+"""Conversion between state dicts of the reference implementation and ours, by name and shape.
 
 Names differ, and layers of the reference that read the same input are one parameter of ours. Joining and
 splitting only move values, so gradients and momentum buffers are converted by the same functions.
@@ -102,7 +102,7 @@ def rules(state_dict: dict[str, Tensor]) -> Iterator[Rule]:
 
 
 def join(parts: list[Tensor], how: str) -> Tensor:
-    """Return our tensor of the reference's `parts`; 1x1 convolutions are (out, in), others (..., V, T)."""
+    """Join the reference's `parts` to our tensor; 1x1 convolutions become (out, in), others (..., V, T)."""
     parts = [
         p if p.dim() != 4 else p.flatten(1) if p.shape[2:] == (1, 1) else p.transpose(2, 3) for p in parts
     ]
@@ -120,7 +120,7 @@ def split(name: str, tensor: Tensor, how: str, count: int) -> list[Tensor]:
 
 
 def from_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return our state dict of the reference's: of a pre-training model, a downstream model, or an encoder.
+    """Convert the reference's state dict of a pre-training model, downstream model or encoder to ours.
 
     Raises:
         ValueError: a tensor is missing, unknown or does not match the others; the message names it.
@@ -143,7 +143,7 @@ def from_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the reference's state dict of one of ours; the inverse of `from_reference`."""
+    """Convert our state dict to the reference's; the inverse of `from_reference`."""
     result: dict[str, Tensor] = {}
     for ours, theirs, how in rules(state_dict):
         if ours in state_dict:
@@ -154,8 +154,8 @@ def to_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 def momentum_from_reference(state_dict: dict[str, Tensor], optimizer: dict) -> dict[str, Tensor]:
     """Return the momentum buffers of the reference's SGD by the names of our parameters.
 
-    Its optimiser numbers the parameters in the order of `state_dict`, the reference's. Raise ValueError if
-    a buffer does not match.
+    The reference's optimiser numbers the parameters in the order of its `state_dict`. Raise ValueError if a
+    buffer does not match.
     """
     names = [name for name in state_dict if name.rsplit(".", 1)[-1] not in NORM[2:] and "_queue" not in name]
     if "fc.weight" in names and len(optimizer.get("state", {})) <= 2:
@@ -165,7 +165,7 @@ def momentum_from_reference(state_dict: dict[str, Tensor], optimizer: dict) -> d
         buffer = state.get("momentum_buffer")
         if buffer is not None:
             if number >= len(names) or buffer.shape != state_dict[names[number]].shape:
-                raise ValueError(f"momentum {number} of its optimiser does not match the parameters")
+                raise ValueError(f"momentum buffer {number} does not match the parameters")
             buffers[names[number]] = buffer
     found = [rule for rule in rules(state_dict) if buffers.keys() >= set(rule[1])]
     return {ours: join([buffers[name] for name in theirs], how) for ours, theirs, how in found}

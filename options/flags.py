@@ -8,7 +8,7 @@ from typing import Any
 from options.parser import Parser, fraction, natural, natural_float, positive_float, positive_int, seed
 
 STREAM, STREAM_FLAG = "--skeleton-representation", "--finetune-skeleton-representation"
-# Options that do not change a result, and options that have columns of their own.
+# Options that do not change a result, and options with their own columns in the table of results.
 INCIDENTAL = """seed config data_path log_dir checkpoint_path pretrained resume save_freq print_freq
     save_minutes workers device gpu threads compile save_features pre_dataset finetune_dataset protocol
     skeleton_representation finetune finetune_skeleton_representation label_fraction knn_neighbours
@@ -23,13 +23,13 @@ def add_data_flags(
 
     Args:
         parser: the command line.
-        flag: the script's name of the data set.
+        flag: the script's flag for the data set.
         choices: names of data sets, protocols, streams.
         several: allow several streams.
     """
     data_sets, protocols, streams = choices
     add = parser.add_argument_group("data").add_argument
-    add("--data-path", default="./data", metavar="DIR", help="root of the array folders")
+    add("--data-path", default="./data", metavar="DIR", help="root folder of the arrays")
     add(flag, choices=data_sets, metavar="NAME", help=", ".join(data_sets))
     add("--protocol", choices=protocols, metavar="NAME", help=", ".join(protocols))
     names, nargs = ([STREAM_FLAG, STREAM], "+") if several else ([STREAM], None)
@@ -79,7 +79,7 @@ def check_encoder_flags(parser: Parser, args: Namespace, raw: bool = False) -> N
         parser.error(f"{STREAM_FLAG} {' '.join(streams)}: list each stream once")
     for flag, values in (("--pretrained", args.pretrained), ("--stream-weights", args.stream_weights)):
         if values and len(values) != len(streams):
-            parser.error(f"{len(values)} {flag} for {len(streams)} {STREAM_FLAG}: set one for each")
+            parser.error(f"{len(values)} {flag} for {len(streams)} {STREAM_FLAG}: set one for each stream")
 
 
 def check_protocol(parser: Parser, data_set: str, protocol: str, protocols: Collection[str]) -> None:
@@ -97,10 +97,10 @@ def add_optimizer_flags(parser: Parser) -> None:
     """Add epochs, batch size, learning rate and SGD."""
     add = parser.add_argument_group("optimisation (SGD)").add_argument
     add("--epochs", type=positive_int, metavar="N", help="passes over the training set")
-    add("--start-epoch", type=natural, default=0, metavar="N", help="count epochs from here")
+    add("--start-epoch", type=natural, default=0, metavar="N", help="number of the first epoch")
     add("-b", "--batch-size", type=positive_int, metavar="N", help="clips per step, over all processes")
     add("--lr", "--learning-rate", type=positive_float, metavar="X", help="initial learning rate")
-    add("--schedule", type=natural, nargs="*", metavar="EPOCH", help="epochs at which lr drops to a tenth")
+    add("--schedule", type=natural, nargs="*", metavar="EPOCH", help="epochs at which lr is divided by 10")
     warmup = "--warmup-lr until epoch A, then a linear rise to --lr at epoch B"
     add("--warmup-epochs", type=natural, nargs=2, metavar=("A", "B"), help=warmup)
     add("--warmup-lr", type=natural_float, metavar="X", help="learning rate before the rise")
@@ -125,7 +125,7 @@ def add_contrast_flags(parser: Parser) -> None:
     add("--encoder-k", type=positive_int, metavar="K", help="keys in each queue, a multiple of the batch")
     add("--encoder-m", type=fraction, metavar="m", help="momentum of the key encoder")
     add("--encoder-t", type=positive_float, metavar="T", help="temperature")
-    pairs = "query and key of each term of the loss; other pairs are ablations"
+    pairs = "domains of query and key of each loss term; other pairs are ablations"
     add("--pairs", nargs="+", metavar="PAIR", help=pairs)
     add("--no-masks", action="store_true", help="views without spatial and temporal masks, an ablation")
 
@@ -136,7 +136,7 @@ def add_speed_flags(parser: Parser) -> None:
     precisions = ("fp32", "tf32", "bf16")
     add("--precision", choices=precisions, default="fp32", metavar="NAME", help="fp32, tf32 (GPU) or bf16")
     add("--compile", action="store_true", help="apply torch.compile to the encoders, on GPUs")
-    add("--sync-batchnorm", action="store_true", help="several GPUs: BatchNorm over the clips of all of them")
+    add("--sync-batchnorm", action="store_true", help="several GPUs: BatchNorm over the clips of all GPUs")
 
 
 def add_checkpoint_flags(parser: Parser, save_freq: int, save_minutes: float | None = None) -> None:
@@ -157,14 +157,14 @@ def add_run_flags(parser: Parser) -> None:
     add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:N")
     add("--gpu", type=natural, metavar="N", help="the same as --device cuda:N")
     add("--seed", type=seed, metavar="N", help="seed of all random numbers (drawn and logged if not set)")
-    add("--log-dir", default="./log", metavar="DIR", help="each run writes a new folder here")
-    threads = "CPU threads of a process; 1 for small networks (torch's default)"
+    add("--log-dir", default="./log", metavar="DIR", help="each run creates a folder here")
+    threads = "CPU threads of a process; use 1 for small networks (default: torch's)"
     add("--threads", type=positive_int, metavar="N", help=threads)
     add("-p", "--print-freq", type=positive_int, metavar="N", help="steps between log lines")
 
 
 def as_flag(name: str, value: Any) -> str:
-    """Return an option as on the command line."""
+    """Return an option as it is written on the command line."""
     values = value if isinstance(value, list) else [] if value is True else [value]
     return " ".join([f"--{name.replace('_', '-')}", *map(str, values)])
 

@@ -25,12 +25,12 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Flags in kebab-case (underscores are accepted), with defaults from YAML files.
+    """Argument parser with kebab-case flags (underscores are accepted) and defaults from YAML files.
 
     The entries of a YAML file are read as flags: `lr: 2` is --lr 2, `cos: true` is --cos.
 
     Args:
-        recipe: options/RECIPE.yaml has the defaults.
+        recipe: RECIPE of options/RECIPE.yaml, which has the defaults.
         description: text of --help.
         variants: switches with their own recipes; if --SWITCH is set, options/SWITCH.yaml overrides `recipe`.
     """
