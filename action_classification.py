@@ -49,7 +49,7 @@ def get_parser() -> Parser:
     add("--finetune", action="store_true", help="train the encoder too; if it is random: supervised learning")
     text = "share of the labels to train on, balanced over the classes"
     add("--label-fraction", type=positive_fraction, default=1.0, metavar="F", help=text)
-    text = "times to train each classifier, with different seeds and labels"
+    text = "times to train each classifier, with different seeds and label subsets"
     add("--repeats", type=positive_int, default=1, metavar="R", help=text)
     text = "share of a clip that the random crops of --finetune keep (none: centre crop)"
     add("--crop-ratio", type=positive_fraction, nargs=2, metavar=("LOW", "HIGH"), help=text)

@@ -222,7 +222,7 @@ def main(argv: list[str] | None = None) -> None:
             state = training.state()  # called by all processes
             if rank == 0:
                 checkpoints.save_checkpoint(Path(args.checkpoint_path, checkpoints.NAME), state | log.record)
-            distributed.gather_objects(None)  # wait: torchrun ends all processes once one has ended
+            distributed.gather_objects(None)  # wait: torchrun kills the others when one ends with an error
 
         del previous  # frees the checkpoint
         status = train(training, loader, args, log, save)

@@ -32,7 +32,7 @@ def init_processes(device: torch.device) -> None:
 
 
 def close_processes() -> None:
-    """Disconnect the processes after success, once all are done: torchrun ends them together."""
+    """Disconnect the processes after success, once all are done."""
     if dist.is_initialized():
         gather_objects(None)
         # torch 2.6 and 2.7 end gloo's threads while holding the GIL, and hang if one still needs it to free
