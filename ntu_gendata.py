@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{len(ignored - missing)} listed by --ignored-sample-path")
 
     # read, normalise, write, report
-    prepare(args, args.dataset, benchmarks, ntu.list_sources(wanted, args.dataset, benchmarks), read)
+    prepare(args, args.dataset, benchmarks, ntu.list_sources(wanted, args.dataset), read)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Draw the figures of the documents into `docs/images/`.
 
-    python -m docs.figures [method | reference | views]
+    python -m docs.figures [method | reference]
 
-By default all are drawn. `method` needs no data, `reference` comes from `docs/beside_reference.json`, `views`
-from the arrays of `make demo`. Requirements: those of the project and `docs/requirements.txt`.
+By default both are drawn, `reference` from `docs/beside_reference.json`. Requirements: those of the project
+and `docs/requirements.txt`.
 """
 
 import json
@@ -21,19 +21,15 @@ from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 from torch import Tensor
 
-from engine.draw import COLOURS, describe_view
-from feeder.augmentations import NUM_BLOCKS, PretrainingViews, centre_crop
+from feeder.augmentations import PretrainingViews, centre_crop
 from feeder.cli import CommandLine
-from feeder.dataset import SkeletonDataset
-from feeder.skeleton import JOINT_NAMES, LINKS, NUM_JOINTS, SPINE_MID
-from feeder.synthetic.bodies import make_body, pose
-from feeder.synthetic.recordings import draw_motion
+from feeder.skeleton import LINKS, NUM_JOINTS, SPINE_MID
+from feeder.synthetic import draw_motion, make_body, pose
 from model.contrast import PAIRS
 
 DOCS = Path(__file__).parent
 CHANCE = 13.986  # 4 ln(K + 1), K = 32
-CLIP, SEED = "A008", 36921  # arm circles; with this seed the two views have all augmentations
-STEP = 0.95  # metres between two frames
+SEED = 36921  # of the two views in the method's figure
 plt.rcParams |= {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "savefig.dpi": 130}
 
 # the method's figure, in pixels; t temporal, s spatial, i the anchor
@@ -54,51 +50,14 @@ def draw_reference() -> None:
         style = dict(color="black" if reference else "C0", lw=1.2, ls=("-", "--", ":")[run["seed"]])
         label = ("authors' code" if reference else "this code") + f", seed {run['seed']}"
         left.plot(range(1, len(run["loss"]) + 1), run["loss"], label=label, **style)
-        right.plot(
-            [int(epoch) for epoch in run["acc1"]],
-            run["acc1"].values(),
-            marker="o",
-            ms=3,
-            label=label,
-            **style,
-        )
+        epochs = [int(epoch) for epoch in run["acc1"]]
+        right.plot(epochs, run["acc1"].values(), marker="o", ms=3, label=label, **style)
     left.axhline(CHANCE, color="grey", lw=0.8, ls=":")
     left.text(80, CHANCE + 0.06, "chance, 4 ln 33", color="grey", ha="right")
     left.set(xlabel="epoch", ylabel="contrastive loss, mean of the epoch")
     right.set(xlabel="epochs of pre-training", ylabel="1-NN accuracy, %", ylim=(60, 100))
     right.legend(frameon=False, loc="lower center", ncols=2)
     figure.savefig(DOCS / "images" / "reference.png")
-
-
-def draw_views(folder: str = "demo/data/demo/xsub") -> None:
-    """Draw one clip of the demo and two augmented views of it, a frame of each block of the temporal mask."""
-    dataset = SkeletonDataset(folder, "train")
-    index = next(i for i, name in enumerate(dataset.names) if CLIP in name)
-    batch, views, generator = (
-        dataset[[index]],
-        PretrainingViews(bodies=1),
-        torch.Generator().manual_seed(SEED),
-    )
-    drawn = [views.draw(batch.num_frames, generator) for _ in range(2)]
-    clips = [centre_crop(batch.x[..., :1], batch.num_frames, ratio=1)]
-    clips += [
-        views.apply(batch.x, p._replace(joints=torch.zeros_like(p.joints))) for p in drawn
-    ]  # masked joints in grey
-    masks = [torch.zeros_like(drawn[0].joints[0]), *(p.joints[0] for p in drawn)]
-    texts = [f"clip\n{batch.num_frames[0]} frames"]
-    texts += [f"view {name}\n{describe_view(p, 0)}" for name, p in zip("qk", drawn, strict=True)]
-    figure, axes = plt.subplots(3, 1, figsize=(9, 4), layout="constrained")
-    for axis, x, masked, text in zip(axes, clips, masks, texts, strict=True):
-        points = x[0, [0, 2], :: x.shape[2] // NUM_BLOCKS, :, 0]  # (2, blocks, V): x to the right, z upwards
-        for block, frame in enumerate(points.unbind(dim=1)):
-            if not frame.any():
-                axis.text(STEP * block, -0.1, "masked", color="grey", size=7, ha="center", va="center")
-                continue
-            _body(axis, frame + torch.tensor([[STEP * block], [0]]), masked, COLOURS)
-        axis.text(-0.7, -0.1, text, ha="right", va="center", size=8)
-        axis.set(aspect="equal", xlim=(-3.2, STEP * NUM_BLOCKS + 0.1), ylim=(-1.3, 0.75))
-        axis.axis("off")
-    figure.savefig(DOCS / "images" / "views.png")
 
 
 def draw_method() -> None:
@@ -128,7 +87,7 @@ def _clips(axis: Axes) -> None:
     axis.text(402, 343, "at random: crop, rotation, flip,\nshear, joint mask, frame mask", size=15, **CENTRE)
     for view, sign in dict(q=1, k=-1).items():
         y, p = ROWS[view]["i"], views.draw(num_frames, generator)
-        shown = views.apply(x, p._replace(joints=torch.zeros_like(p.joints)))  # masked joints in grey
+        shown = views.apply(x, p._replace(joints=p.joints & False))  # masked joints are in grey
         _strip(axis, (326, y), f"view {view}", shown, p.joints[0])
         _arrow(axis, (228, 360 + 50 * sign), (270, y - 40 * sign))
 
@@ -140,7 +99,7 @@ def _strip(axis: Axes, place: tuple[float, float], text: str, x: Tensor, masked:
     for number, frame in enumerate(x[0, [0, 2], 10:48:16, :, 0].unbind(dim=1)):
         centre = left + 76 * number
         if frame.any():
-            _body(axis, 70 * frame + torch.tensor([[centre], [y + 18]]), masked, colours={})
+            _body(axis, 70 * frame + torch.tensor([[centre], [y + 18]]), masked)
         else:
             _box(axis, (centre, y), (40, 118), "", GREY, linestyle="--")
 
@@ -167,7 +126,8 @@ def _network(axis: Axes, view: str) -> None:
         _box(axis, (x, y), (52, 46), f"${letter}_{domain}$", colour, facecolor=fill)
         if view == "k":
             _arrow(axis, (x + 28, y), (x + 48, y))
-            _stack(axis, x + 55, y, colour)
+            for place in range(6):  # its queue
+                _box(axis, (x + 55 + 9 * place, y), (7, 44), "", colour)
 
 
 def _loss(axis: Axes) -> None:
@@ -184,14 +144,10 @@ def _loss(axis: Axes) -> None:
     axis.text(1575, 22, text, size=14.5, ha="right", va="center")
 
 
-def _body(axis: Axes, points: Tensor, masked: Tensor, colours: dict) -> None:
-    """Draw a skeleton, points (2, V), with pale bones at masked joints, (V,).
-
-    `colours`, RGB from 0 to 255, are those of the left and the right limbs; other bones are grey.
-    """
+def _body(axis: Axes, points: Tensor, masked: Tensor) -> None:
+    """Draw a skeleton, points (2, V), with pale bones at masked joints, (V,)."""
     for link in map(list, LINKS):
-        colour = colours.get(JOINT_NAMES[link[0]].split()[0], (110, 110, 110))
-        colour = [0.88] * 3 if masked[link].any() else [c / 255 for c in colour]
+        colour = "0.88" if masked[link].any() else "0.43"
         axis.plot(*points[:, link], color=colour, lw=1.6, solid_capstyle="round")
 
 
@@ -210,17 +166,11 @@ def _arrow(axis: Axes, start: tuple, end: tuple, colour: str = GREY, lw: float =
     axis.annotate("", end, start, arrowprops=style)
 
 
-def _stack(axis: Axes, x: float, y: float, colour: str) -> None:
-    for place in range(6):
-        _box(axis, (x + 9 * place, y), (7, 44), "", colour)
-
-
-FIGURES = {"method": draw_method, "reference": draw_reference, "views": draw_views}
+FIGURES = {"method": draw_method, "reference": draw_reference}
 
 if __name__ == "__main__":
     parser = CommandLine("docs.figures", "Draw the figures of the documents.")
-    parser.add_argument("figure", nargs="?", choices=(*FIGURES, "all"), default="all", help="default all")
+    parser.add_argument("figure", nargs="?", choices=FIGURES, help="default both")
     chosen = parser.parse_args().figure
-    for name, draw in FIGURES.items():
-        if chosen in (name, "all"):
-            draw()
+    for name in [chosen] if chosen else FIGURES:
+        FIGURES[name]()

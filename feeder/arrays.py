@@ -10,7 +10,6 @@ restores the old folder.
 """
 
 import contextlib
-import math
 import os
 import pickle
 import shutil
@@ -27,7 +26,6 @@ from feeder.skeleton import MAX_FRAMES, NUM_BODIES, NUM_JOINTS
 
 PARTS = ("train", "val")
 SAMPLE_SHAPE = (3, MAX_FRAMES, NUM_JOINTS, NUM_BODIES)
-SAMPLE_BYTES = 4 * math.prod(SAMPLE_SHAPE)
 DATA, NUM_FRAME, LABEL = "data_joint.npy", "num_frame.npy", "label.pkl"
 # what a file is where a folder is expected, and what to do, by suffix
 FILE_REMEDIES = {
@@ -73,7 +71,10 @@ def open_split(folder: str | Path, part: str) -> Split:
     """
     check_is_folder(Path(folder))
     data_path, num_frame_path, label_path = (path_of(folder, part, kind) for kind in (DATA, NUM_FRAME, LABEL))
-    data, stored, (names, labels) = _open(data_path), _open(num_frame_path), load_labels(label_path)
+    try:
+        data, stored, (names, labels) = _open(data_path), _open(num_frame_path), load_labels(label_path)
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename}: no such file; prepare the data (docs/data.md)") from None
     if data.dtype != np.float32 or data.shape[1:] != SAMPLE_SHAPE or not data.flags.c_contiguous:
         expected = f"float32 (N, {', '.join(map(str, SAMPLE_SHAPE))}) in C order"
         raise UserError(f"{data_path}: {data.dtype} {data.shape}, not {expected}; prepare the data again")
@@ -89,18 +90,13 @@ def open_split(folder: str | Path, part: str) -> Split:
         if num_frame[row] < 0 or data[row].any():
             reason = f"sample {row} has {num_frame[row]} frames"
             raise UserError(f"{num_frame_path}: {reason}; prepare the data again")
-    notes = []
-    for what, rows in (
-        ("above 300 are read as 300", num_frame > 300),
-        ("of 0 are read as 1", num_frame == 0),
-    ):
-        if rows.any():
-            notes.append(f"{num_frame_path}: frame counts {what}: {rows.sum()} of {len(rows)}")
+    found = {"above 300 are read as 300": num_frame > MAX_FRAMES, "of 0 are read as 1": num_frame == 0}
+    counts = {what: f"{rows.sum()} of {len(rows)}" for what, rows in found.items() if rows.any()}
+    notes = [f"{num_frame_path}: frame counts {what}: {count}" for what, count in counts.items()]
     return Split(data, num_frame.clip(1, MAX_FRAMES), names, labels, notes)
 
 
 def _open(path: Path) -> np.memmap:
-    _check_is_file(path)
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except OSError:
@@ -113,9 +109,8 @@ def _open(path: Path) -> np.memmap:
 def load_labels(path: Path) -> tuple[list[str], list[int]]:
     """Return (names, labels) of a pickle of two lists or arrays; labels may be integer-valued floats.
 
-    Raise `UserError` if the pickle is missing or damaged, would run code, or contains something else.
+    Raise `UserError` if the pickle is damaged, would run code, or contains something else.
     """
-    _check_is_file(path)
     try:
         names, labels = load_plain(path)
         names = [name.decode("latin1") if isinstance(name, bytes) else str(name) for name in names]
@@ -127,20 +122,6 @@ def load_labels(path: Path) -> tuple[list[str], list[int]]:
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: not names and labels: {error}; prepare the data again") from None
     return names, numbers
-
-
-def _check_is_file(path: Path) -> None:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; prepare the data (docs/data.md)")
-
-
-def check_space(folder: str | Path, num_samples: int) -> None:
-    """Raise `UserError` if the disk of `folder`, which must exist, has no space for `num_samples` samples."""
-    needed, free = num_samples * SAMPLE_BYTES / 1e9, shutil.disk_usage(folder).free / 1e9
-    if needed > free:
-        raise UserError(
-            f"{folder}: {needed:.2f} GB needed, {free:.2f} GB free; free some space and run again"
-        )
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ CPU, so that a seed gives the same views on every device.
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -172,6 +173,7 @@ class ViewParameters(NamedTuple):
         return ViewParameters(*(part.reshape(p.shape).to(p.dtype) for part, p in pairs))
 
 
+@dataclass
 class PretrainingViews:
     """Draw and apply the augmentations of pre-training: each clip of a batch becomes two independent views.
 
@@ -179,28 +181,19 @@ class PretrainingViews:
     the stream; rotation by 0 to 30 degrees about one axis, drawn for each view, and 0 to 1 about the others;
     flip; shear with coefficients -1 to 1; spatial mask, the 8 joints with the most votes from 5 drawn ones;
     temporal mask, 6 of 16 blocks of frames.
-
-    Args:
-        stream: joint, motion or bone.
-        size: frames T of a view, a multiple of 16.
-        bodies: M of a view; the first bodies of a clip are kept.
-        p: probability of rotation, of flip, of shear, of the spatial and of the temporal mask.
-        masks: False omits both masks (an ablation); all other draws are unchanged.
     """
 
-    def __init__(
-        self,
-        stream: str = "joint",
-        size: int = 64,
-        bodies: int = NUM_BODIES,
-        p: float = 0.5,
-        masks: bool = True,
-    ) -> None:
-        if stream not in STREAMS:
-            raise ValueError(f"unknown stream {stream!r}: choose from {', '.join(STREAMS)}")
-        if size % NUM_BLOCKS:
-            raise ValueError(f"{size} frames cannot be divided into {NUM_BLOCKS} blocks")
-        self.stream, self.size, self.bodies, self.p, self.masks = stream, size, bodies, p, masks
+    stream: str = "joint"  # or "motion" or "bone"
+    size: int = 64  # frames T of a view, a multiple of 16
+    bodies: int = NUM_BODIES  # M of a view; the first bodies of a clip are kept
+    p: float = 0.5  # probability of rotation, of flip, of shear, of the spatial and of the temporal mask
+    masks: bool = True  # False omits both masks (an ablation); all other draws are unchanged
+
+    def __post_init__(self) -> None:
+        if self.stream not in STREAMS:
+            raise ValueError(f"unknown stream {self.stream!r}: choose from {', '.join(STREAMS)}")
+        if self.size % NUM_BLOCKS:
+            raise ValueError(f"{self.size} frames cannot be divided into {NUM_BLOCKS} blocks")
 
     def __call__(
         self, x: Tensor, num_frames: Tensor, generator: torch.Generator | None = None

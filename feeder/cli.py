@@ -80,6 +80,6 @@ def _message(error: Exception) -> str | None:
     kind = type(error).__name__
     if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "DefaultCPUAllocator" in text:
         return f"out of memory: use a smaller --batch-size or fewer --workers ({text[:200]})"
-    if kind.startswith("Dist") or "gloo" in text:
+    if kind.startswith("Dist") or "/gloo/" in text or "Gloo" in text:
         return f"lost another process; the message of the one that ended first says why ({text[:200]})"
     return None

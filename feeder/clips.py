@@ -31,13 +31,14 @@ def read_clips(paths: Sequence[Path]) -> Iterator[Clip]:
         if path.is_file():
             yield read_raw(path)
         elif path_of(path, "val", DATA).is_file():
-            split = open_split(path, "val")
-            for name, x, frames in zip(split.names, split.data, split.num_frame.tolist(), strict=True):
-                yield Clip(name, np.array(x), frames)
+            yield from read_samples(path, "val")
         elif files := sorted(path.glob(f"*{SUFFIX}")):
             yield from map(read_raw, files)
         elif path_of(path.parent, "val", DATA).is_file():
-            yield read_sample(path)
+            found = [clip for part in PARTS for clip in read_samples(path.parent, part, path.name)]
+            if not found:
+                raise UserError(f"{path.parent} has no sample {path.name}")
+            yield from found[:1]
         else:
             inside = f"no {SUFFIX} files and no prepared split in it"
             raise UserError(f"{path}: {inside if path.is_dir() else 'no such file or folder'}")
@@ -55,11 +56,9 @@ def read_raw(path: Path) -> Clip:
     return Clip(path.name, x, bodies.shape[1])
 
 
-def read_sample(path: Path) -> Clip:
-    """Return the sample FOLDER/NAME of a prepared split."""
-    for part in PARTS:
-        split = open_split(path.parent, part)
-        for row, name in enumerate(split.names):
-            if path.name in (name, name.removesuffix(SUFFIX)):
-                return Clip(name, np.array(split.data[row]), int(split.num_frame[row]))
-    raise UserError(f"{path.parent} has no sample {path.name}; names are like {split.names[0]}")
+def read_samples(folder: Path, part: str, wanted: str = "") -> Iterator[Clip]:
+    """Yield the samples of a part of a prepared split, or only the one that is wanted."""
+    split = open_split(folder, part)
+    for row, name in enumerate(split.names):
+        if wanted in ("", name, name.removesuffix(SUFFIX)):
+            yield Clip(name, np.array(split.data[row]), int(split.num_frame[row]))

@@ -55,11 +55,12 @@ class DataSet:
             "xview": ("view", self.train_views),
             "xsetup": ("setup", TRAIN_SETUPS),
         }
-        numbers, parts = match.groupdict(), {}
-        for benchmark in self.counts:
-            group, train = trains[benchmark]
-            if group in numbers:
-                parts[benchmark] = "train" if int(numbers[group]) in train else "val"
+        numbers = match.groupdict()
+        parts = {
+            benchmark: "train" if int(numbers[group]) in train else "val"
+            for benchmark, (group, train) in trains.items()
+            if benchmark in self.counts and group in numbers
+        }
         return actions.index(int(match["action"])), parts
 
 

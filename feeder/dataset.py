@@ -6,6 +6,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,30 +68,18 @@ class SkeletonDataset(Dataset[Batch]):
         self.data = open_split(self.folder, self.part).data
 
 
+@dataclass(eq=False)
 class Batches(Sampler[list[int]]):
-    """Batches of sample indices. Each process gets its rows of every batch.
+    """Batches of sample indices. Each process gets its rows of every batch."""
 
-    Args:
-        length: number of samples.
-        batch_size: samples in a batch, over all processes; a multiple of `world_size`.
-        seed: with the epoch, determines the order of the samples; None keeps them in order.
-        drop_last: omit the last batch if it is not full.
-        rank: index of this process.
-        world_size: number of processes.
-    """
-
-    def __init__(
-        self,
-        length: int,
-        batch_size: int,
-        seed: int | None = None,
-        drop_last: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.length, self.batch_size, self.seed, self.drop_last = length, batch_size, seed, drop_last
-        self.rank, self.rows = rank, batch_size // world_size
-        self.seek(0)
+    length: int  # number of samples
+    batch_size: int  # samples in a batch, over all processes; a multiple of `world_size`
+    seed: int | None = None  # with the epoch, determines the order of the samples; None keeps them in order
+    drop_last: bool = False  # omit the last batch if it is not full
+    rank: int = 0
+    world_size: int = 1
+    epoch: int = 0
+    start: int = 0  # batch with which the next iteration begins
 
     def seek(self, epoch: int, start: int = 0) -> None:
         """Let the next iteration begin at batch `start` of an epoch."""
@@ -103,9 +92,10 @@ class Batches(Sampler[list[int]]):
         order = np.arange(self.length)
         if self.seed is not None:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
+        rows = self.batch_size // self.world_size
         for batch in range(self.start, len(self)):
-            first = batch * self.batch_size + self.rank * self.rows
-            yield order[first : first + self.rows].tolist()
+            first = batch * self.batch_size + self.rank * rows
+            yield order[first : first + rows].tolist()
 
 
 def make_loader(

@@ -34,43 +34,27 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Dtype:
-    """Replaces numpy.dtype, whose __setstate__ is not safe."""
+    """Replaces numpy.dtype, whose __setstate__ is not safe, for numbers, text and objects."""
 
     def __init__(self, code: str, *_: object) -> None:
-        self.code, self.order = code, "|"
+        if not re.fullmatch(r"[iu][1248]|f[248]|[SU][1-9]\d*|O8?", code):
+            raise pickle.UnpicklingError(f"it contains the data type {code}, not only numbers and text")
+        self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple) -> None:
-        self.order = state[1]
-
-    def numpy(self) -> np.dtype:
-        """Return the data type; raise an error if it is not one of numbers, text or objects."""
-        if not re.fullmatch(r"[iu][1248]|f[248]|[SU][1-9]\d*|O8?", self.code) or self.order not in (*"<>|",):
-            raise pickle.UnpicklingError(f"it contains the data type {self.code}, not only numbers and text")
-        return np.dtype("O") if self.code.startswith("O") else np.dtype(self.order + self.code)
+        self.dtype = self.dtype.newbyteorder(state[1])
 
 
 class _Array(np.ndarray):
     """Replaces numpy.ndarray, so that the data type of a pickled state is checked."""
 
     def __setstate__(self, state: tuple) -> None:
-        version, shape, dtype, fortran_order, data = state
-        plain = data if isinstance(data, list) else _bytes(data)  # a list if the data type is object
-        super().__setstate__((version, shape, dtype.numpy(), fortran_order, plain))
-
-    def __reduce_ex__(self, protocol: int) -> tuple:
-        return self.view(np.ndarray).__reduce_ex__(protocol)  # sent to another process as a plain array
+        version, shape, dtype, fortran_order, data = state  # data is a list if the data type is object
+        super().__setstate__((version, shape, dtype.dtype, fortran_order, _bytes(data)))
 
 
-def _bytes(data: bytes | bytearray | str) -> bytes | bytearray:
+def _bytes(data: object) -> object:
     return data.encode("latin1") if isinstance(data, str) else data  # Python 2 had one type for both
-
-
-def _scalar(dtype: _Dtype, data: bytes | str) -> object:
-    return np.frombuffer(_bytes(data), dtype.numpy())[0].item()
-
-
-def _from_buffer(data: bytes | bytearray, dtype: _Dtype, shape: tuple, order: str) -> np.ndarray:
-    return np.frombuffer(data, dtype.numpy()).reshape(shape, order=order)
 
 
 # the globals of pickles of NumPy values, and our replacements
@@ -78,7 +62,9 @@ _GLOBALS = {
     "numpy.dtype": _Dtype,
     "numpy.ndarray": "ndarray",  # an argument of `_reconstruct`, not used
     "numpy.core.multiarray._reconstruct": lambda *_: _Array((0,), np.int8),
-    "numpy.core.multiarray.scalar": _scalar,
-    "numpy.core.numeric._frombuffer": _from_buffer,  # protocol 5
+    "numpy.core.multiarray.scalar": lambda dtype, data: np.frombuffer(_bytes(data), dtype.dtype)[0].item(),
+    "numpy.core.numeric._frombuffer": lambda data, dtype, shape, order: (  # protocol 5
+        np.frombuffer(data, dtype.dtype).reshape(shape, order=order)
+    ),
     "_codecs.encode": lambda text, _encoding: text.encode("latin1"),  # bytes, under protocols 0 to 2
 }

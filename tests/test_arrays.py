@@ -130,12 +130,6 @@ def test_a_second_run_may_win_but_mixes_nothing(tmp_path):
     assert labels_of(tmp_path) == [2, 2] and entries(tmp_path) == BOTH
 
 
-def test_too_small_a_disk_is_an_error_before(tmp_path):
-    arrays.check_space(tmp_path, 1)
-    with pytest.raises(UserError, match=r"180000.00 GB needed, [\d.]+ GB free"):
-        arrays.check_space(tmp_path, 10**9)
-
-
 def store(folder, data=None, num_frame=(5, 300, 7), labels=(NAMES, [3, 0, 2]), protocol=2):
     """Store the training part as another repository would."""
     data = np.ones((3, *SAMPLE_SHAPE), np.float32) if data is None else data

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from subprocess import DEVNULL
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from feeder.arrays import open_split
 from feeder.data_sets import DATA_SETS
 from feeder.preparation import ntu
 
+SAMPLE_BYTES = 4 * 3 * 300 * 25 * 2
 EMPTY = "S017C001P038R002A049"  # the golden without any body, which the reference keeps as zeros
 
 
@@ -185,7 +187,7 @@ def test_killed_and_started_again(many, tmp_path, workers, sent):
             command(many, out, workers), stdout=DEVNULL, stderr=subprocess.PIPE, start_new_session=True
         )
         while process.poll() is None:  # until it has begun to write
-            if any(path.stat().st_size > arrays.SAMPLE_BYTES for path in out.glob("*.tmp-*/*")):
+            if any(path.stat().st_size > SAMPLE_BYTES for path in out.glob("*.tmp-*/*")):
                 break
             time.sleep(0.005)
         time.sleep(delays.uniform(0, 0.25))
@@ -202,7 +204,7 @@ def test_killed_and_started_again(many, tmp_path, workers, sent):
 
 def test_a_disk_that_fills_up(many, tmp_path):
     """A limit on the size of files in place of a full disk: the same error from the same call."""
-    limit = (20 * arrays.SAMPLE_BYTES,) * 2
+    limit = (20 * SAMPLE_BYTES,) * 2
     full = subprocess.run(
         command(many, tmp_path / "out", 2),
         capture_output=True,
@@ -222,3 +224,10 @@ def test_a_worker_that_is_killed(tmp_path, raw, monkeypatch, capsys):
 
 def die(source):  # a reader
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_too_small_a_disk_is_an_error_before_reading(tmp_path, capsys, monkeypatch):
+    raw = write_raw(tmp_path / "raw", ["S001C001P001R003A001"])
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    code, err = fails(["--data-path", raw, "--out-folder", tmp_path / "out", "--workers", 1], capsys)
+    assert code == 1 and "out: 0.00 GB needed, 0.00 GB free; free some space" in err

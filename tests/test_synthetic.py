@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from conftest import failure
 
+from feeder import synthetic
 from feeder.data_sets import DATA_SETS, class_names
 from feeder.preparation.ntu import missing_samples, read_bodies
 from feeder.skeleton import JOINT_NAMES, LINKS
-from feeder.synthetic import ACTIONS, recordings, write_ntu
-from feeder.synthetic.__main__ import main
-from feeder.synthetic.bodies import make_body, pose
+from feeder.synthetic import ACTIONS, main, make_body, make_clip, pose, write_ntu
 
 SMALL = "--classes 3 --subjects 3 --repetitions 2".split()
 
@@ -49,7 +48,7 @@ def test_the_folder_appears_when_it_is_complete(tmp_path, capsys, monkeypatch):
     def interrupted(*_args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(recordings, "make_clip", interrupted)
+    monkeypatch.setattr(synthetic, "make_clip", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_ntu(tmp_path / "b")
     assert [path.name for path in tmp_path.iterdir()] == ["a"] and contents(tmp_path / "a") == before
@@ -64,7 +63,7 @@ def test_wrong_numbers_are_refused(tmp_path, capsys, flags, message):
 def test_people_differ_and_keep_their_bones():
     bones = np.linalg.norm([make_body(subject) for subject in range(1, 41)], axis=-1)[:, 1:20]
     assert bones.shape == (40, 19) and (np.std(bones, axis=0) / np.mean(bones, axis=0) > 0.03).all()
-    assert len({recordings.make_clip([0], 3, subject).tobytes() for subject in (1, 2)}) == 2
+    assert len({make_clip([0], 3, subject).tobytes() for subject in (1, 2)}) == 2
     joints = pose(make_body(1), np.random.default_rng(0).uniform(-90, 90, (50, 25, 3)))
     for joint, parent in LINKS:
         if "hand" not in JOINT_NAMES[joint] and "thumb" not in JOINT_NAMES[joint]:

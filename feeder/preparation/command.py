@@ -1,18 +1,34 @@
-"""The part that all commands of data preparation share: flags, the guard of other arrays, the report."""
+"""What all commands of data preparation share: flags, the guard of other arrays, the run, the report."""
 
 import argparse
+import collections
 import contextlib
+import math
 import os
-import re
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from feeder.arrays import LABEL, PARTS, load_labels, path_of
-from feeder.check import HEADING, count_verdict, print_row
+from tqdm import tqdm
+
+from feeder.arrays import (
+    LABEL,
+    PARTS,
+    SAMPLE_SHAPE,
+    SplitWriter,
+    check_is_folder,
+    load_labels,
+    path_of,
+    write_splits,
+)
+from feeder.check import HEADING, count_verdict, describe, find_faults, print_row
 from feeder.cli import CommandLine, UserError
 from feeder.data_sets import DATA_SETS
-from feeder.preparation.generate import Reader, Sample, Source, generate
+from feeder.preparation.sources import Reader, Sample, Source, read_sources
+
+SAMPLE_BYTES = 4 * math.prod(SAMPLE_SHAPE)
+tqdm.monitor_interval = 0  # no monitor thread, because the processes are forked
 
 
 def add_flags(parser: argparse.ArgumentParser, data_sets: Iterable[str]) -> None:
@@ -31,24 +47,79 @@ def add_flags(parser: argparse.ArgumentParser, data_sets: Iterable[str]) -> None
 def prepare(
     args: argparse.Namespace,
     data_set: str,
-    benchmarks: Iterable[str],
-    sources: Sequence[Source | str],
+    benchmarks: Sequence[str],
+    sources: Iterable[Source | str],
     read: Reader,
 ) -> None:
-    """Write the arrays of a data set, from the flags of `add_flags`, and print what they contain."""
+    """Write {benchmarks}/{train,val}_*, samples sorted by name, and print what they contain.
+
+    Args:
+        args: from the flags of `add_flags`.
+        data_set: a name in `DATA_SETS`.
+        benchmarks: some of "xsub", "xview" and "xsetup".
+        sources: files with their samples, or lines about files that cannot be used. Names are unique; the
+            samples of a source are sorted and stay together when all are sorted.
+        read: a top-level function of a module, called by several processes; `UserError` if a file is damaged.
+    """
     folder = args.out_folder or Path("data", DATA_SETS[data_set].folder)
+    files, bad = [], []
+    for source in sources:
+        (bad if isinstance(source, str) else files).append(source)
+    files = sorted((file for file in files if file.samples), key=lambda file: file.samples[0].name)
     if not args.overwrite:
-        check_replaced(folder, benchmarks, sources)
-    report = generate(sources, read, folder, benchmarks, args.workers, args.skip_bad)
-    print_list("without any body, skipped", report.empty)
-    print_list("damaged, skipped", report.bad)
+        check_replaced(folder, benchmarks, {sample.name for file in files for sample in file.samples})
+
+    with write_splits(folder, benchmarks) as writer:
+        samples = sum(len(sample.parts.keys() & set(benchmarks)) for file in files for sample in file.samples)
+        needed, free = samples * SAMPLE_BYTES / 1e9, shutil.disk_usage(folder).free / 1e9
+        if needed > free:
+            raise UserError(f"{folder}: {needed:.2f} GB needed, {free:.2f} GB free; free some space")
+        empty, damaged = write_samples(writer, files, read, args.workers)
+        bad = list(dict.fromkeys(bad + damaged))  # a damaged file may have many samples
+        if bad and not args.skip_bad:
+            for line in bad[1:20]:
+                print(line, file=sys.stderr)
+            others = f" (and {len(bad) - 1} more, see above or --skip-bad)" if len(bad) > 1 else ""
+            raise UserError(bad[0] + others)
+        if not any(writer.rows.values()):
+            raise UserError(f"{folder}: no samples to write: {len(bad)} damaged, {len(empty)} empty")
+
+    print_list("without any body, skipped", empty)
+    print_list("damaged, skipped", bad)
     print(HEADING)
-    for key, rows in report.written.items():
+    for key, rows in writer.rows.items():
         print_row(" ".join(key), [label for _, label, _ in rows], [frames for _, _, frames in rows])
     for benchmark in benchmarks:
-        counts = len(report.written[benchmark, "train"]), len(report.written[benchmark, "val"])
+        counts = len(writer.rows[benchmark, "train"]), len(writer.rows[benchmark, "val"])
         print(f"{benchmark}: {count_verdict(counts, DATA_SETS[data_set].counts[benchmark])}")
     print(f"written to {folder}")
+
+
+def write_samples(
+    writer: SplitWriter, files: list[Source], read: Reader, workers: int
+) -> tuple[list[str], list[str]]:
+    """Write the samples of files; return the names of those without a body, and a line for each damaged one.
+
+    Print a warning if the first bodies have faults, such as a wrong unit.
+    """
+    empty, damaged, num_checked, faults = [], [], 0, collections.defaultdict(list)
+    with contextlib.closing(read_sources(read, files, workers)) as results:
+        progress = tqdm(results, total=len(files), unit="file", disable=None)
+        for file, clips in zip(files, progress, strict=True):
+            for sample, clip in zip(file.samples, clips, strict=True):
+                if clip is None:
+                    empty.append(sample.name)
+                elif isinstance(clip, str):
+                    damaged.append(clip)
+                else:
+                    parts = dict(writer.rows.keys() & sample.parts.items())  # of the benchmarks to write
+                    writer.add(parts, sample.name, sample.label, clip[1], clip[0])
+                    num_checked += 1
+                    for key, amount in find_faults(*clip).items() if num_checked <= 100 else ():
+                        faults[key].append(f"{sample.name}, {amount}")
+    for problem in describe(faults, min(num_checked, 100))[0]:
+        print(f"WARNING: {problem}")
+    return empty, damaged
 
 
 def print_list(kind: str, lines: Sequence[str]) -> None:
@@ -56,12 +127,11 @@ def print_list(kind: str, lines: Sequence[str]) -> None:
     print(f"{kind}: {len(lines)}{', such as' if len(lines) > 20 else ''}", *lines[:20], sep="\n  ")
 
 
-def check_replaced(folder: Path, benchmarks: Iterable[str], sources: Iterable[Source | str]) -> None:
-    """Raise `UserError` if FOLDER/{benchmarks} has arrays of other recordings.
+def check_replaced(folder: Path, benchmarks: Iterable[str], new: set[str]) -> None:
+    """Raise `UserError` if FOLDER/{benchmarks} has arrays of other recordings than the samples `new`.
 
     Arrays may be replaced if at least half of their samples are prepared again, or if they cannot be read.
     """
-    new = {sample.name for source in sources if isinstance(source, Source) for sample in source.samples}
     for split in (folder / benchmark for benchmark in benchmarks):
         old: set[str] = set()
         for part in PARTS:
@@ -80,33 +150,28 @@ def archive_parser(data_set: str, description: str) -> CommandLine:
     return parser
 
 
-def find_sources(folder: Path, data_set: str, pattern: str, example: str) -> list[Source]:
+def find_sources(folder: Path, data_set: str, ending: str, example: str) -> list[Source]:
     """Return a source for each recording of a data set below a folder; `example` is the path of one."""
-    sources = []
-    for name, path in find_files(folder, data_set, pattern).items():
-        if place := DATA_SETS[data_set].place(name):
-            sources.append(Source(path, (Sample(name, *place),)))
-    if not sources:
+    files = find_files(folder, data_set, ending)
+    if not files:
         expected = f"it should have {example} and so on (docs/data.md)"
         raise UserError(f"{folder}: no recordings of {DATA_SETS[data_set].folder}; {expected}")
-    return sources
+    return [Source(path, (Sample(name, *DATA_SETS[data_set].place(name)),)) for name, path in files.items()]
 
 
-def find_files(folder: Path, data_set: str, pattern: str) -> dict[str, Path]:
-    """Return files below a folder by the name of their sample.
-
-    Args:
-        folder: where the archive was unpacked.
-        data_set: a name in `DATA_SETS`.
-        pattern: of the relative paths of the files, with {} for the name of the sample.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; set the folder where the archive was unpacked")
-    pattern = pattern.format(f"(?P<name>{DATA_SETS[data_set].pattern})")
+def find_files(folder: Path, data_set: str, ending: str) -> dict[str, Path]:
+    """Return the files NAME + ending, or the same gzipped, below a folder by the name of their sample."""
+    check_is_folder(folder)
     files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if match := re.fullmatch(pattern, path.relative_to(folder).as_posix(), re.ASCII):
-            if match["name"] in files:
-                raise UserError(f"{path}: the same recording as {files[match['name']]}; keep one")
-            files[match["name"]] = path
+    for path in sorted(folder.rglob(f"*{ending}*")):
+        name, _, rest = path.name.partition(ending)
+        # in UI-PRMD, Vicon's files have the same names as Kinect's
+        if (
+            rest in ("", ".gz")
+            and DATA_SETS[data_set].place(name)
+            and "Vicon" not in path.relative_to(folder).parts
+        ):
+            if name in files:
+                raise UserError(f"{path}: the same recording as {files[name]}; keep one")
+            files[name] = path
     return files

@@ -34,31 +34,27 @@ def to_sample(bodies: np.ndarray) -> np.ndarray:
     """
     if bodies.ndim != 4 or bodies.shape[2:] != (NUM_JOINTS, 3) or not 1 <= bodies.shape[1] <= MAX_FRAMES:
         raise ValueError(f"bodies {bodies.shape} are not (B, T, {NUM_JOINTS}, 3) with T in 1..{MAX_FRAMES}")
-    sample = np.zeros((3, MAX_FRAMES, NUM_JOINTS, NUM_BODIES), np.float32)
-    looped = {}
-    for rank, body in enumerate(rank_bodies(bodies)):
+    sample = np.zeros((NUM_BODIES, 3, MAX_FRAMES, NUM_JOINTS), np.float32)
+    for joints, body in zip(sample, rank_bodies(bodies), strict=False):
         there = body.sum((1, 2), dtype=np.float32) != 0
         if there.any():
             # drop empty frames, at the end or, if the first one is empty, anywhere; then loop the others
             kept = body[: len(there) - there[::-1].argmax()] if there[0] else body[there]
-            axes = kept.astype(np.float32).transpose(2, 0, 1).copy()
-            looped[rank] = axes.take(np.arange(MAX_FRAMES) % len(kept), axis=1)  # (3, 300, 25)
-    if not looped:
-        return sample
-    main = looped.get(0, np.zeros((3, MAX_FRAMES, NUM_JOINTS), np.float32))
-    centre = main[:, :, SPINE_MID, None].copy()  # (3, 300, 1)
-    for joints in looped.values():
+            joints[:] = kept.astype(np.float32).transpose(2, 0, 1)[:, np.arange(MAX_FRAMES) % len(kept)]
+    people = [joints for joints in sample if joints.any()]
+    centre = sample[0, :, :, SPINE_MID, None].copy()  # (3, 300, 1)
+    for joints in people:
         x, y, z = joints
         there = x + y + z != 0  # joints.sum(0) takes ten times as long
         joints -= centre
         joints *= there
     # align the spine of frame 0 with +z, then the shoulders with +x, which moves the spine off +z again
-    posture = main[:, 0].astype(np.float64)  # (3, 25)
+    posture = sample[0, :, 0].astype(np.float64)  # (3, 25)
     turn = _turn(posture[:, SPINE_MID] - posture[:, SPINE_BASE], (0, 0, 1))
     turn = _turn(turn @ (posture[:, RIGHT_SHOULDER] - posture[:, LEFT_SHOULDER]), (1, 0, 0)) @ turn
-    for rank, joints in looped.items():
-        sample[..., rank] = (turn.astype(np.float32) @ joints.reshape(3, -1)).reshape(joints.shape)
-    return sample
+    for joints in people:
+        joints[:] = (turn.astype(np.float32) @ joints.reshape(3, -1)).reshape(joints.shape)
+    return np.stack(sample, axis=-1)
 
 
 def rank_bodies(bodies: np.ndarray) -> np.ndarray:

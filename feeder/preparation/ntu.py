@@ -1,6 +1,5 @@
 """NTU RGB+D 60 and 120: lists of missing skeletons, the raw `.skeleton` format."""
 
-import functools
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,8 +9,8 @@ import numpy as np
 from feeder.arrays import check_is_folder
 from feeder.cli import UserError
 from feeder.data_sets import DATA_SETS
-from feeder.preparation.generate import Result, Sample, Source, to_result
 from feeder.preparation.raw_file import read_positions, read_text
+from feeder.preparation.sources import Result, Sample, Source, to_result
 from feeder.skeleton import NUM_JOINTS
 
 SUFFIX = ".skeleton"
@@ -19,7 +18,6 @@ EXAMPLE = "S001C002P003R002A013"
 MAX_BODIES = 4  # the reference reads the first four bodies of a frame, by position, and ignores more
 
 
-@functools.cache
 def missing_samples(dataset: str) -> frozenset[str]:
     """Return the names (no suffix) that the authors list as missing: 302 for "ntu60", 535 for "ntu120"."""
     lines = Path(__file__).with_name("ntu_missing.txt").read_text().splitlines()
@@ -52,15 +50,13 @@ def find_files(folders: Iterable[Path]) -> dict[str, Path]:
     return files
 
 
-def list_sources(files: Mapping[str, Path], dataset: str, benchmarks: Iterable[str]) -> list[Source | str]:
+def list_sources(files: Mapping[str, Path], dataset: str) -> list[Source | str]:
     """Return a source for each file, given by name, of the data set, and lines about the others."""
     sources: list[Source | str] = []
     of_ntu120 = []
     for name, path in files.items():
         if place := DATA_SETS[dataset].place(name):
-            label, parts = place
-            parts = {benchmark: parts[benchmark] for benchmark in benchmarks}
-            sources.append(Source(path, (Sample(name + SUFFIX, label, parts),)))
+            sources.append(Source(path, (Sample(name + SUFFIX, *place),)))
         elif DATA_SETS["ntu120"].place(name):
             of_ntu120.append(path)
         else:
@@ -88,7 +84,7 @@ def read_bodies(path: Path) -> np.ndarray:
     if found:
         places, frames, starts = zip(*found, strict=True)
         blocks = [range(start, start + NUM_JOINTS) for start in starts]
-        positions = read_positions(path, lines, blocks, columns=3, width=12)
+        positions = read_positions(path, lines, blocks, width=12, columns=3)
         bodies[places, frames] = positions.reshape(-1, NUM_JOINTS, 3)
     return bodies
 

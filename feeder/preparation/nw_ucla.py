@@ -13,7 +13,7 @@ import numpy as np
 from feeder.cli import CommandLine, UserError, script
 from feeder.data_sets import DATA_SETS
 from feeder.preparation.command import archive_parser, find_sources, prepare
-from feeder.preparation.generate import Result, Source, to_result
+from feeder.preparation.sources import Result, Source, to_result
 
 # Kinect v1: 0 hip centre, 1 spine, 2 shoulder centre, 3 head; 4-7 left shoulder, elbow, wrist, hand, 8-11
 # right; 12-15 left hip, knee, ankle, foot, 16-19 right
@@ -55,7 +55,7 @@ def get_parser() -> CommandLine:
 def main(argv: list[str] | None = None) -> None:
     """Prepare the folder on the command line."""
     args = get_parser().parse_args(argv)
-    sources = find_sources(args.folder, "nw_ucla", r"(?:.*/)?{}\.json", "all_sqe/a01_s01_e00_v01.json")
+    sources = find_sources(args.folder, "nw_ucla", ".json", "all_sqe/a01_s01_e00_v01.json")
     prepare(args, "nw_ucla", DATA_SETS["nw_ucla"].counts, sources, read_clips)
 
 

@@ -12,24 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
+from feeder.arrays import check_is_folder
 from feeder.cli import UserError
 from feeder.data_sets import DATA_SETS
-from feeder.preparation.generate import Result, Sample, Source, to_result
 from feeder.preparation.raw_file import read_positions, read_text
+from feeder.preparation.sources import Result, Sample, Source, to_result
 from feeder.skeleton import MAX_FRAMES, NUM_BODIES, NUM_JOINTS
 
 NUM_CLASSES = DATA_SETS["pku_part1"].num_classes  # in part 2 as well
 # Patterns of the folders and split files of each part, as in the official archives.
 _NAMES = {
-    1: dict(
-        skeletons="PKU_Skeleton_Renew",
-        labels="Train_Label_PKU_final",
-        xsub="cross[-_]subject.txt",
-        xview="cross[-_]view.txt",
-    ),
-    2: dict(
-        skeletons="skeleton*", labels="label", xsub="cross[-_]subject_v2.txt", xview="cross[-_]view_v2.txt"
-    ),
+    "skeletons": {1: "PKU_Skeleton_Renew", 2: "skeleton*"},
+    "labels": {1: "Train_Label_PKU_final", 2: "label"},
+    "xsub": {1: "cross[-_]subject.txt", 2: "cross[-_]subject_v2.txt"},
+    "xview": {1: "cross[-_]view.txt", 2: "cross[-_]view_v2.txt"},
 }
 # "Validataion videos:" is the spelling of the official files.
 _SPLIT = re.compile(r"\s*train\w*\s+videos?\s*:?(.*)\bval\w*\s+videos?\s*:?(.*)", re.IGNORECASE | re.DOTALL)
@@ -37,7 +33,7 @@ _SPLIT = re.compile(r"\s*train\w*\s+videos?\s*:?(.*)\bval\w*\s+videos?\s*:?(.*)"
 
 def find(root: Path, part: int, kind: str) -> Path:
     """Return the folder of "skeletons" or "labels", or the split file "xsub" or "xview", below a folder."""
-    pattern = _NAMES[part][kind]
+    pattern = _NAMES[kind][part]
     found = [path for path in sorted(root.rglob(pattern)) if path.is_dir() or path.suffix == ".txt"]
     flag = f"--{kind if kind in ('skeletons', 'labels') else 'splits'}"
     if not found:
@@ -77,8 +73,8 @@ def read_rows(path: Path) -> list[tuple[int, int, int, int]]:
 def read_video(path: Path) -> np.ndarray:
     """Return the two bodies of a skeleton file, (2, T, 25, 3) float64 in metres, zeros for an absent body."""
     # a line is a frame: x y z of the first body's joints, then of the second's
-    lines, width = read_text(path).split("\n"), NUM_BODIES * NUM_JOINTS * 3
-    frames = read_positions(path, lines, [range(len(lines))], width, width)
+    lines = read_text(path).split("\n")
+    frames = read_positions(path, lines, [range(len(lines))], NUM_BODIES * NUM_JOINTS * 3)
     return frames.reshape(-1, NUM_BODIES, NUM_JOINTS, 3).swapaxes(0, 1)
 
 
@@ -100,26 +96,25 @@ def read_clips(source: Source) -> list[Result]:
 def plan(
     skeletons: Path, labels: Path, splits: Mapping[str, Path]
 ) -> tuple[list[Source | str], dict[str, list[str]]]:
-    """Return a sample for each valid label row of each video that has both files.
+    """Return a source for each video that has both files, with a sample for each valid label row.
+
+    A damaged label file becomes a line. The second result is the exceptional videos and rows, by kind.
 
     Args:
         skeletons: folder of the videos.
         labels: folder of the label files.
         splits: benchmark -> split file.
-
-    Returns:
-        The sources, or lines about damaged label files; and names of videos and rows that are exceptions, by
-        kind.
     """
+    for folder in (skeletons, labels):
+        check_is_folder(folder)
     lists = {benchmark: read_split(path) for benchmark, path in splits.items()}
     recorded, labelled = ({path.stem for path in folder.glob("*.txt")} for folder in (skeletons, labels))
-    sources: list[Source | str] = []
-    notes = collections.defaultdict(list)
+    both, sources, notes = sorted(recorded & labelled), [], collections.defaultdict(list)
     notes["videos without a skeleton file"] = sorted(labelled.union(*lists.values()) - recorded)
     notes["videos without a label file"] = sorted(recorded - labelled)
     for benchmark, videos in lists.items():
-        notes[f"videos in neither list of {benchmark}"] = sorted((recorded & labelled) - videos.keys())
-    for video in sorted(recorded & labelled):
+        notes[f"videos in neither list of {benchmark}"] = [video for video in both if video not in videos]
+    for video in both:
         parts = {benchmark: videos[video] for benchmark, videos in lists.items() if video in videos}
         try:
             rows = read_rows(labels / f"{video}.txt") if parts else []

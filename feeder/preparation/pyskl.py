@@ -13,8 +13,8 @@ import numpy as np
 
 from feeder.cli import UserError
 from feeder.plain_pickle import load_plain
-from feeder.preparation.generate import Result, Source, to_result
 from feeder.preparation.ntu import SUFFIX
+from feeder.preparation.sources import Result, Source, to_result
 from feeder.skeleton import NUM_JOINTS
 
 
@@ -25,12 +25,10 @@ def read_annotations(path: Path) -> dict[str, dict[str, Any]]:
         UserError: the file is damaged, would run code, or has other content such as two-dimensional poses.
     """
     try:
-        content = load_plain(path)
+        annotations = {annotation["frame_dir"]: annotation for annotation in load_plain(path)["annotations"]}
+        shape = next(iter(annotations.values()))["keypoint"].shape
     except ValueError as error:
         raise UserError(f"{path}: not a readable pickle of annotations: {error}") from None
-    try:
-        annotations = {annotation["frame_dir"]: annotation for annotation in content["annotations"]}
-        shape = next(iter(annotations.values()))["keypoint"].shape
     except (KeyError, TypeError, AttributeError, StopIteration):
         raise UserError(f"{path}: not annotations of pyskl or MMAction2; expected ntu60_3danno.pkl") from None
     if shape[2:] != (NUM_JOINTS, 3):

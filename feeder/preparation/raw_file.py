@@ -24,18 +24,16 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: {error}") from None
     if not text:
         raise UserError(f"{path}: line 1: the file is empty")
-    if "\r" in text:  # from Windows
+    if "\r" in text:  # from Windows; the search for two letters takes longer
         text = text.replace("\r\n", "\n")
     return text.replace("_", "?")  # float() would accept 1_0
 
 
 def read_positions(
-    path: Path, lines: list[str], blocks: Sequence[range], columns: int, width: int
+    path: Path, lines: list[str], blocks: Sequence[range], width: int, columns: int | None = None
 ) -> np.ndarray:
-    """Return the first `columns` coordinates of each line in blocks of lines of a file, (N, columns).
-
-    The lines must have `width` numbers.
-    """
+    """Return the first `columns` of the `width` numbers in each line of blocks of a file, (N, columns)."""
+    columns = columns or width
     rows = [row for block in blocks for row in lines[block.start : block.stop]]
     used = sorted({*range(columns), width - 1})  # the last one only shows that the line is complete
     try:

@@ -13,8 +13,8 @@ import numpy as np
 from feeder.cli import CommandLine, UserError, script
 from feeder.data_sets import DATA_SETS
 from feeder.preparation.command import archive_parser, find_files, find_sources, prepare
-from feeder.preparation.generate import Result, Source, to_result
 from feeder.preparation.raw_file import read_positions, read_text
+from feeder.preparation.sources import Result, Source, to_result
 
 # 0 waist, 1 spine, 2 chest, 3 neck, 4 head, 5 head tip; 6-9 left collar, upper arm, forearm, hand, 10-13
 # right; 14-17 left upper leg, lower leg, foot, toes, 18-21 right. The root has no parent.
@@ -23,15 +23,13 @@ PARENTS = (None, 0, 1, 2, 3, 4, 2, 6, 7, 8, 2, 10, 11, 12, 0, 14, 15, 16, 0, 18,
 JOINTS = (0, 1, 3, 4, 7, 8, 9, 9, 11, 12, 13, 13, 14, 15, 16, 17, 18, 19, 20, 21, 2, 9, 9, 13, 13)
 # positions in centimetres -> metres along the axes of NTU RGB+D
 TO_NTU = np.array((-0.01, 0.01, -0.01))
-# Vicon's files have the same names
-FILES = r"(?!(?:.*/)?Vicon/)(?:.*/)?{{}}_{}\.txt(?:\.gz)?"
 EXAMPLE = "Segmented Movements/Kinect/Positions/m01_s01_e01_positions.txt"
 
 
 def list_sources(folder: Path) -> list[Source]:
     """Return a source for each pair of files below a folder; the angles file is the segment of the sample."""
-    angles = find_files(folder, "ui_prmd", FILES.format("angles"))
-    sources = find_sources(folder, "ui_prmd", FILES.format("positions"), EXAMPLE)
+    angles = find_files(folder, "ui_prmd", "_angles.txt")
+    sources = find_sources(folder, "ui_prmd", "_positions.txt", EXAMPLE)
     return [Source(path, (sample._replace(segment=angles.get(sample.name)),)) for path, (sample,) in sources]
 
 
@@ -50,8 +48,8 @@ def read_clips(source: Source) -> list[Result]:
 def read_table(path: Path) -> np.ndarray:
     """Return the x y z of each joint in each line of a file, (T, 22, 3)."""
     lines = read_text(path).replace(",", " ").split("\n")
-    width = 3 * len(PARENTS)
-    return read_positions(path, lines, [range(len(lines))], width, width).reshape(-1, len(PARENTS), 3)
+    table = read_positions(path, lines, [range(len(lines))], 3 * len(PARENTS))
+    return table.reshape(-1, len(PARENTS), 3)
 
 
 def place_joints(positions: np.ndarray, angles: np.ndarray) -> np.ndarray:

@@ -1,19 +1,50 @@
-"""Synthetic actions as a depth camera records them, in raw files of NTU RGB+D.
+"""Write synthetic people as raw files of NTU RGB+D, for demonstrations and tests.
 
-Classes differ in which limbs move, how, and how fast. All else is drawn for each clip, whatever its class:
-posture, side, tempo, phase, direction and distortion of the view, joints that the tracker loses.
+    python -m feeder.synthetic OUT --classes 10 --subjects 12 --repetitions 5 --cameras 1 --seed 0
+
+The same arguments write the same bytes. OUT appears once it is complete. Classes differ in which limbs move,
+how, and how fast. All else is drawn for each clip, whatever its class: posture, side, tempo, phase, direction
+and distortion of the view, joints that the tracker loses.
 """
 
+import functools
+import itertools
 import tempfile
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 
-from feeder.cli import UserError
+from feeder.cli import CommandLine, UserError, script
 from feeder.preparation.ntu import SUFFIX
-from feeder.skeleton import JOINT_NAMES, NUM_JOINTS, SPINE_MID
-from feeder.synthetic.bodies import make_body, pose, rotation
+from feeder.skeleton import JOINT_NAMES, MIRROR, NUM_JOINTS, SPINE_MID
+
+# The middle and the right half of a body of height 1 at rest, from the pelvis outwards: joint -> parent and
+# offset from it (right, up, back). The left half is the mirror image.
+TREE = {
+    "spine base": ("spine base", (0, 0, 0)),
+    "spine mid": ("spine base", (0, 0.165, 0.01)),
+    "spine": ("spine mid", (0, 0.14, 0.01)),
+    "neck": ("spine", (0, 0.045, 0)),
+    "head": ("neck", (0, 0.085, -0.02)),
+    "right shoulder": ("spine", (0.105, -0.02, 0)),
+    "right elbow": ("right shoulder", (0, -0.165, 0)),
+    "right wrist": ("right elbow", (0, -0.145, 0)),
+    "right hand": ("right wrist", (0, -0.045, 0)),
+    "right hand tip": ("right hand", (0, -0.045, 0)),
+    "right thumb": ("right hand", (-0.015, -0.02, -0.02)),
+    "right hip": ("spine base", (0.05, -0.02, 0)),
+    "right knee": ("right hip", (0, -0.24, 0)),
+    "right ankle": ("right knee", (0, -0.235, 0)),
+    "right foot": ("right ankle", (0, -0.035, -0.065)),
+}
+# joint -> parent, parents first
+PARENTS = {
+    half[JOINT_NAMES.index(joint)]: half[JOINT_NAMES.index(parent)]
+    for joint, (parent, _) in TREE.items()
+    for half in (MIRROR, range(NUM_JOINTS))
+}
+# rotations about y and z are mirrored on the left side
+SIGNS = np.array([(1, -1, -1) if name.startswith("left") else (1, 1, 1) for name in JOINT_NAMES])
 
 FPS = 30
 # the tracker: noise of each joint in metres; probability that it mistakes a joint for the middle of the spine
@@ -67,11 +98,11 @@ def write_ntu(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: already exists; remove it or choose a new folder")
     out.parent.mkdir(parents=True, exist_ok=True)
-    takes = list(product(range(classes), range(1, subjects + 1), range(repetitions)))
+    takes = list(itertools.product(range(classes), range(1, subjects + 1), range(repetitions)))
     with tempfile.TemporaryDirectory(prefix=f"{out.name}.tmp-", dir=out.parent) as temporary:
         folder = Path(temporary, out.name)
         folder.mkdir()
-        for (action, subject, take), camera in product(takes, list(CAMERAS)[:cameras]):
+        for (action, subject, take), camera in itertools.product(takes, list(CAMERAS)[:cameras]):
             # two takes in each setup; no sample of replication 3 or 4 is on NTU's list of missing skeletons
             place = f"S{1 + take // 2:03d}C{camera:03d}P{subject:03d}R{3 + take % 2:03d}A{action + 1:03d}"
             clip = make_clip([seed, action, subject, take], action, subject, camera)
@@ -123,3 +154,75 @@ def sides(part: str) -> list[int]:
     """Return the joints of a part of the body: left and right of "elbow", one of "neck"."""
     names = (part, f"left {part}", f"right {part}")
     return [joint for joint, name in enumerate(JOINT_NAMES) if name in names]
+
+
+@functools.cache
+def make_body(subject: int) -> np.ndarray:
+    """Return the offset of each joint from its parent at rest, (25, 3) metres, of the person of a number."""
+    rng = np.random.default_rng([2023, subject])
+    height, body = rng.uniform(1.5, 1.9), np.zeros((NUM_JOINTS, 3))
+    for joint, (_, offset) in TREE.items():
+        right = JOINT_NAMES.index(joint)
+        stretched = height * np.array(offset) * rng.normal(1, 0.05, 3)
+        body[MIRROR[right]], body[right] = stretched * (-1, 1, 1), stretched
+    return body
+
+
+def pose(body: np.ndarray, degrees: np.ndarray) -> np.ndarray:
+    """Return the joints, (T, 25, 3) metres, of a body that stands on the ground: x right, y up, z back.
+
+    Args:
+        body: offset of each joint from its parent at rest, (25, 3).
+        degrees: rotation of each joint about x, y, z, (T, 25, 3). On the right side, x lifts an arm or thigh
+            to the front and bends the elbow, y turns it inwards, z lifts it sideways.
+    """
+    turned, joints = rotation(degrees * SIGNS), np.zeros(degrees.shape)
+    for joint, parent in PARENTS.items():
+        if joint != parent:
+            turned[:, joint] = turned[:, parent] @ turned[:, joint]
+            joints[:, joint] = joints[:, parent] + turned[:, parent] @ body[joint]
+    joints[..., 1] -= joints[..., 1].min(axis=1, keepdims=True)
+    return joints
+
+
+def rotation(degrees: np.ndarray) -> np.ndarray:
+    """Return the matrices Rx Rz Ry, (..., 3, 3), of angles (..., 3) about x, y, z."""
+    radians = np.moveaxis(np.radians(degrees), -1, 0)
+    (cx, cy, cz), (sx, sy, sz) = np.cos(radians), np.sin(radians)
+    rows = (
+        (cz * cy, -sz, cz * sy),
+        (cx * sz * cy + sx * sy, cx * cz, cx * sz * sy - sx * cy),
+        (sx * sz * cy - cx * sy, sx * cz, sx * sz * sy + cx * cy),
+    )
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def get_parser() -> CommandLine:
+    """Return the command line; its flags are the arguments of `write_ntu`."""
+    parser = CommandLine("feeder.synthetic", __doc__)
+    parser.add_argument("out", type=Path, help="folder to write, new or empty")
+    for name, default, low, high, what in (
+        ("classes", 10, 2, len(ACTIONS), "actions"),
+        ("subjects", 12, 3, 40, "people"),
+        ("repetitions", 5, 1, 64, "repetitions of each action by each person"),
+        ("cameras", 1, 1, 3, "views of each performance"),
+    ):
+        text, choices = f"{what}, {low} .. {high} ({default})", range(low, high + 1)
+        parser.add_argument(f"--{name}", type=int, choices=choices, default=default, metavar="N", help=text)
+    text = "seed of the performances, from 0; the people stay the same (0)"
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help=text)
+    return parser
+
+
+@script
+def main(argv: list[str] | None = None) -> None:
+    """Write the data set that the command line describes."""
+    parser = get_parser()
+    args = parser.parse_args(argv)
+    if args.seed < 0:
+        parser.error(f"--seed: {args.seed} is below 0")
+    print(f"{args.out}: {write_ntu(**vars(args))} clips")
+
+
+if __name__ == "__main__":
+    main()
