@@ -115,7 +115,7 @@ def find_previous(run: Run, args: Namespace, name: str = "", replaceable: bool =
             overwritten; if `replaceable`, one of the same task may be overwritten.
     """
     own = Path(args.checkpoint_path, name, NAME)
-    folder, start = str(own.parent.resolve()), {"epoch": args.start_epoch}
+    folder, start = str(Path(args.checkpoint_path).resolve()), {"epoch": args.start_epoch}
     path = None if args.resume is None else own if args.resume == "auto" else Path(args.resume)
     path = path / NAME if path and path.is_dir() else path
     if own.exists() and (path is None or path.resolve() != own.resolve()):
@@ -164,7 +164,7 @@ def lock_folder(folder: str | Path) -> TextIO:
     file.seek(0)
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's, not inherited by workers
-    except OSError:
+    except (BlockingIOError, PermissionError):
         remedy = "stop it or choose another --checkpoint-path"
         raise UserError(f"{folder} is used by another run ({file.read().strip()}): {remedy}") from None
     file.truncate(0)
@@ -182,3 +182,5 @@ def restore_optimizer(optimizer: Optimizer, module: nn.Module, checkpoint: dict)
     elif "optimizer" in checkpoint:
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": checkpoint["optimizer"]["state"], "param_groups": groups})
+        if any(state["momentum_buffer"].shape != p.shape for p, state in optimizer.state.items()):
+            raise ValueError("the momentum of its optimiser does not match the parameters")

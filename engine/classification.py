@@ -2,6 +2,7 @@
 
 import copy
 import math
+import shutil
 from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
@@ -65,6 +66,9 @@ class Classifier:
             if "random" in checkpoint:
                 restore_random_states(checkpoint["random"], self.generator)
         self.epoch, self.best = checkpoint["epoch"], {name: checkpoint.get(name) for name in self.best}
+        best, folder = previous.path.with_name(BEST), Path(self.args.checkpoint_path, self.name)
+        if best.is_file() and best.parent.resolve() != folder.resolve():
+            shutil.copy(best, folder)
 
     def fit(self, epochs: Iterable[Epoch], labels: Tensor, log: RunLog) -> Tensor | None:
         """Run, log and save epochs of training; return the scores of the last one, or None if there is none.

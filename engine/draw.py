@@ -135,6 +135,7 @@ def main(argv: list[str] | None = None) -> None:
         frames = draw_frames(clip.x[:, : clip.num_frames : 2], LARGE)
         image, *rest = [Image.fromarray(frame) for frame in frames]
         how = dict(save_all=True, append_images=rest, duration=MILLISECONDS, loop=0)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     image.save(args.out, **how)
     print(f"{args.out}: {clip.name}, {clip.num_frames} frames")
 

@@ -125,7 +125,7 @@ def departures(origin: dict[str, Any], run: Run, stream: str) -> list[str]:
     """Return how a training differs from the paper's for this run and stream, apart from its recipe."""
     options, found = origin["options"], []
     _, data_set, protocol, _ = origin["run"]
-    if origin["epoch"] < options["epochs"]:
+    if origin["epoch"] < options["epochs"] and not origin.get("best_on_test"):
         found.append(f"unfinished: epoch {origin['epoch']} of {options['epochs']}")
     same_recordings = {data_set, run.data_set} in ({run.data_set}, {"ntu60", "ntu120"})
     if same_recordings and protocol != run.protocol:

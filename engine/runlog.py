@@ -86,9 +86,7 @@ class RunLog:
             self._drop_epochs(start_epoch)
             (self.folder / RESULT).unlink(missing_ok=True)
         else:
-            while self.folder.exists():  # a second run in the same second waits for the next
-                self.folder = Path(args.log_dir, f"{'_'.join(run)}_{time.strftime('%Y%m%d-%H%M%S')}")
-            self.folder.mkdir(parents=True)
+            self.folder = _new_folder(Path(args.log_dir), "_".join(run))
         self.record = {"run": list(run), "options": vars(args), "log_folder": str(self.folder)} | record
         if previous.folder:
             self.record["folder"] = previous.folder
@@ -146,3 +144,13 @@ def environment() -> dict:
         "torch": str(torch.__version__),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs{gpu}",
     }
+
+
+def _new_folder(log_dir: Path, name: str) -> Path:
+    """Create a folder named after a run and the time; a second run in the same second waits for the next."""
+    log_dir.mkdir(parents=True, exist_ok=True)
+    while True:
+        with contextlib.suppress(FileExistsError):
+            (folder := log_dir / f"{name}_{time.strftime('%Y%m%d-%H%M%S')}").mkdir()
+            return folder
+        time.sleep(0.1)

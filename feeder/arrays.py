@@ -201,12 +201,15 @@ def _write_header(file: BinaryIO, num_samples: int) -> None:
     np.lib.format.write_array_header_1_0(file, header)  # the same length for any number of samples
 
 
+HEX = 8 * "[0-9a-f]"  # after the names of temporary folders
+
+
 def _clean_up(folder: Path) -> None:
     """Remove what a run left next to `folder`; restore the old folder if it was not replaced."""
-    for old in folder.parent.glob(f"{folder.name}.old-*"):
+    for old in folder.parent.glob(f"{folder.name}.old-{HEX}"):
         if folder.exists():
             shutil.rmtree(old)
         else:
             os.rename(old, folder)
-    for temporary in folder.parent.glob(f"{folder.name}.tmp-*"):
+    for temporary in folder.parent.glob(f"{folder.name}.tmp-{HEX}"):
         shutil.rmtree(temporary)

@@ -106,7 +106,11 @@ def check_names(split: Split, part: str, benchmark: str, data_set: str | None) -
         if times > 1:
             found["names that occur several times"].append(f"{name}, {times} times")
     for name, label in zip(split.names, split.labels, strict=True) if data_set else ():
-        right_label, parts = DATA_SETS[data_set].place(name)
+        place = DATA_SETS[data_set].place(name)
+        if place is None:
+            found[f"names that are not of {data_set}"].append(name)
+            continue
+        right_label, parts = place
         if label >= (classes := DATA_SETS[data_set].num_classes):
             found[f"labels outside the {classes} classes of {data_set}"].append(f"{name} has label {label}")
         elif label != right_label:
@@ -132,8 +136,9 @@ def check_counts(split: Split, labels: set[int], data_set: str | None) -> list[s
 
 
 def find_data_set(names: Sequence[str], benchmark: str) -> str | None:
-    """Return the data set that all names belong to, preferably one with this benchmark, or None."""
-    known = [key for key, row in DATA_SETS.items() if row.pattern and all(map(row.place, names))]
+    """Return the data set of nearly all names, preferably one with this benchmark, or None."""
+    counts = {key: sum(map(bool, map(row.place, names))) for key, row in DATA_SETS.items() if row.pattern}
+    known = [key for key, count in counts.items() if count > 0.9 * len(names)]
     return next((key for key in known if benchmark in DATA_SETS[key].counts), known[0] if known else None)
 
 

@@ -15,7 +15,7 @@ TRAIN_SUBJECTS = frozenset(
     + (91, 92, 93, 94, 95, 97, 98, 100, 103)
 )
 TRAIN_SETUPS = range(2, 33, 2)
-_NTU = r"C(?P<view>\d{3})P(?P<subject>\d{3})R\d{3}A(?P<action>\d{3})(?:\.skeleton)?"
+_NTU = r"C(?P<view>00[123])P(?P<subject>\d{3})R\d{3}A(?P<action>\d{3})(?:\.skeleton)?"
 
 
 @dataclass(frozen=True)

@@ -77,12 +77,17 @@ class Parser(argparse.ArgumentParser):
             self.error(getattr(error, "strerror", None) or str(error))
         if not isinstance(entries, dict) or "config" in entries:
             self.error("expected lines of 'flag: value', and no config")
-        several = {flag for flag, action in self._option_string_actions.items() if action.nargs}
         for name, value in entries.items():
             flag = f"--{name}".replace("_", "-")
-            if isinstance(value, bool):
+            action = self._option_string_actions.get(flag)
+            if action is None or name == "help":
+                self.error(f"unrecognized arguments: {flag}")
+            switch = action.nargs == 0
+            if value is None or isinstance(value, bool) != switch:
+                self.error(f"{flag}: expected {'true or false' if switch else 'a value'}")
+            if switch:
                 words += [flag] if value else []
-            elif isinstance(value, list) and flag in several:
+            elif isinstance(value, list) and action.nargs:
                 words += [flag, *map(str, value)]
             else:
                 words.append(f"{flag}={value}")

@@ -123,8 +123,8 @@ def write_samples(
 
 
 def print_list(kind: str, lines: Sequence[str]) -> None:
-    """Print the number of lines of a kind, and the first of them."""
-    print(f"{kind}: {len(lines)}{', such as' if len(lines) > 20 else ''}", *lines[:20], sep="\n  ")
+    """Print the number of lines of a kind, and the lines."""
+    print(f"{kind}: {len(lines)}", *lines, sep="\n  ")
 
 
 def check_replaced(folder: Path, benchmarks: Iterable[str], new: set[str]) -> None:

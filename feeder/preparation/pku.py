@@ -51,6 +51,8 @@ def read_split(path: Path) -> dict[str, str]:
         known = '"Training videos:" and "Validataion videos:"'
         raise UserError(f"{path}: no lists {known}; use the official split file")
     train, val = (re.findall(r"[^\s,]+", videos) for videos in lists.groups())
+    if both := set(train) & set(val):
+        raise UserError(f"{path}: {min(both)} is in both lists; use the official split file")
     return dict.fromkeys(train, "train") | dict.fromkeys(val, "val")
 
 

@@ -20,8 +20,8 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}: line {line}: not ASCII text") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: {error}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if not text:
         raise UserError(f"{path}: line 1: the file is empty")
     if "\r" in text:  # from Windows; the search for two letters takes longer
