@@ -243,3 +243,12 @@ def test_arrays_of_related_repositories_open(tmp_path):
         "above 300 are read as 300: 2 of 3",
         "of 0 are read as 1: 1 of 3",
     ]
+
+
+def test_folders_of_the_user_stay(tmp_path):
+    for name in ("xsub.old-mine", "xsub.tmp-try"):
+        (tmp_path / name).mkdir()
+    with arrays.write_splits(tmp_path, ["xsub"]) as writer:
+        for part in arrays.PARTS:
+            writer.add({"xsub": part}, part, 0, 1, np.zeros(SAMPLE_SHAPE, np.float32))
+    assert sorted(os.listdir(tmp_path)) == ["xsub", "xsub.old-mine", "xsub.tmp-try"]
