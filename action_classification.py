@@ -213,12 +213,9 @@ def main(argv: list[str] | None = None) -> None:
                 features = extract_features(own, stream, loaders, device, log, args.print_freq)
             scores.append(train(classifier, split, subsets[repeat], loaders[1], features, log))
             if repeat == 0:
-                again = args.finetune and args.save_features
-                kept[stream] = (
-                    extract_features(own, stream, loaders, device, log, args.print_freq)
-                    if again
-                    else features
-                )
+                kept[stream] = features
+                if args.finetune and args.save_features:
+                    kept[stream] = extract_features(own, stream, loaders, device, log, args.print_freq)
         report(split, torch.stack(scores).unflatten(0, (len(streams), args.repeats)), kept, args, log)
 
 

@@ -77,10 +77,9 @@ def main(argv: list[str] | None = None) -> None:
         # fusion: the cosine of the concatenated features is the weighted mean of the streams' cosines
         if len(streams) > 1:
             weights = args.stream_weights or [1.0] * len(streams)
+            scales = [weight**0.5 for weight in weights]
             features[run.stream] = [
-                torch.cat(
-                    [F.normalize(x, dim=1) * w**0.5 for x, w in zip(parts, weights, strict=True)], dim=1
-                )
+                torch.cat([F.normalize(x, dim=1) * w for x, w in zip(parts, scales, strict=True)], dim=1)
                 for parts in zip(*features.values(), strict=True)
             ]
 

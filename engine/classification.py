@@ -23,9 +23,8 @@ from engine.visualisation import report_classes
 from feeder.cli import UserError
 from model import DownstreamModel
 
-Epoch = tuple[
-    int, float, float, Tensor
-]  # number, learning rate, mean loss, test scores (N, classes) on the CPU
+# number, learning rate, mean loss, scores of the test set (N, classes) on the CPU
+Epoch = tuple[int, float, float, Tensor]
 
 
 class Classifier:
@@ -82,10 +81,8 @@ class Classifier:
                 raise UserError(f"{problem}: stopped; try a lower --lr")
             acc1, acc5 = accuracy(scores, labels), accuracy(scores, labels, k=5)
             log.print(f" * epoch {number} loss {loss:.4e} Acc@1 {acc1:.3f} Acc@5 {acc5:.3f}")
-            prefix, figures = (
-                f"{self.name}/" if self.name else "",
-                dict(loss=loss, acc1=acc1, acc5=acc5, lr=lr),
-            )
+            prefix = f"{self.name}/" if self.name else ""
+            figures = dict(loss=loss, acc1=acc1, acc5=acc5, lr=lr)
             log.metrics(number, **{f"{prefix}{name}": value for name, value in figures.items()})
 
             # the last and the best model
