@@ -92,18 +92,17 @@ def test_repeats_have_a_deviation_of_their_own(tmp_path, table):
 
 def test_the_figures_in_the_documents_are_those_of_the_logs(table):
     page = (ROOT / "docs" / "results.md").read_text()
-    lines = lines_of(re.search(r"(?m)^\| task \|.*\n(\|.*\n)+", page)[0])
+    about, logged = ("task", "data set", "stream", "labels"), {}
     for name in ("ui_prmd", "nw_ucla"):
-        encoders = {"none (raw coordinates)": "", "random": "", f"pre-trained on {name}": "pre-trained"}
-        logged = {
-            (line["task"], line["labels"], encoders[line["encoder"]] or line["encoder"]): line["Acc@1"]
-            for line in table(ROOT / "log" / name, "--mean")[0]
-            if line["encoder"] in encoders and line["task"] != "finetune"
-        }
-        own = [line for line in lines if line["data set"] == name]
-        columns = ("none (raw coordinates)", "random", "pre-trained")
-        cells = {(line["task"], line["labels"], column): line[column] for line in own for column in columns}
-        assert {key: text for key, text in cells.items() if text} == logged
+        for line in table(ROOT / "log" / name, "--mean")[0]:
+            column = line["encoder"].removeprefix(f"pre-trained on {name}").removeprefix(", ")
+            if line["task"] != "finetune":
+                logged[*map(line.get, about), column or "pre-trained"] = line["Acc@1"]
+    lines = lines_of(re.search(r"(?m)^\| task \|.*\n(\|.*\n)+", page)[0])
+    cells = {
+        (*map(line.get, about), column): line[column] for line in lines for column in line.keys() - about
+    }
+    assert {key: text for key, text in cells.items() if text} == logged
 
 
 def test_a_damaged_result_is_left_out_in_one_line(tmp_path, capsys):
