@@ -97,8 +97,11 @@ def train(
 
     `training` is updated in place; `save` writes its checkpoint.
     """
-    net, generator, steps = training.net.train(), training.generator, len(loader)
-    saved, stopping = time.monotonic(), False
+    training.net.train()
+    net, optimizer, generator = training.model, training.optimizer, training.generator
+    steps, saved, stopping = len(loader), time.monotonic(), False
+    # all processes stop or save after the same step, on which they agree every few steps
+    interval = 1 if distributed.world_size() == 1 else min(args.print_freq, 10)
     with stop_signals() as caught:
         while training.epoch < args.epochs and not stopping:
             lr = set_learning_rate(training.optimizer, args, training.epoch)
@@ -106,35 +109,27 @@ def train(
             clock = before = time.perf_counter()
             for batch in loader:
                 training.meters["Data"].update(time.perf_counter() - clock)
-                logits, losses = train_step(
-                    training.model, training.optimizer, training.views, batch, generator, args.precision
-                )
+                logits, losses = train_step(net, optimizer, training.views, batch, generator, args.precision)
 
-                # log; reading a meter waits for the device, so it is not done in every step
+                # log
                 training.meters["Loss"].update(sum(losses.values()).detach(), args.batch_size)
                 training.meters["Acc@1"].update(meters.top1(logits), args.batch_size)
                 now = time.perf_counter()
                 training.meters["Time"].update(now - before)
                 before = now  # what follows, such as a wait for the device, counts towards the next step
                 if training.step % args.print_freq == 0 or training.step + 1 == steps:
-                    shown = {name: training.meters[name] for name in METERS}
-                    log.print(meters.progress_line(training.epoch, training.step, steps, shown))
-                    training.check_weights()
-                    for name, value in meters.contrast_statistics(logits, losses, net.queues, net.T).items():
-                        training.meters[name].update(value)
+                    log_step(training, logits, losses, steps, log)
                 training.step += 1
 
-                # stop if signalled, save if due: all processes must do so after the same step, so they
-                # synchronise every few steps
-                due = training.step < steps and time.monotonic() - saved > 60 * args.save_minutes
-                asked = training.step == steps or training.step % min(args.print_freq, 10) == 0
-                asked = asked or distributed.world_size() == 1
-                stopping, due = distributed.any_process(bool(caught), due) if asked else (False, False)
-                if stopping:
-                    break
-                if due:
-                    save()
-                    saved, before = time.monotonic(), time.perf_counter()
+                # stop if signalled, save if due
+                if training.step == steps or training.step % interval == 0:
+                    due = training.step < steps and time.monotonic() - saved > 60 * args.save_minutes
+                    stopping, due = distributed.any_process(bool(caught), due)
+                    if stopping:
+                        break
+                    if due:
+                        save()
+                        saved, before = time.monotonic(), time.perf_counter()
                 clock = time.perf_counter()
 
             # end of the epoch, or a stop within it
@@ -151,6 +146,18 @@ def train(
     signum = signal.Signals(caught[0] if caught else signal.SIGTERM)  # caught by another process
     log.print(f"stopped by {signum.name} at {training}; --resume auto continues from there")
     return 128 + signum
+
+
+def log_step(
+    training: Training, logits: dict[str, Tensor], losses: dict[str, Tensor], steps: int, log: RunLog
+) -> None:
+    """Print the line of a step, check the weights and update the statistics; waits for the device."""
+    shown = {name: training.meters[name] for name in METERS}
+    log.print(meters.progress_line(training.epoch, training.step, steps, shown))
+    training.check_weights()
+    net = training.net
+    for name, value in meters.contrast_statistics(logits, losses, net.queues, net.T).items():
+        training.meters[name].update(value)
 
 
 @script
