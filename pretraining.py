@@ -98,20 +98,21 @@ def train(
     `training` is updated in place; `save` writes its checkpoint.
     """
     training.net.train()
-    net, optimizer, generator = training.model, training.optimizer, training.generator
-    steps, saved, stopping = len(loader), time.monotonic(), False
-    # all processes stop or save after the same step, on which they agree every few steps
+    model, optimizer = training.model, training.optimizer
+    views, generator = training.views, training.generator
+    steps, last_save, stopping = len(loader), time.monotonic(), False
+    # processes must stop and save together: they ask each other every few steps and after an epoch
     interval = 1 if distributed.world_size() == 1 else min(args.print_freq, 10)
     with stop_signals() as caught:
         while training.epoch < args.epochs and not stopping:
-            lr = set_learning_rate(training.optimizer, args, training.epoch)
+            lr = set_learning_rate(optimizer, args, training.epoch)
             loader.sampler.seek(training.epoch, training.step)
             clock = before = time.perf_counter()
             for batch in loader:
                 training.meters["Data"].update(time.perf_counter() - clock)
-                logits, losses = train_step(net, optimizer, training.views, batch, generator, args.precision)
+                logits, losses = train_step(model, optimizer, views, batch, generator, args.precision)
 
-                # log
+                # log; reading a meter waits for the device, so it is not done in every step
                 training.meters["Loss"].update(sum(losses.values()).detach(), args.batch_size)
                 training.meters["Acc@1"].update(meters.top1(logits), args.batch_size)
                 now = time.perf_counter()
@@ -123,13 +124,13 @@ def train(
 
                 # stop if signalled, save if due
                 if training.step == steps or training.step % interval == 0:
-                    due = training.step < steps and time.monotonic() - saved > 60 * args.save_minutes
+                    due = training.step < steps and time.monotonic() - last_save > 60 * args.save_minutes
                     stopping, due = distributed.any_process(bool(caught), due)
                     if stopping:
                         break
                     if due:
                         save()
-                        saved, before = time.monotonic(), time.perf_counter()
+                        last_save, before = time.monotonic(), time.perf_counter()
                 clock = time.perf_counter()
 
             # end of the epoch, or a stop within it
@@ -140,7 +141,7 @@ def train(
                 training.start_epoch(training.epoch + 1)
             if stopping or training.epoch == args.epochs or training.epoch % args.save_freq == 0:
                 save()
-                saved = time.monotonic()
+                last_save = time.monotonic()
     if training.epoch == args.epochs:
         return 0
     signum = signal.Signals(caught[0] if caught else signal.SIGTERM)  # caught by another process
@@ -151,12 +152,12 @@ def train(
 def log_step(
     training: Training, logits: dict[str, Tensor], losses: dict[str, Tensor], steps: int, log: RunLog
 ) -> None:
-    """Print the line of a step, check the weights and update the statistics; waits for the device."""
+    """Print a step's line, check the weights, update the statistics; this waits for the device."""
     shown = {name: training.meters[name] for name in METERS}
     log.print(meters.progress_line(training.epoch, training.step, steps, shown))
     training.check_weights()
-    net = training.net
-    for name, value in meters.contrast_statistics(logits, losses, net.queues, net.T).items():
+    found = meters.contrast_statistics(logits, losses, training.net.queues, training.net.T)
+    for name, value in found.items():
         training.meters[name].update(value)
 
 

@@ -105,11 +105,11 @@ def whole_of_two(data, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("often, position", [("--print-freq 1", (1, 2)), ("", (2, 0))])
+@pytest.mark.parametrize("often, position", [("--print-freq 3", (1, 3)), ("", (2, 0))])
 def test_a_signal_to_one_process_stops_both_and_they_resume_exactly(
     data, here, whole_of_two, monkeypatch, capfd, often, position
 ):
-    """After the step if they print each step; else after the epoch, which has fewer steps than a line."""
+    """After --print-freq steps, or at the end of an epoch that has fewer."""
     flags, replace = f"--epochs 3 --resume auto --save-freq 9 {often}", os.replace
 
     def replace_slowly(*paths):  # while torchrun passes the signal on; longer than the other needs to end
